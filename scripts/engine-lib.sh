@@ -1,0 +1,91 @@
+#!/usr/bin/env bash
+# engine-lib.sh [path|where|pin]
+#
+# Brings the ClickHouse engine library (chdb) that bin/hookline-engine opens, and prints its path.
+#   path   (default) download if it is not in the cache, check, print the path
+#   where  print the path it has in the cache; exit 1 if it is not there (no network)
+#   pin    download for this platform and print the line to add to engine-lib.sha256
+#
+# The package comes by npm, its version is fixed here and its packed file is checked against
+# engine-lib.sha256 before anything is unpacked. It is kept outside the work tree:
+#   ${XDG_CACHE_HOME:-~/.cache}/hookline/chdb-VERSION/libchdb.so
+# The file appears there by rename, after the check: what is there is whole. Two runs at once are safe.
+#
+# Environment: HOOKLINE_CHDB_VERSION chooses another version that engine-lib.sha256 lists.
+#
+# The PyPI wheel "chdb-core" is no substitute: its library is a Python extension which exports none of
+# the C functions (chdb_connect, ...) and does not load outside of a Python process.
+set -euo pipefail
+
+VERSION=${HOOKLINE_CHDB_VERSION:-26.5.3}
+HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+PINS=$HERE/engine-lib.sha256
+DIR=${XDG_CACHE_HOME:-$HOME/.cache}/hookline/chdb-$VERSION
+LIB=$DIR/libchdb.so
+
+die() { echo "engine-lib: $*" >&2; exit 1; }
+
+platform() {
+  case "$(uname -s)/$(uname -m)" in
+    Linux/x86_64) echo linux-x64-gnu ;;
+    Linux/aarch64 | Linux/arm64) echo linux-arm64-gnu ;;
+    Darwin/arm64) echo darwin-arm64 ;;
+    Darwin/x86_64) echo darwin-x64 ;;
+    *) die "looking for the ClickHouse engine: no package for $(uname -s)/$(uname -m) (use a ClickHouse server: HOOKLINE_CLICKHOUSE_ADDR)" ;;
+  esac
+}
+
+sha256() { if command -v sha256sum >/dev/null; then sha256sum "$1"; else shasum -a 256 "$1"; fi | cut -d' ' -f1; }
+
+# download DIR: packs the package of this platform into DIR and prints the file's name.
+download() {
+  command -v npm >/dev/null || die "downloading the ClickHouse engine: npm not found (install Node.js with npm, e.g. apt-get install npm)"
+  local out
+  out=$(cd "$1" && npm pack --silent "@chdb/lib-$PLATFORM@$VERSION" 2>"$1/npm.err") ||
+    die "downloading @chdb/lib-$PLATFORM@$VERSION: npm: $(grep -m1 -iE 'error.*(404|E[A-Z]+|network)' "$1/npm.err" || tail -1 "$1/npm.err") (check the network and npm's registry setting)"
+  tail -1 <<<"$out"
+}
+
+fetch() {
+  local tmp tgz want got
+  want=$(awk -v f="chdb-lib-$PLATFORM-$VERSION.tgz" '$2==f{print $1}' "$PINS")
+  [ -n "$want" ] || die "checking @chdb/lib-$PLATFORM@$VERSION: no SHA-256 in scripts/engine-lib.sha256 (run 'scripts/engine-lib.sh pin', compare with another source, add the line)"
+  mkdir -p "$DIR"
+  if command -v flock >/dev/null; then # without it two runs at once download twice, which is only slow
+    exec 9>"$DIR/lock"
+    flock 9
+    [ ! -s "$LIB" ] || return 0
+  fi
+  tmp=$(mktemp -d "$DIR/tmp.XXXXXX")
+  trap 'rm -rf "$tmp"' EXIT
+  echo "engine-lib: downloading the ClickHouse engine $VERSION ($PLATFORM, about 170 MB packed, 560 MB on disk) ..." >&2
+  tgz=$(download "$tmp")
+  got=$(sha256 "$tmp/$tgz")
+  [ "$got" = "$want" ] || die "checking $tgz: SHA-256 is $got, pinned is $want (do not use it; try again, then report it)"
+  tar -xzf "$tmp/$tgz" -C "$tmp" package/libchdb.so
+  mv -f "$tmp/package/libchdb.so" "$LIB"
+  rm -rf "$tmp"
+  trap - EXIT
+}
+
+PLATFORM=$(platform)
+case ${1:-path} in
+  path)
+    [ -s "$LIB" ] || fetch
+    echo "$LIB"
+    ;;
+  where)
+    [ -s "$LIB" ] || die "finding the ClickHouse engine: $LIB is not there (run 'make setup')"
+    echo "$LIB"
+    ;;
+  pin)
+    tmp=$(mktemp -d)
+    trap 'rm -rf "$tmp"' EXIT
+    tgz=$(download "$tmp")
+    echo "$(sha256 "$tmp/$tgz")  $tgz"
+    ;;
+  *)
+    echo "usage: engine-lib.sh [path|where|pin]" >&2
+    exit 2
+    ;;
+esac
