@@ -11,7 +11,8 @@
 #   ${XDG_CACHE_HOME:-~/.cache}/hookline/chdb-VERSION/libchdb.so
 # The file appears there by rename, after the check: what is there is whole. Two runs at once are safe.
 #
-# Environment: HOOKLINE_CHDB_VERSION chooses another version that engine-lib.sha256 lists.
+# Environment: HOOKLINE_CHDB_VERSION chooses another version that engine-lib.sha256 lists. Of these,
+# 26.5.3 has no chdb_stream_insert_n, chdb_stream_append, chdb_stream_done; 26.7.3-stable.1 has them.
 #
 # The PyPI wheel "chdb-core" is no substitute: its library is a Python extension which exports none of
 # the C functions (chdb_connect, ...) and does not load outside of a Python process.
