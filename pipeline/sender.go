@@ -1,0 +1,46 @@
+package pipeline
+
+import "time"
+
+// Request asks a Sender for one try of one delivery. The Sender does not keep
+// it, nor anything it points to, after Send returned.
+type Request struct {
+	DeliveryID   string
+	Attempt      int // 1..4, header X-Hookline-Attempt
+	Subscription *Subscription
+	Envelope     *Envelope
+	Payload      []byte
+}
+
+// Result is what came of a Request. Its byte slices belong to the Result: they
+// are valid until it is passed to Send again.
+type Result struct {
+	Outcome           Outcome
+	StatusCode        int // 0: no complete answer
+	Error             string
+	StartedAt         time.Time // carries a monotonic reading
+	Elapsed           time.Duration
+	DNS               time.Duration
+	Connect           time.Duration
+	TLS               time.Duration
+	TTFB              time.Duration
+	RequestHeaders    []byte
+	RequestWritten    bool
+	ResponseHeaders   []byte
+	ResponseBody      []byte
+	ResponseTruncated bool
+	Resends           int
+	// RetryAfter is the answer's Retry-After on 429 and 503, cut to [0, 1h];
+	// 0: none.
+	RetryAfter time.Duration
+}
+
+// EndedAt is the moment the try ended, from which a retry's delay counts.
+func (r *Result) EndedAt() time.Time { return r.StartedAt.Add(r.Elapsed) }
+
+// Sender makes one try and fills res. It blocks until the try has ended, at the
+// latest at the request's time limit; it never panics and never retries beyond
+// the one safe resend. Safe for concurrent use.
+type Sender interface {
+	Send(req *Request, res *Result)
+}

@@ -1,0 +1,117 @@
+package pipeline
+
+import (
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Ordering is the unit of order of a subscription's deliveries.
+type Ordering string
+
+// The orderings. In one lane at most one request is under way, always for the
+// oldest unsettled delivery.
+const (
+	OrderingSubscription Ordering = "subscription" // one lane for the whole subscription
+	OrderingEntity       Ordering = "entity"       // a lane for each entity
+	OrderingNone         Ordering = "none"         // a lane for each delivery
+)
+
+// OnExhausted says what a lane does when its head has spent every attempt.
+type OnExhausted string
+
+// The policies.
+const (
+	OnExhaustedContinue OnExhausted = "continue" // dead letter, then the next
+	OnExhaustedBlock    OnExhausted = "block"    // hold the lane for an operator
+)
+
+// State is a subscription's state.
+type State string
+
+// The states. Paused lanes are held; a disabled subscription gets nothing.
+const (
+	StateActive   State = "active"
+	StatePaused   State = "paused"
+	StateDisabled State = "disabled"
+)
+
+// Limits and defaults of a subscription's fields.
+const (
+	MaxRetries         = 3
+	MaxSubscriptionID  = 128
+	MaxHeaders         = 20
+	MaxHeadersBytes    = 4096
+	DefaultConcurrency = 16
+	AnyTenant          = "*"
+)
+
+// Subscription says which events go to which URL, and how. Immutable once it is
+// in a registry snapshot. Times and limits hold their effective values (defaults
+// filled in by registry).
+type Subscription struct {
+	ID          string // [A-Za-z0-9_-]{1,128}
+	Tenant      string // "*": events of any tenant, or of none
+	Description string
+	URL         string
+	Formats     []Format // empty: any
+	Events      []string // names or globs; default ["*"]
+	Resthook    string
+	Filter      string
+	Ordering    Ordering
+	OnExhausted OnExhausted
+	Timeout     time.Duration // 0: REQUEST_TIMEOUT; never more than it
+	Retries     int           // 0..3
+	Concurrency int           // requests under way at once, 1 per lane
+	Headers     []Header      // in the order of their names
+	State       State         // effective: the worse of configuration and #state
+	StateReason string        // why, when not from the configuration
+	Revision    int64         // grows with each apply
+	// Extra is what packages attach at load (precompiled matchers, URL forms).
+	// It has no meaning here and is never stored.
+	Extra any
+}
+
+// Header is one custom HTTP header.
+type Header struct{ Name, Value string }
+
+// LaneKey names the lane in which an event with this entity at this origin
+// offset is delivered under ordering ord. Keys of different kinds never collide
+// since ids have no slash.
+func LaneKey(sub string, ord Ordering, entity string, origin int64) string {
+	switch ord {
+	case OrderingEntity:
+		return sub + "/e/" + entity
+	case OrderingNone:
+		return sub + "/n/" + strconv.FormatInt(origin, 10)
+	case OrderingSubscription:
+	}
+	return sub
+}
+
+// LaneSubscription is the subscription that a lane key belongs to.
+func LaneSubscription(key string) string {
+	id, _, _ := strings.Cut(key, "/")
+	return id
+}
+
+// LaneOrdering is the kind of lane that a key names.
+func LaneOrdering(key string) Ordering {
+	_, rest, ok := strings.Cut(key, "/")
+	switch {
+	case !ok:
+		return OrderingSubscription
+	case strings.HasPrefix(rest, "e/"):
+		return OrderingEntity
+	default:
+		return OrderingNone
+	}
+}
+
+// Subscriptions is a view of the registry at one version. Immutable.
+type Subscriptions interface {
+	// Version is the offset of the last registry record that this view has.
+	Version() int64
+	// Get returns nil where there is no such subscription.
+	Get(id string) *Subscription
+}
