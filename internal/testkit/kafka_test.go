@@ -1,0 +1,111 @@
+package testkit_test
+
+import (
+	"context"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"go.uber.org/goleak"
+
+	"github.com/hookline/hookline/internal/testkit"
+)
+
+var shared = testkit.SharedKafka{Brokers: 1}
+
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		shared.Close()
+		os.Exit(code)
+	}))
+}
+
+func TestKafkaThreeNodesOutliveAKill(t *testing.T) {
+	c := testkit.Kafka(t, 3)
+	if n := len(c.Addrs()); n != 3 {
+		t.Fatalf("got %d addresses, want 3", n)
+	}
+	topic := testkit.Unique(t, "t")
+	cl := c.Client(kgo.DefaultProduceTopic(topic), kgo.ConsumeTopics(topic))
+	create(t, cl, topic, 3)
+	produce(t, cl, "before")
+	c.Kill9(2)
+	produce(t, cl, "two nodes left")
+	c.Start(2)
+	c.Stop(3)
+	produce(t, cl, "other two nodes")
+	c.Start(3)
+	consume(t, cl, "before", "two nodes left", "other two nodes")
+}
+
+func TestKafkaKeepsDataOverKill(t *testing.T) {
+	c := testkit.Kafka(t, 1)
+	topic := testkit.Unique(t, "t")
+	cl := c.Client(kgo.DefaultProduceTopic(topic), kgo.ConsumeTopics(topic))
+	create(t, cl, topic, 1)
+	produce(t, cl, "kept")
+	c.Kill9(1)
+	c.Start(1)
+	consume(t, cl, "kept")
+}
+
+func TestSharedKafkaIsOne(t *testing.T) {
+	a, b := shared.Get(t), shared.Get(t)
+	if a.Addrs()[0] != b.Addrs()[0] {
+		t.Fatalf("got two clusters, %s and %s", a.Addrs()[0], b.Addrs()[0])
+	}
+	topic := testkit.Unique(t, "t")
+	create(t, a.Client(), topic, 1)
+	produce(t, b.Client(kgo.DefaultProduceTopic(topic)), "x")
+}
+
+func TestKFake(t *testing.T) {
+	c := testkit.KFake(t, kfake.SeedTopics(2, "seeded"))
+	cl, err := kgo.NewClient(kgo.SeedBrokers(c.ListenAddrs()...), kgo.DefaultProduceTopic("seeded"), kgo.ConsumeTopics("seeded"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	produce(t, cl, "x")
+	consume(t, cl, "x")
+}
+
+func create(t *testing.T, cl *kgo.Client, topic string, replicas int16) {
+	t.Helper()
+	if _, err := kadm.NewClient(cl).CreateTopic(limited(t), 1, replicas, nil, topic); err != nil {
+		t.Fatalf("creating topic %s: %v", topic, err)
+	}
+}
+
+func produce(t *testing.T, cl *kgo.Client, value string) {
+	t.Helper()
+	if err := cl.ProduceSync(limited(t), kgo.StringRecord(value)).FirstErr(); err != nil {
+		t.Fatalf("producing %q: %v", value, err)
+	}
+}
+
+func consume(t *testing.T, cl *kgo.Client, want ...string) {
+	t.Helper()
+	ctx := limited(t)
+	for len(want) > 0 {
+		fetches := cl.PollFetches(ctx)
+		if err := fetches.Err(); err != nil {
+			t.Fatalf("consuming, %q still to come: %v", want, err)
+		}
+		for r := range fetches.RecordsAll() {
+			if len(want) == 0 || string(r.Value) != want[0] {
+				t.Fatalf("got record %q, want next %q", r.Value, want)
+			}
+			want = want[1:]
+		}
+	}
+}
+
+func limited(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	t.Cleanup(cancel)
+	return ctx
+}
