@@ -1,0 +1,94 @@
+# Everything that is built, checked or started here. "make help" lists it.
+# Downloads (Apache Kafka, the ClickHouse engine) are pinned, checked by SHA-256 and kept in
+# ${XDG_CACHE_HOME:-~/.cache}/hookline; see scripts/.
+
+GO      ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+ARGS    ?=
+BROKERS ?= 1
+PORT    ?= 19092
+# How many packages are tested at once: those with a real Kafka of their own keep two cores busy.
+TEST_P  ?= 2
+# What of "hookline demo" the gates run.
+CI_DEMO ?= --fast
+
+TOOLS := .cache/tools
+# Files that "make generate" writes besides those that say "Code generated".
+GENERATED := configs/example.env docs/config.md
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@if [ -d bench ]; then echo "  make bench        load scenarios and their report (ARGS=...)"; fi
+
+.PHONY: build
+build: ## bin/hookline (static) and bin/hookline-engine (the embedded ClickHouse)
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/hookline ./cmd/hookline
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/hookline-engine ./cmd/hookline-engine
+
+.PHONY: setup
+setup: ## download what tests and demo need: Apache Kafka, the ClickHouse engine
+	scripts/kafka.sh jars
+	scripts/engine-lib.sh
+
+.PHONY: test
+test: build ## all tests, with real Kafka and the ClickHouse engine (PKG=./... RUN=regexp)
+	@GO='$(GO)' TEST_P='$(TEST_P)' scripts/test.sh $(PKG)
+
+$(TOOLS)/.built: tools/go.mod tools/go.sum
+	@mkdir -p $(TOOLS)
+	$(GO) -C tools build -o '$(CURDIR)/$(TOOLS)/' tool
+	@touch $@
+
+.PHONY: lint
+lint: $(TOOLS)/.built ## gofumpt, go vet, staticcheck, exhaustive, go mod tidy -diff
+	@GO='$(GO)' TOOLS='$(TOOLS)' scripts/lint.sh
+
+.PHONY: fmt
+fmt: $(TOOLS)/.built ## format the sources
+	$(TOOLS)/gofumpt -w .
+
+.PHONY: generate
+generate: ## write the generated files
+	$(GO) generate ./...
+
+.PHONY: generate-check
+generate-check: generate ## fail where a generated file is not what "make generate" writes
+	@files="$$(git grep -lE '^// Code generated .* DO NOT EDIT\.$$' -- '*.go'; git ls-files -- $(GENERATED))"; \
+	git diff --exit-code -- $$files || { echo "generate-check: committing generated files: they are out of date (run 'make generate' and commit)" >&2; exit 1; }
+
+.PHONY: demo
+demo: build ## the whole thing in one process, with receivers and sample events (ARGS="--events 1000")
+	@scripts/engine-lib.sh >/dev/null || echo "demo: going on without the ClickHouse engine: no SQL, attempts go to a file" >&2
+	@bin/hookline demo $(ARGS)
+
+.PHONY: bench
+bench: build
+	$(GO) run ./bench $(ARGS)
+
+.PHONY: bench-once
+bench-once: ## every Go benchmark once, to see that it runs
+	$(GO) test -run='^$$' -bench=. -benchtime=1x -timeout 5m ./...
+
+.PHONY: kafka-up
+kafka-up: ## real Apache Kafka on loopback (BROKERS=1|3 PORT=19092)
+	@scripts/kafka.sh up --brokers $(BROKERS) --port $(PORT)
+
+.PHONY: kafka-down
+kafka-down: ## stop it (PORT=19092); its data stays
+	@scripts/kafka.sh down --port $(PORT)
+
+.PHONY: ci
+ci: ## all gates, as .ci/run runs them
+	$(MAKE) lint
+	$(MAKE) generate-check
+	$(MAKE) test
+	$(MAKE) bench-once
+	$(MAKE) demo ARGS='$(CI_DEMO)'
+
+.PHONY: clean
+clean: ## remove what was built; downloads stay
+	rm -rf bin dist .cache

@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# lint.sh: every check of the sources that is not a test; all run, then it fails if one did. "make lint"
+# builds the checkers first, from tools/go.mod.
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+GO=${GO:-go}
+TOOLS=${TOOLS:-.cache/tools}
+
+failed=""
+check() { # name, command...
+  local name=$1
+  shift
+  "$@" || failed+=" $name"
+}
+
+formatted() {
+  local files
+  files=$("$TOOLS/gofumpt" -l .) || return 1
+  [ -z "$files" ] || { printf 'not formatted (run "make fmt"):\n%s\n' "$files"; return 1; }
+}
+
+# A switch over one of our enums must name every value, default or not: a new Outcome shall show wherever
+# it is not handled. Enums of others are left out: they grow without us.
+exhaustive() {
+  "$TOOLS/exhaustive" -check=switch,map \
+    -ignore-enum-types='^(reflect|go/(token|ast|types)|syscall|os|net/http|time|text/.*|encoding/.*|golang\.org/.*|google\.golang\.org/.*|go\.opentelemetry\.io/.*|log/slog|github\.com/(twmb|ClickHouse|valyala|klauspost|prometheus|google|spf13)/.*)\.' ./...
+}
+
+check gofumpt formatted
+check vet "$GO" vet ./...
+check staticcheck "$TOOLS/staticcheck" ./...
+check exhaustive exhaustive
+check tidy "$GO" mod tidy -diff
+for script in scripts/*.sh .ci/run; do check "$script" bash -n "$script"; done
+[ -z "$failed" ] || { echo "lint: FAILED:$failed" >&2; exit 1; }

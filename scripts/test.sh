@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# test.sh [PACKAGES...]: the tests, with real Kafka and the ClickHouse engine. Run it by "make test", which
+# builds bin/ first. RUN=regexp chooses tests.
+#
+# Where Kafka or the engine cannot be had, the tests that need them are skipped, and the last line says so
+# and how to get them; under CI=true that is a failure.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+GO=${GO:-go}
+TEST_P=${TEST_P:-2}
+
+lacking=""
+lack() { # what, the script's lines
+  lacking+="${lacking:+; }those that need $1 ($(tail -1 <<<"$2"))"
+}
+said=$(scripts/kafka.sh jars 2>&1 >/dev/null) || lack "real Kafka" "$said"
+said=$(scripts/engine-lib.sh 2>&1 >/dev/null) || lack "the ClickHouse engine" "$said"
+if [ -n "$lacking" ] && [ "${CI:-}" = true ]; then
+  echo "test: FAILED: under CI=true no test may be skipped: $lacking" >&2
+  exit 1
+fi
+
+export HOOKLINE_TEST_KAFKA_SCRIPT=$PWD/scripts/kafka.sh
+export HOOKLINE_TEST_ENGINE=$PWD/bin/hookline-engine
+export HOOKLINE_TEST_BIN=$PWD/bin/hookline
+[ $# -gt 0 ] || set -- ./...
+code=0
+"$GO" test -race -shuffle=on -timeout 14m -p "$TEST_P" ${RUN:+-run "$RUN"} "$@" || code=$?
+[ -z "$lacking" ] || echo "test: SKIPPED $lacking"
+exit "$code"
