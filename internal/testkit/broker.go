@@ -1,3 +1,6 @@
+// Package testkit starts what tests need and cannot have in process for free:
+// real Kafka, a Kafka-compatible broker, the ClickHouse engine. All of it ends
+// with the test, also with one that is killed.
 package testkit
 
 import (
