@@ -92,14 +92,23 @@ var idEncoding = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadd
 // DeliveryID names the delivery of the event at p to a subscription. The same
 // on every attempt, after a crash and on replay; 30 characters, no dots.
 func DeliveryID(p *Position, subscription string) string {
-	return "dlv_" + positionHash(p, subscription)
+	var stack [32]byte
+	return string(appendPositionHash(append(stack[:0], "dlv_"...), p, subscription))
 }
 
 // DerivedID names an event by its position, for formats without an id of their
 // own; 30 characters.
-func DerivedID(p *Position) string { return "evt_" + positionHash(p, "") }
+func DerivedID(p *Position) string {
+	var stack [32]byte
+	return string(AppendDerivedID(stack[:0], p))
+}
 
-func positionHash(p *Position, subscription string) string {
+// AppendDerivedID appends DerivedID(p) to dst.
+func AppendDerivedID(dst []byte, p *Position) []byte {
+	return appendPositionHash(append(dst, "evt_"...), p, "")
+}
+
+func appendPositionHash(dst []byte, p *Position, subscription string) []byte {
 	var stack [256]byte
 	b := append(stack[:0], "hookline/1\x00"...)
 	b = append(b, p.Cluster...)
@@ -111,7 +120,7 @@ func positionHash(p *Position, subscription string) string {
 	b = binary.BigEndian.AppendUint64(b, uint64(p.Offset))
 	b = append(b, subscription...)
 	sum := sha256.Sum256(b)
-	return idEncoding.EncodeToString(sum[:16])
+	return idEncoding.AppendEncode(dst, sum[:16])
 }
 
 // MaxIDBytes is the longest id that goes into an HTTP header unchanged.

@@ -1,0 +1,74 @@
+package format
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/hookline/hookline/pipeline"
+	"github.com/hookline/hookline/pipeline/format/jsonscan"
+)
+
+// ParseTopicOptions reads a topic's part of EVENTS_TOPICS behind the equals
+// sign: a format and its options, such as "cotalker" or
+// "json:type=/kind,tenant=/shop/id,default-tenant=acme". Empty: formats are told
+// by header or by shape. The error joins everything that is wrong.
+func ParseTopicOptions(s string) (TopicOptions, error) {
+	var o TopicOptions
+	name, rest, hasOptions := strings.Cut(s, ":")
+	o.Format = pipeline.Format(name)
+	var errs []error
+	if name != "" && !Known(o.Format) {
+		errs = append(errs, fmt.Errorf("reading topic options: format %q is unknown (one of %s)", name, Names()))
+	}
+	if hasOptions {
+		seen := map[string]bool{}
+		for option := range strings.SplitSeq(rest, ",") {
+			key, value, ok := strings.Cut(option, "=")
+			switch {
+			case !ok:
+				errs = append(errs, fmt.Errorf("reading topic options: %q is no option (write name=value)", option))
+			case seen[key]:
+				errs = append(errs, fmt.Errorf("reading topic options: %s is set twice", key))
+			default:
+				if err := setOption(&o, key, value); err != nil {
+					errs = append(errs, fmt.Errorf("reading topic options: %s: %w", key, err))
+				}
+			}
+			seen[key] = true
+		}
+	}
+	return o, errors.Join(errs...)
+}
+
+func setOption(o *TopicOptions, key, value string) error {
+	if key == "default-tenant" {
+		if value == "" || value == pipeline.AnyTenant || !utf8.ValidString(value) {
+			return fmt.Errorf("%q is not a tenant", value)
+		}
+		o.DefaultTenant = value
+		return nil
+	}
+	var p *jsonscan.Pointer
+	switch key {
+	case "type":
+		p = &o.Type
+	case "tenant":
+		p = &o.Tenant
+	case "id":
+		p = &o.ID
+	case "entity":
+		p = &o.Entity
+	case "time":
+		p = &o.Time
+	default:
+		return errors.New("unknown option (one of default-tenant, type, tenant, id, entity, time)")
+	}
+	if o.Format != pipeline.FormatJSON {
+		return errors.New("pointers belong to format json")
+	}
+	var err error
+	*p, err = jsonscan.CompilePointer(value)
+	return err
+}
