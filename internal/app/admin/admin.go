@@ -1,0 +1,190 @@
+// Package admin is hookline's own HTTP address: health, readiness, metrics.
+package admin
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// Config says where the admin address is and who may use it.
+type Config struct {
+	// Addr is the address of /healthz, /readyz and /metrics; off: no such address. Any but a loopback address needs ADMIN_TOKEN.
+	Addr string `env:"ADMIN_ADDR" envDefault:"127.0.0.1:8080"`
+	// Token must come with every request but /healthz and /readyz, as Authorization: Bearer TOKEN; empty: not asked for. At least 16 bytes.
+	Token string `env:"ADMIN_TOKEN"`
+}
+
+// Off is the Addr that switches the admin address off.
+const Off = "off"
+
+// minTokenBytes: a shorter token could be guessed.
+const minTokenBytes = 16
+
+// Validate refuses an address that others can reach without a token.
+func (c *Config) Validate() error {
+	if c.Addr == Off {
+		return nil
+	}
+	var errs []error
+	host, _, err := net.SplitHostPort(c.Addr)
+	switch {
+	case err != nil:
+		errs = append(errs, fmt.Errorf("HOOKLINE_ADMIN_ADDR: %q is not an address (write host:port, or off)", c.Addr))
+	case c.Token == "" && !loopback(host):
+		errs = append(errs, fmt.Errorf("HOOKLINE_ADMIN_ADDR: %s can be reached by others and has no token (set HOOKLINE_ADMIN_TOKEN, or use 127.0.0.1)", c.Addr))
+	}
+	if c.Token != "" && len(c.Token) < minTokenBytes {
+		errs = append(errs, fmt.Errorf("HOOKLINE_ADMIN_TOKEN: shorter than %d bytes (make one with: openssl rand -hex 16)", minTokenBytes))
+	}
+	return errors.Join(errs...)
+}
+
+func loopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// String leaves the token out.
+func (c Config) String() string { return "admin address " + c.Addr }
+
+// GoString leaves the token out.
+func (c Config) GoString() string { return c.String() }
+
+// Part is the readiness of one part of the process.
+type Part struct {
+	Name     string `json:"name"`
+	Ready    bool   `json:"ready"`
+	Degraded bool   `json:"degraded,omitempty"` // works on, without something that it wants
+	Detail   string `json:"detail,omitempty"`
+}
+
+// Readiness is the body of /readyz.
+type Readiness struct {
+	Ready bool   `json:"ready"`
+	Parts []Part `json:"parts"`
+}
+
+// Deps is what the server shows.
+type Deps struct {
+	Parts    func() []Part // the parts that run; called on each request, concurrently
+	Gatherer prometheus.Gatherer
+	Log      *slog.Logger
+}
+
+// Server serves the admin address.
+type Server struct {
+	listener net.Listener
+	http     *http.Server
+}
+
+// Limits on requests: they are small, and come from people and probes.
+const (
+	headerTimeout = 5 * time.Second
+	writeTimeout  = 30 * time.Second
+	maxHeader     = 16 << 10
+	stopTimeout   = 2 * time.Second
+)
+
+// Listen opens the address; Run serves it.
+func Listen(c *Config, d Deps) (*Server, error) {
+	l, err := net.Listen("tcp", c.Addr)
+	if err != nil {
+		return nil, fmt.Errorf("opening the admin address: %s: %w (set HOOKLINE_ADMIN_ADDR)", c.Addr, inner(err))
+	}
+	return &Server{
+		listener: l,
+		http: &http.Server{
+			Handler: Handler(c, d), ReadHeaderTimeout: headerTimeout, ReadTimeout: headerTimeout,
+			WriteTimeout: writeTimeout, MaxHeaderBytes: maxHeader,
+			ErrorLog: slog.NewLogLogger(d.Log.Handler(), slog.LevelWarn),
+		},
+	}, nil
+}
+
+// inner takes net's own "listen tcp 127.0.0.1:8080:" off, which repeats the address.
+func inner(err error) error {
+	if op, ok := errors.AsType[*net.OpError](err); ok {
+		return op.Err
+	}
+	return err
+}
+
+// Addr is the address that is served, with the port that was chosen for :0.
+func (s *Server) Addr() string { return s.listener.Addr().String() }
+
+// Run serves until ctx ends, then gives the requests under way a moment.
+func (s *Server) Run(ctx context.Context) error {
+	done := make(chan error, 1) // written once by the goroutine below
+	go func() { done <- s.http.Serve(s.listener) }()
+	select {
+	case err := <-done:
+		return fmt.Errorf("serving the admin address: %w", err)
+	case <-ctx.Done():
+	}
+	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+	defer cancel()
+	if err := s.http.Shutdown(stop); err != nil {
+		s.http.Close() // what is still under way is a slow reader
+	}
+	<-done
+	return nil
+}
+
+// Close is for a server that never ran.
+func (s *Server) Close() error { return s.listener.Close() }
+
+// Handler is the admin address's routes.
+func Handler(c *Config, d Deps) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		w.Write([]byte("ok\n"))
+	})
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) { writeReadiness(w, d.Parts()) })
+	metrics := promhttp.HandlerFor(d.Gatherer, promhttp.HandlerOpts{EnableOpenMetrics: true})
+	mux.Handle("GET /metrics", guarded(c.Token, metrics))
+	return mux
+}
+
+func writeReadiness(w http.ResponseWriter, parts []Part) {
+	r := Readiness{Ready: true, Parts: parts}
+	for _, p := range parts {
+		r.Ready = r.Ready && p.Ready
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	if !r.Ready {
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}
+	json.NewEncoder(w).Encode(r) // an error here is a client that went away
+}
+
+// guarded asks for the token, compared by hash so that time tells nothing.
+func guarded(token string, next http.Handler) http.Handler {
+	if token == "" {
+		return next
+	}
+	want := sha256.Sum256([]byte(token))
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		given, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+		got := sha256.Sum256([]byte(given))
+		if !ok || subtle.ConstantTimeCompare(got[:], want[:]) != 1 {
+			w.Header().Set("WWW-Authenticate", `Bearer realm="hookline"`)
+			http.Error(w, "a token is needed: Authorization: Bearer $HOOKLINE_ADMIN_TOKEN", http.StatusUnauthorized)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}

@@ -1,0 +1,135 @@
+package admin
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestValidate(t *testing.T) {
+	for _, tt := range []struct {
+		addr, token, want string
+	}{
+		{"127.0.0.1:8080", "", ""},
+		{"[::1]:8080", "", ""},
+		{"localhost:8080", "", ""},
+		{"off", "", ""},
+		{"0.0.0.0:8080", "0123456789abcdef", ""},
+		{"0.0.0.0:8080", "", "has no token"},
+		{":8080", "", "has no token"},
+		{"10.0.0.1:8080", "", "has no token"},
+		{"8080", "", "not an address"},
+		{"0.0.0.0:8080", "short", "shorter than"},
+	} {
+		err := (&Config{Addr: tt.addr, Token: tt.token}).Validate()
+		if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
+			t.Errorf("%+v: %v", tt, err)
+		}
+	}
+}
+
+// serve runs a server until the test ends and returns its URL.
+func serve(t *testing.T, c Config, parts []Part) string {
+	t.Helper()
+	c.Addr = "127.0.0.1:0"
+	s, err := Listen(&c, Deps{
+		Parts: func() []Part { return parts }, Gatherer: prometheus.NewRegistry(), Log: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		http.DefaultClient.CloseIdleConnections()
+	})
+	return "http://" + s.Addr()
+}
+
+func get(t *testing.T, url, token string) (int, string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, string(body)
+}
+
+func TestReadyNamesEachPart(t *testing.T) {
+	url := serve(t, Config{}, []Part{
+		{Name: "registry", Ready: true},
+		{Name: "dispatcher", Detail: "recovering partitions"},
+		{Name: "sink", Ready: true, Degraded: true, Detail: "ClickHouse away"},
+	})
+	code, body := get(t, url+"/readyz", "")
+	if code != http.StatusServiceUnavailable {
+		t.Errorf("status %d, want 503", code)
+	}
+	var r Readiness
+	if err := json.Unmarshal([]byte(body), &r); err != nil {
+		t.Fatal(err)
+	}
+	if r.Ready || len(r.Parts) != 3 || r.Parts[1].Name != "dispatcher" || r.Parts[1].Ready || !r.Parts[2].Degraded {
+		t.Errorf("%s", body)
+	}
+	if code, body := get(t, url+"/healthz", ""); code != http.StatusOK || body != "ok\n" {
+		t.Errorf("healthz: %d %q", code, body)
+	}
+}
+
+func TestDegradedIsReady(t *testing.T) {
+	url := serve(t, Config{}, []Part{{Name: "sink", Ready: true, Degraded: true}})
+	if code, body := get(t, url+"/readyz", ""); code != http.StatusOK {
+		t.Errorf("%d %s", code, body)
+	}
+}
+
+func TestTokenGuardsMetrics(t *testing.T) {
+	const token = "0123456789abcdef"
+	url := serve(t, Config{Token: token}, nil)
+	for given, want := range map[string]int{"": 401, "wrong": 401, token + "x": 401, token: 200} {
+		if code, _ := get(t, url+"/metrics", given); code != want {
+			t.Errorf("token %q: status %d, want %d", given, code, want)
+		}
+	}
+	for _, path := range []string{"/healthz", "/readyz"} {
+		if code, _ := get(t, url+path, ""); code != http.StatusOK {
+			t.Errorf("%s asks probes for the token: %d", path, code)
+		}
+	}
+}
+
+func TestAddressInUse(t *testing.T) {
+	url := serve(t, Config{}, nil)
+	addr := strings.TrimPrefix(url, "http://")
+	_, err := Listen(&Config{Addr: addr}, Deps{Log: slog.New(slog.DiscardHandler)})
+	if err == nil || !strings.Contains(err.Error(), "HOOKLINE_ADMIN_ADDR") || strings.Count(err.Error(), addr) != 1 {
+		t.Errorf("got %v", err)
+	}
+}

@@ -1,0 +1,73 @@
+package telemetry
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestThrottle(t *testing.T) {
+	var out bytes.Buffer
+	h := newThrottle(slog.NewTextHandler(&out, nil), time.Second)
+	start := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	log := func(l slog.Level, msg string, after time.Duration) {
+		t.Helper()
+		if err := h.Handle(context.Background(), slog.NewRecord(start.Add(after), l, msg, 0)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range 10 {
+		log(slog.LevelWarn, "broker away", time.Duration(i)*time.Millisecond)
+		log(slog.LevelInfo, "delivered", time.Duration(i)*time.Millisecond)
+	}
+	log(slog.LevelError, "broker away", time.Millisecond) // another level is another line
+	log(slog.LevelWarn, "broker away", time.Second)
+	got := out.String()
+	if n := strings.Count(got, `level=WARN msg="broker away"`); n != 2 {
+		t.Errorf("%d warnings, want 2:\n%s", n, got)
+	}
+	if !strings.Contains(got, "repeated=9") {
+		t.Errorf("the second warning does not tell of the 9 left out:\n%s", got)
+	}
+	if n := strings.Count(got, "msg=delivered"); n != 10 {
+		t.Errorf("%d information lines, want all 10", n)
+	}
+	if n := strings.Count(got, "level=ERROR"); n != 1 {
+		t.Errorf("%d errors, want 1", n)
+	}
+}
+
+func TestThrottleClockGoingBack(t *testing.T) {
+	s := &throttleState{last: map[throttleKey]*throttleEntry{}}
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	k := throttleKey{message: "m"}
+	s.pass(k, now, time.Second)
+	if _, ok := s.pass(k, now.Add(-time.Hour), time.Second); !ok {
+		t.Error("a clock that went back silences the message for an hour")
+	}
+}
+
+func TestLoggerFormats(t *testing.T) {
+	for format, want := range map[string]string{"text": "level=INFO msg=hello", "json": `"msg":"hello"`, "auto": `"msg":"hello"`} {
+		var out bytes.Buffer
+		NewLogger(&Config{LogLevel: "info", LogFormat: format}, &out).Info("hello")
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("format %s: %q lacks %q", format, out.String(), want)
+		}
+	}
+}
+
+func TestConfigNamesEveryMistake(t *testing.T) {
+	err := (&Config{LogLevel: "loud", LogFormat: "xml"}).Validate()
+	if err == nil {
+		t.Fatal("accepted")
+	}
+	for _, want := range []string{"HOOKLINE_LOG_LEVEL", "HOOKLINE_LOG_FORMAT"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("%q does not name %s", err, want)
+		}
+	}
+}

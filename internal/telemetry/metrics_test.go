@@ -1,0 +1,86 @@
+package telemetry
+
+import (
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hookline/hookline/pipeline"
+)
+
+// contract is what dashboards and alerts rely on: names and labels.
+var contract = map[string][]string{
+	"hookline_events_total":             {"format", "result"},
+	"hookline_deliveries_total":         {"outcome"},
+	"hookline_attempts_total":           {"attempt", "outcome"},
+	"hookline_attempt_seconds":          nil,
+	"hookline_delivery_lag_seconds":     nil,
+	"hookline_lanes":                    {"state"},
+	"hookline_parked_deliveries":        nil,
+	"hookline_in_flight":                nil,
+	"hookline_retry_overdue_seconds":    nil,
+	"hookline_sink_rows_total":          nil,
+	"hookline_sink_lag_seconds":         nil,
+	"hookline_sink_insert_errors_total": nil,
+	"hookline_kafka_lag":                {"topic"},
+	"hookline_dead_total":               {"reason"},
+}
+
+func TestNamesAndLabelsAreThoseOfTheContract(t *testing.T) {
+	m := NewMetrics()
+	m.Event("json", "routed", 1)
+	m.Lanes("waiting", 1)
+	m.KafkaLag("hookline.deliveries", 1)
+	m.Dead(pipeline.DeadExhausted)
+	families, err := m.Registry().Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string][]string{}
+	for _, f := range families {
+		if !strings.HasPrefix(f.GetName(), "hookline_") {
+			continue
+		}
+		var labels []string
+		for _, l := range f.GetMetric()[0].GetLabel() {
+			labels = append(labels, l.GetName())
+		}
+		got[f.GetName()] = labels
+	}
+	for _, name := range slices.Sorted(maps.Keys(contract)) {
+		labels, ok := got[name]
+		if !ok {
+			t.Errorf("%s is missing", name)
+			continue
+		}
+		if !slices.Equal(labels, contract[name]) {
+			t.Errorf("%s has labels %v, want %v", name, labels, contract[name])
+		}
+		delete(got, name)
+	}
+	for name := range got {
+		t.Errorf("%s is not in the contract", name)
+	}
+}
+
+func TestAttemptsOutsideTheEnumDoNotPanic(t *testing.T) {
+	m := NewMetrics()
+	m.Attempt(0, 1, time.Second)
+	m.Attempt(200, 99, time.Second)
+	m.Attempt(pipeline.OutcomeSuccess, 99, time.Second)
+	m.Attempt(pipeline.OutcomeSuccess, -1, time.Second)
+	m.Delivery(200)
+}
+
+func TestAttemptDoesNotAllocate(t *testing.T) {
+	m := NewMetrics()
+	n := testing.AllocsPerRun(100, func() {
+		m.Attempt(pipeline.OutcomeSuccess, 1, time.Millisecond)
+		m.Delivery(pipeline.OutcomeSuccess)
+	})
+	if n != 0 {
+		t.Errorf("%v allocations for each attempt", n)
+	}
+}
