@@ -1,0 +1,227 @@
+package lane
+
+import (
+	"encoding/json"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/hookline/hookline/pipeline"
+)
+
+// OutKind says which topic an Out goes to.
+type OutKind uint8
+
+// The kinds.
+const (
+	OutRetry  OutKind = iota + 1 // retry.<Attempts>
+	OutParked                    // parked
+	OutDead                      // dead
+	OutState                     // <id>#state in subscriptions: the subscription is disabled
+)
+
+// Out is one record that the next transaction must produce.
+type Out struct {
+	Kind         OutKind
+	Subscription string
+	Lane         string
+	Origin       int64
+	Attempts     int // attempts made
+	Round        int
+	FailedAt     time.Time // OutRetry
+	NotBefore    time.Time // OutParked; zero: at once
+	Reason       pipeline.DeadReason
+	Error        string // OutDead
+	// Untried tells of an OutDead that no attempt was made in this step, so
+	// that nothing but this record tells of its end.
+	Untried     bool
+	Envelope    *pipeline.Envelope
+	Header      []byte
+	Payload     []byte
+	StateReason string    // OutState
+	Revision    int64     // OutState: the revision that it applies to
+	At          time.Time // OutState
+
+	lane  *lane
+	since time.Time
+	moves bool // OutParked: a delivery that was tried, becoming its lane's first parked entry
+}
+
+// emit notes a record for the next transaction, with the entry's bytes.
+func (t *Task) emit(l *lane, e *entry, k OutKind) *Out {
+	o := &Out{
+		Kind: k, Subscription: l.sub.id, Lane: l.key, Origin: e.origin, Attempts: e.attempts, Round: e.round,
+		Envelope: e.env(), Header: e.hdr(), Payload: e.body(), lane: l, since: e.since,
+	}
+	if o.Envelope == nil {
+		panic("BUG: emitting a delivery without its payload, lane " + l.key)
+	}
+	t.out = append(t.out, o)
+	t.outBytes += len(o.Payload)
+	t.touched = true
+	return o
+}
+
+// LaneWrite is one record of lanes/p. A nil Value is a tombstone.
+type LaneWrite struct {
+	Key   string
+	Value []byte
+}
+
+// Batch is a task's part of one transaction.
+type Batch struct {
+	Task       *Task
+	Outs       []*Out
+	Lanes      []LaneWrite
+	State      []byte // the value of StateKey
+	Deliveries int64  // the position of deliveries/p to commit
+	Retry      [pipeline.MaxRetries]int64
+	Seq        uint64
+}
+
+// Cut takes everything that has happened since the last Cut. At most one batch
+// of a task is under way; it ends by Committed or Aborted.
+func (t *Task) Cut() *Batch {
+	t.seq++
+	b := &Batch{Task: t, Outs: t.out, Deliveries: t.position(), Seq: t.seq}
+	t.out = nil
+	for _, key := range slices.Sorted(maps.Keys(t.dirty)) {
+		l := t.lanes[key]
+		if l != nil && l.waiting {
+			t.durable[key] = struct{}{}
+			b.Lanes = append(b.Lanes, LaneWrite{key, l.record(t.parkedEnd)})
+			continue
+		}
+		if _, ok := t.durable[key]; ok {
+			b.Lanes = append(b.Lanes, LaneWrite{Key: key})
+		}
+	}
+	clear(t.dirty)
+	for k := range t.retry {
+		b.Retry[k] = t.retry[k].position()
+	}
+	b.State = t.appendState(nil)
+	t.touched = false
+	return b
+}
+
+// Committed tells that b is durable. parked holds the offset of each OutParked
+// of the batch, in their order.
+func (t *Task) Committed(now time.Time, b *Batch, parked []int64) {
+	if t.closed {
+		return
+	}
+	for _, w := range b.Lanes {
+		if w.Value == nil {
+			delete(t.durable, w.Key)
+		}
+	}
+	n := 0
+	for _, o := range b.Outs {
+		t.outBytes -= len(o.Payload)
+		switch o.Kind {
+		case OutParked:
+			t.parkedAt(o, parked[n])
+			n++
+		case OutDead:
+			o.lane.fence--
+		case OutRetry, OutState:
+		}
+	}
+	// Only now that every entry stands in its place may lanes move on.
+	for _, o := range b.Outs {
+		if o.lane != nil {
+			t.advance(o.lane, now)
+		}
+	}
+}
+
+func (t *Task) parkedAt(o *Out, off int64) {
+	l := o.lane
+	l.pend--
+	if o.moves {
+		l.moving = false
+	}
+	t.parkedEnd = max(t.parkedEnd, off+1)
+	l.unpark(entry{
+		origin: o.Origin, home: homeParked, attempts: o.Attempts, round: o.Round, notBefore: o.NotBefore,
+		since: o.since, off: off,
+	})
+}
+
+// Aborted tells that nothing of b is durable: all of it goes into the next
+// batch, before what came since.
+func (t *Task) Aborted(b *Batch) {
+	if t.closed {
+		return
+	}
+	t.out = append(b.Outs, t.out...)
+	for _, w := range b.Lanes {
+		t.dirty[w.Key] = struct{}{}
+	}
+	t.touched = true
+}
+
+// position is what may be committed for deliveries/p: everything below is
+// settled or has another home.
+func (t *Task) position() int64 {
+	pos := t.front
+	if len(t.recs) > 0 {
+		pos = min(pos, t.recs[0].Offset)
+	}
+	if o, ok := t.old.first(); ok {
+		pos = min(pos, o)
+	}
+	return pos
+}
+
+// ParkedNeeded is the lowest offset of parked/p that a rebuild would read; what
+// is below may be deleted.
+func (t *Task) ParkedNeeded() int64 {
+	low := t.parkedEnd
+	for _, l := range t.lanes {
+		if f := l.from(t.parkedEnd); f >= 0 {
+			low = min(low, f)
+		}
+	}
+	return low
+}
+
+// laneRecord is the value of a waiting lane's record in lanes/p (JSON).
+type laneRecord struct {
+	V       int        `json:"v"`
+	Next    int64      `json:"next"`
+	Head    *headMark  `json:"head,omitempty"`
+	Wait    *int64     `json:"wait,omitempty"` // origin of the entry that is still in deliveries
+	First   *firstMark `json:"first,omitempty"`
+	From    *int64     `json:"from,omitempty"`
+	Blocked bool       `json:"blocked,omitempty"`
+}
+
+type headMark struct {
+	Origin   int64 `json:"o"`
+	Attempts int   `json:"k"`
+	Round    int   `json:"r,omitempty"`
+}
+
+const laneRecordVersion = 1
+
+func (l *lane) record(parkedEnd int64) []byte {
+	r := laneRecord{V: laneRecordVersion, Next: l.next, First: l.first, Blocked: l.blocked}
+	if l.head != nil {
+		r.Head = &headMark{l.head.origin, l.head.attempts, l.head.round}
+	}
+	if len(l.mem) > 0 {
+		r.Wait = &l.mem[0].origin
+	} else if l.expect >= 0 {
+		r.Wait = &l.expect
+	}
+	if from := l.from(parkedEnd); from >= 0 {
+		r.From = &from
+	}
+	b, err := json.Marshal(r)
+	if err != nil {
+		panic("BUG: lane record: " + err.Error())
+	}
+	return b
+}

@@ -1,0 +1,88 @@
+package lane
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/hookline/hookline/pipeline"
+)
+
+// Config holds the protocol's delays and bounds.
+type Config struct {
+	// Delays are the waits before retry 1, 2 and 3, counted from the end of
+	// the failed attempt. At most three; their number bounds a subscription's
+	// retries.
+	Delays []time.Duration
+	// MaxQueued (q) bounds the deliveries of one subscription that wait in
+	// memory, over all its lanes; beyond it they are parked.
+	MaxQueued int
+	// SlowAfter (t) is how long a delivery may wait in memory behind a request
+	// of its own subscription while the task is full; beyond it its lane is
+	// parked. A task that is not full waits SlackFactor times as long. A due
+	// retry that finds no slot for so long is moved to parked.
+	SlowAfter time.Duration
+	// MaxParked bounds the parked deliveries of one subscription; beyond it the
+	// subscription is disabled with reason backlog.
+	MaxParked int
+	// MaxParkedAge bounds how long a delivery stays parked (not while held);
+	// beyond it the subscription is disabled with reason backlog.
+	MaxParkedAge time.Duration
+	// MaxRecords (W) bounds a task's unsettled records in memory.
+	MaxRecords int
+	// MaxPayloadBytes (B) bounds a task's payload bytes in memory, those that
+	// wait for their transaction included.
+	MaxPayloadBytes int
+	// MaxRetryHeld bounds the records of one retry partition in memory.
+	MaxRetryHeld int
+	// LocalRetryAfter is the pause after a local error, which spends no attempt.
+	LocalRetryAfter time.Duration
+}
+
+// SlackFactor times SlowAfter is the patience of a task that is not full.
+const SlackFactor = 10
+
+// DefaultConfig has the values that hookline runs with unless told otherwise.
+func DefaultConfig() Config {
+	return Config{
+		Delays:          []time.Duration{30 * time.Second, 30 * time.Second, 30 * time.Second},
+		MaxQueued:       1024,
+		SlowAfter:       time.Second,
+		MaxParked:       100_000,
+		MaxParkedAge:    24 * time.Hour,
+		MaxRecords:      2048,
+		MaxPayloadBytes: 32 << 20,
+		MaxRetryHeld:    4096,
+		LocalRetryAfter: time.Second,
+	}
+}
+
+// Validate names every value that is out of range.
+func (c *Config) Validate() error {
+	var errs []error
+	if len(c.Delays) > pipeline.MaxRetries {
+		errs = append(errs, fmt.Errorf("RETRY_DELAYS: %d delays: at most %d", len(c.Delays), pipeline.MaxRetries))
+	}
+	for i, d := range c.Delays {
+		if d <= 0 || d > 24*time.Hour {
+			errs = append(errs, fmt.Errorf("RETRY_DELAYS: delay %d is %v: must be over 0 and at most 24h", i+1, d))
+		}
+	}
+	positive := func(name string, n int) {
+		if n < 1 {
+			errs = append(errs, fmt.Errorf("%s: %d: must be at least 1", name, n))
+		}
+	}
+	positive("MAX_QUEUED", c.MaxQueued)
+	positive("MAX_PARKED", c.MaxParked)
+	positive("MAX_RECORDS", c.MaxRecords)
+	positive("MAX_PAYLOAD_BYTES", c.MaxPayloadBytes)
+	positive("MAX_RETRY_HELD", c.MaxRetryHeld)
+	if c.SlowAfter <= 0 {
+		errs = append(errs, fmt.Errorf("SLOW_AFTER: %v: must be over 0", c.SlowAfter))
+	}
+	if c.MaxParkedAge <= 0 {
+		errs = append(errs, fmt.Errorf("MAX_PARKED_AGE: %v: must be over 0", c.MaxParkedAge))
+	}
+	return errors.Join(errs...)
+}

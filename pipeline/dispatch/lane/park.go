@@ -1,0 +1,128 @@
+package lane
+
+import (
+	"cmp"
+	"slices"
+	"time"
+)
+
+// makeWaiting gives the lane a record in lanes/p and parks what waits in
+// memory behind its first entry. The first entry stays where it is while a
+// request for it is under way or queued; the lane's record names it (wait).
+func (t *Task) makeWaiting(l *lane) {
+	if !l.waiting {
+		l.waiting = true
+		t.markDirty(l)
+	}
+	keep := 0
+	if l.stage != stageIdle && len(l.mem) > 0 {
+		keep = 1
+	}
+	if len(l.mem) == keep {
+		return
+	}
+	followers := slices.Clone(l.mem[keep:])
+	l.mem = l.mem[:keep:keep]
+	l.sub.queued -= len(followers)
+	for i := range followers {
+		t.parkEntry(l, &followers[i])
+	}
+}
+
+// parkEntry moves a delivery that was not tried, and that is in no list of the
+// lane any more, from deliveries to parked, behind what is parked already.
+func (t *Task) parkEntry(l *lane, e *entry) {
+	t.emit(l, e, OutParked)
+	t.closePosition(e.rec, e.pos)
+	t.countParked(l, e.since)
+}
+
+func (t *Task) countParked(l *lane, now time.Time) {
+	l.pend++
+	l.sub.parked++
+	t.touched = true
+	if l.sub.parked > t.cfg.MaxParked {
+		t.disable(l.sub, ReasonBacklog, now)
+	}
+}
+
+// park makes e, which was tried, the first parked entry of its lane, not to be
+// sent before next. An entry that is parked already stays where it is: the
+// lane's record tells what changed.
+func (t *Task) park(l *lane, e entry, next time.Time) {
+	if e.home == homeParked {
+		p := &l.parked[0]
+		p.attempts, p.round, p.notBefore = e.attempts, e.round, next
+		l.first = &firstMark{Origin: e.origin, Attempts: e.attempts, Round: e.round, NotBeforeMS: unixMS(next)}
+		t.markDirty(l)
+		return
+	}
+	o := t.emit(l, &e, OutParked)
+	o.NotBefore = next
+	t.leaveHome(l, &e)
+	l.next = e.origin
+	// Behind it nothing of the lane may be sent until it stands in parked:
+	// its place there, before what is parked already, is known by then only.
+	l.moving, o.moves = true, true
+	t.countParked(l, next)
+	t.makeWaiting(l)
+	t.markDirty(l)
+}
+
+// moveHead takes a due head out of its retry topic: it may not be sent now, and
+// must not hold up the topic.
+func (t *Task) moveHead(l *lane, next time.Time) { t.park(l, *l.head, next) }
+
+// block holds the lane until an operator decides on its exhausted head.
+func (t *Task) block(l *lane, e entry) {
+	l.blocked = true
+	t.park(l, e, time.Time{})
+}
+
+// unpark puts an entry whose record has become durable in its place.
+func (l *lane) unpark(e entry) {
+	n := len(l.parked)
+	if n == 0 || l.parked[n-1].origin < e.origin {
+		l.parked = append(l.parked, e)
+		return
+	}
+	i, _ := slices.BinarySearchFunc(l.parked, e.origin, func(x entry, o int64) int { return cmp.Compare(x.origin, o) })
+	l.parked = slices.Insert(l.parked, i, e)
+}
+
+// from is the offset in parked/p from which a rebuild must scan for the lane;
+// -1: it has nothing there. Entries behind the first are in the order of their
+// offsets; the first may have been moved there later than the second.
+func (l *lane) from(parkedEnd int64) int64 {
+	from := int64(-1)
+	for i := 0; i < len(l.parked) && i < 2; i++ {
+		if from < 0 || l.parked[i].off < from {
+			from = l.parked[i].off
+		}
+	}
+	// Offsets of what is being written now are not known before the write is
+	// acknowledged: nothing but this task writes to parked/p, so they are at
+	// least one past the last that is known.
+	if from < 0 && l.pend > 0 {
+		from = parkedEnd
+	}
+	return from
+}
+
+func unixMS(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	ms := t.UnixMilli()
+	if t.After(time.UnixMilli(ms)) {
+		ms++ // never early
+	}
+	return ms
+}
+
+func fromUnixMS(ms int64) time.Time {
+	if ms == 0 {
+		return time.Time{}
+	}
+	return time.UnixMilli(ms)
+}

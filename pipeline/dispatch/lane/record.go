@@ -1,0 +1,113 @@
+package lane
+
+import (
+	"math/bits"
+	"time"
+
+	"github.com/hookline/hookline/pipeline"
+)
+
+// MaxPositions is the most subscriptions that one deliveries record lists.
+const MaxPositions = 256
+
+// Record is one record of the deliveries topic: one event, and the
+// subscriptions of this partition that it goes to.
+type Record struct {
+	Offset   int64
+	Subs     []string
+	Envelope *pipeline.Envelope
+	Header   []byte // the envelope as it stood in the record, copied as it is
+	Payload  []byte
+
+	open  positions // positions whose home is still this record
+	nopen int
+	since time.Time
+}
+
+// whole tells whether no position has been settled or moved yet.
+func (r *Record) whole() bool { return r.nopen == len(r.Subs) }
+
+// positions is a bitmap over a record's subscription list.
+type positions [MaxPositions / 64]uint64
+
+func (p *positions) has(i int) bool { return p[i>>6]&(1<<(i&63)) != 0 }
+func (p *positions) set(i int)      { p[i>>6] |= 1 << (i & 63) }
+func (p *positions) clear(i int)    { p[i>>6] &^= 1 << (i & 63) }
+
+func (p *positions) count() int {
+	n := 0
+	for _, w := range p {
+		n += bits.OnesCount64(w)
+	}
+	return n
+}
+
+func allPositions(n int) (p positions) {
+	for i := range p {
+		switch {
+		case n >= 64:
+			p[i] = ^uint64(0)
+			n -= 64
+		case n > 0:
+			p[i] = 1<<n - 1
+			n = 0
+		}
+	}
+	return p
+}
+
+// home is where an unsettled delivery durably stands.
+type home uint8
+
+const (
+	homeDeliveries home = iota + 1
+	homeRetry
+	homeParked
+)
+
+// entry is one unsettled delivery of a lane.
+type entry struct {
+	origin    int64
+	home      home
+	attempts  int       // attempts made so far
+	round     int       // operators' retries of an exhausted head
+	notBefore time.Time // zero: at once
+	since     time.Time // queued or parked since
+
+	rec *Record // homeDeliveries
+	pos int     // homeDeliveries: position in rec's list
+
+	off int64 // homeRetry, homeParked: offset there; -1: not known yet
+
+	// homeRetry, once read back:
+	due      time.Time // zero: not read back yet
+	failedAt time.Time // with a monotonic reading where this process saw the failure
+	isDue    bool
+	envelope *pipeline.Envelope
+	header   []byte
+	payload  []byte
+}
+
+// loaded tells whether the payload is in memory.
+func (e *entry) loaded() bool { return e.rec != nil || e.envelope != nil }
+
+func (e *entry) env() *pipeline.Envelope {
+	if e.rec != nil {
+		return e.rec.Envelope
+	}
+	return e.envelope
+}
+
+func (e *entry) hdr() []byte {
+	if e.rec != nil {
+		return e.rec.Header
+	}
+	return e.header
+}
+
+func (e *entry) body() []byte {
+	if e.rec != nil {
+		return e.rec.Payload
+	}
+	return e.payload
+}

@@ -1,0 +1,207 @@
+package lane
+
+import (
+	"time"
+
+	"github.com/hookline/hookline/pipeline"
+)
+
+// Verdict is what Done decided of an attempt, for its row in the log.
+type Verdict struct {
+	Final         bool      // the delivery ended with it
+	NextAttemptAt time.Time // zero: no further attempt is planned
+	Dropped       bool      // the task is no longer ours: nothing was decided
+}
+
+// Done brings a Work back with its result. For FetchOnly res is not read. Where
+// the Work had a ParkedOffset, its Envelope, Header and Payload must have been
+// filled in; if the fetch failed, res says local_error.
+func (t *Task) Done(now time.Time, w *Work, res *pipeline.Result) Verdict {
+	t.inflight--
+	if t.closed {
+		return Verdict{Dropped: true}
+	}
+	l, e := w.lane, w.entry
+	if l.stage != stageFlying {
+		panic("BUG: a work came back twice for lane " + l.key)
+	}
+	if e.home == homeParked {
+		e.envelope, e.header, e.payload = w.Envelope, w.Header, w.Payload
+	}
+	t.touched = true
+	t.backToIdle(l)
+	v := t.decide(now, w, l, e, res)
+	t.advance(l, now)
+	return v
+}
+
+func (t *Task) decide(now time.Time, w *Work, l *lane, e entry, res *pipeline.Result) Verdict {
+	switch {
+	case w.FetchOnly && e.loaded():
+		t.endFirst(l, e)
+		return Verdict{Final: true}
+	case w.FetchOnly || !res.Outcome.SpendsAttempt():
+		l.localUntil = now.Add(t.cfg.LocalRetryAfter)
+		return Verdict{NextAttemptAt: l.localUntil}
+	case res.Outcome == pipeline.OutcomeSuccess:
+		l.suspect, l.sub.suspect = false, false
+		t.settle(l, &e)
+		return Verdict{Final: true}
+	}
+	l.suspect, l.sub.suspect = true, true
+	e.attempts = w.Attempt
+	if l.sub.mode() == modeDrain {
+		reason, why := l.sub.drainReason()
+		t.end(l, e, reason, why)
+		return Verdict{Final: true}
+	}
+	if res.Outcome == pipeline.OutcomeGone {
+		t.disable(l.sub, ReasonGone, now)
+		t.end(l, e, pipeline.DeadExhausted, failureText(res))
+		return Verdict{Final: true}
+	}
+	return t.failed(l, e, res)
+}
+
+// failed plans the next attempt of a delivery, or ends it.
+func (t *Task) failed(l *lane, e entry, res *pipeline.Result) Verdict {
+	ended := res.EndedAt()
+	if e.attempts > t.retries(l.sub) {
+		if l.sub.conf != nil && l.sub.conf.OnExhausted == pipeline.OnExhaustedBlock {
+			t.block(l, e)
+			return Verdict{}
+		}
+		t.end(l, e, pipeline.DeadExhausted, failureText(res))
+		return Verdict{Final: true}
+	}
+	delay := t.cfg.Delays[e.attempts-1]
+	if res.RetryAfter > delay || l.sub.heads >= t.headsAllowed(l.sub, &e) {
+		// No retry topic could hold it: it is not due with its neighbours, or
+		// its subscription has its share of heads there already.
+		next := ended.Add(max(delay, res.RetryAfter))
+		t.park(l, e, next)
+		return Verdict{NextAttemptAt: next}
+	}
+	t.toRetry(l, e, ended)
+	return Verdict{NextAttemptAt: ended.Add(delay)}
+}
+
+func (t *Task) headsAllowed(s *sub, e *entry) int {
+	n := 1
+	if s.conf != nil {
+		n = max(1, s.conf.Concurrency)
+	}
+	if e.home == homeRetry {
+		n++ // it is one of them itself
+	}
+	return n
+}
+
+func (t *Task) retries(s *sub) int {
+	n := len(t.cfg.Delays)
+	if s.conf != nil {
+		n = min(n, s.conf.Retries)
+	}
+	return n
+}
+
+func failureText(res *pipeline.Result) string {
+	if res.Error != "" {
+		return res.Outcome.String() + ": " + res.Error
+	}
+	return res.Outcome.String()
+}
+
+// settle ends a delivery by success. The lane may go on at once: should the
+// settling be lost in a crash, this delivery is repeated, never overtaken.
+func (t *Task) settle(l *lane, e *entry) {
+	t.leaveHome(l, e)
+	l.next = e.origin + 1
+	if l.waiting {
+		t.markDirty(l)
+	}
+}
+
+// end ends a delivery by anything but success: its lane sends nothing before
+// the transaction with its dead record has committed. Otherwise a crash could
+// let this delivery be tried again, and succeed, after the next one.
+func (t *Task) end(l *lane, e entry, reason pipeline.DeadReason, why string) *Out {
+	o := t.emit(l, &e, OutDead)
+	o.Reason, o.Error = reason, why
+	l.fence++
+	t.leaveHome(l, &e)
+	l.next = e.origin + 1
+	if l.waiting {
+		t.markDirty(l)
+	}
+	return o
+}
+
+// toRetry makes e the head of its lane in retry.k.
+func (t *Task) toRetry(l *lane, e entry, ended time.Time) {
+	t.emit(l, &e, OutRetry).FailedAt = ended
+	t.leaveHome(l, &e)
+	l.head = &entry{
+		origin: e.origin, home: homeRetry, attempts: e.attempts, round: e.round, off: -1, failedAt: ended,
+	}
+	l.sub.heads++
+	l.next = e.origin
+	t.makeWaiting(l)
+	t.markDirty(l)
+}
+
+// leaveHome takes e out of its home in memory. The caller has emitted what the
+// next home needs, or settles e.
+func (t *Task) leaveHome(l *lane, e *entry) {
+	switch e.home {
+	case homeDeliveries:
+		if len(l.mem) == 0 || l.mem[0].origin != e.origin {
+			panic("BUG: not the first entry in memory of lane " + l.key)
+		}
+		l.mem[0] = entry{}
+		if l.mem = l.mem[1:]; len(l.mem) == 0 {
+			l.mem = nil
+		}
+		l.sub.queued--
+		t.closePosition(e.rec, e.pos)
+	case homeRetry:
+		t.retry[l.head.attempts-1].decide(l.head.off)
+		l.head = nil
+		l.sub.heads--
+	case homeParked:
+		if len(l.parked) == 0 || l.parked[0].origin != e.origin {
+			panic("BUG: not the first parked entry of lane " + l.key)
+		}
+		l.parked = l.parked[1:]
+		l.sub.parked--
+		l.first = nil
+	}
+	t.touched = true
+}
+
+// closePosition takes one delivery out of the open set.
+func (t *Task) closePosition(r *Record, pos int) {
+	r.open.clear(pos)
+	if r.nopen--; r.nopen > 0 {
+		return
+	}
+	t.nopen--
+	t.memBytes -= len(r.Payload)
+	r.Payload, r.Header = nil, nil
+	for len(t.recs) > 0 && t.recs[0].nopen == 0 {
+		t.recs[0] = nil
+		t.recs = t.recs[1:]
+	}
+}
+
+// disable takes a subscription off, durably with the next transaction.
+func (t *Task) disable(s *sub, reason string, now time.Time) {
+	if s.disabled != "" || s.conf == nil || s.conf.State == pipeline.StateDisabled {
+		return
+	}
+	s.disabled, s.disabledRevision = reason, s.conf.Revision
+	t.out = append(t.out, &Out{
+		Kind: OutState, Subscription: s.id, StateReason: reason, Revision: s.conf.Revision, At: now,
+	})
+	t.touched = true
+}

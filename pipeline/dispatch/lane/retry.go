@@ -1,0 +1,202 @@
+package lane
+
+import (
+	"container/heap"
+	"sort"
+	"time"
+
+	"github.com/hookline/hookline/pipeline"
+)
+
+// RetryRecord is one record of retry.k, decoded.
+type RetryRecord struct {
+	Offset   int64
+	Lane     string
+	Origin   int64
+	Attempts int // attempts made; k of the topic
+	Round    int
+	FailedAt time.Time // wall clock
+	Envelope *pipeline.Envelope
+	Header   []byte
+	Payload  []byte
+}
+
+// retryLog is one retry partition: what was read of it and not decided yet.
+type retryLog struct {
+	next  int64
+	slots []retrySlot // by offset; the first is undecided
+	fifo  []retryItem // heads that wait for their time, by offset
+}
+
+type retrySlot struct {
+	off     int64
+	decided bool
+}
+
+type retryItem struct {
+	lane *lane
+	head *entry
+}
+
+func (q *retryLog) decide(off int64) {
+	i := sort.Search(len(q.slots), func(i int) bool { return q.slots[i].off >= off })
+	if i == len(q.slots) || q.slots[i].off != off {
+		panic("BUG: deciding a retry record that was not read")
+	}
+	q.slots[i].decided = true
+	for len(q.slots) > 0 && q.slots[0].decided {
+		q.slots = q.slots[1:]
+	}
+}
+
+// position is the lowest undecided offset.
+func (q *retryLog) position() int64 {
+	if len(q.slots) > 0 {
+		return q.slots[0].off
+	}
+	return q.next
+}
+
+// Retry feeds the next record of retry.k (k from 1). A record that is not the
+// head of its lane is stale: decided at once.
+func (t *Task) Retry(now time.Time, k int, r *RetryRecord) {
+	q := &t.retry[k-1]
+	q.next = r.Offset + 1
+	q.slots = append(q.slots, retrySlot{off: r.Offset})
+	t.touched = true
+	l := t.lanes[r.Lane]
+	if l == nil || l.head == nil || l.head.origin != r.Origin || l.head.attempts != k ||
+		r.Attempts != k || l.head.round != r.Round || l.head.off >= 0 {
+		q.decide(r.Offset)
+		return
+	}
+	h := l.head
+	h.off, h.envelope, h.header, h.payload = r.Offset, r.Envelope, r.Header, r.Payload
+	delay := t.cfg.Delays[k-1]
+	if h.failedAt.IsZero() {
+		// Another process saw the failure: all there is is its wall clock, which
+		// may differ from ours, or have jumped. Never wait longer than the delay.
+		wait := min(max(0, r.FailedAt.Add(delay).Sub(now)), delay)
+		h.due = now.Add(wait)
+	} else {
+		h.due = h.failedAt.Add(delay) // by the monotonic clock
+	}
+	q.fifo = append(q.fifo, retryItem{l, h})
+	if l.ending() {
+		t.advance(l, now)
+	}
+}
+
+// RetryBad passes over a record of retry.k that could not be read.
+func (t *Task) RetryBad(k int, off int64) {
+	q := &t.retry[k-1]
+	q.next = off + 1
+	q.slots = append(q.slots, retrySlot{off: off})
+	q.decide(off)
+	t.touched = true
+}
+
+// Tick moves on everything whose time has come.
+func (t *Task) Tick(now time.Time) {
+	if t.closed {
+		return
+	}
+	for k := range t.retry {
+		t.retryDue(now, &t.retry[k])
+	}
+	for len(t.timers) > 0 && !t.timers[0].at.After(now) {
+		w := heap.Pop(&t.timers).(timer)
+		if w.lane.wake.Equal(w.at) {
+			w.lane.wake = time.Time{}
+			t.advance(w.lane, now)
+		}
+	}
+	t.dropLateHeads(now)
+}
+
+func (t *Task) retryDue(now time.Time, q *retryLog) {
+	for len(q.fifo) > 0 {
+		it := q.fifo[0]
+		current := it.lane.head == it.head
+		if current && it.head.due.After(now) {
+			return
+		}
+		q.fifo[0] = retryItem{}
+		q.fifo = q.fifo[1:]
+		if current {
+			it.head.isDue = true
+			t.advance(it.lane, now)
+		}
+	}
+}
+
+// dropLateHeads moves due heads that found no slot for SlowAfter to parked, so
+// that no subscription holds up a retry topic.
+func (t *Task) dropLateHeads(now time.Time) {
+	for len(t.dueHeads) > 0 {
+		l := t.dueHeads[0]
+		h := l.head
+		if h != nil && h.isDue && (l.stage == stageSlot || l.stage == stageReady) {
+			if now.Sub(h.since) < t.cfg.SlowAfter {
+				return
+			}
+			if l.stage == stageReady {
+				t.backToIdle(l)
+			}
+			l.stage = stageIdle
+			t.moveHead(l, time.Time{})
+		}
+		t.dueHeads[0] = nil
+		t.dueHeads = t.dueHeads[1:]
+	}
+}
+
+// Overdue is by how long the oldest due retry is late; 0: none is.
+func (t *Task) Overdue(now time.Time) time.Duration {
+	var late time.Duration
+	for _, l := range t.dueHeads {
+		if l.head != nil && l.head.isDue && l.stage != stageFlying {
+			late = max(late, now.Sub(l.head.due))
+		}
+	}
+	for k := range t.retry {
+		if f := t.retry[k].fifo; len(f) > 0 && f[0].lane.head == f[0].head {
+			late = max(late, now.Sub(f[0].head.due))
+		}
+	}
+	return late
+}
+
+// wakeAt arranges that the lane is looked at again when e may be sent, where
+// that is a matter of time alone.
+func (t *Task) wakeAt(l *lane, e *entry, now time.Time) {
+	at := e.notBefore
+	if l.localUntil.After(at) {
+		at = l.localUntil
+	}
+	if !at.After(now) || (!l.wake.IsZero() && !l.wake.After(at)) {
+		return
+	}
+	l.wake = at
+	heap.Push(&t.timers, timer{at, l})
+}
+
+type timer struct {
+	at   time.Time
+	lane *lane
+}
+
+type timerHeap []timer
+
+func (h timerHeap) Len() int           { return len(h) }
+func (h timerHeap) Less(i, j int) bool { return h[i].at.Before(h[j].at) }
+func (h timerHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
+func (h *timerHeap) Push(x any)        { *h = append(*h, x.(timer)) }
+func (h *timerHeap) Pop() any {
+	old := *h
+	n := len(old) - 1
+	x := old[n]
+	old[n] = timer{}
+	*h = old[:n]
+	return x
+}

@@ -1,0 +1,249 @@
+package lane
+
+import (
+	"time"
+
+	"github.com/hookline/hookline/pipeline"
+)
+
+// Work is something to do for the head of a lane, outside the state machine.
+// Every Work that Next gave must come back by Task.Done, exactly once.
+type Work struct {
+	Task         *Task
+	Subscription *pipeline.Subscription
+	Origin       int64
+	Attempt      int // the attempt to be made, from 1
+	Round        int
+	// ParkedOffset, when not negative, is where in parked/p the record must be
+	// fetched from before anything else: Envelope, Header and Payload are nil.
+	ParkedOffset int64
+	// FetchOnly: no request; come back with the payload filled in. The delivery
+	// ends without a try.
+	FetchOnly bool
+	Envelope  *pipeline.Envelope
+	Header    []byte // the encoded envelope
+	Payload   []byte
+
+	lane    *lane
+	entry   entry
+	suspect bool
+}
+
+// LaneKey names the lane that the work belongs to.
+func (w *Work) LaneKey() string { return w.lane.key }
+
+// Scheduler hands out the work of all tasks of a process, in the order in which
+// their lanes became ready. Lanes whose last attempt failed stand in a queue of
+// their own, so that a caller can bound their share.
+type Scheduler struct {
+	healthy, suspect queue[*readyLane]
+}
+
+type readyLane struct {
+	task *Task
+	lane *lane
+}
+
+// Next gives the next work, or nil. With suspectToo false only work of lanes
+// whose last attempt did not fail is given.
+func (s *Scheduler) Next(now time.Time, suspectToo bool) *Work {
+	if suspectToo {
+		if w := s.pop(now, &s.suspect, true); w != nil {
+			return w
+		}
+	}
+	return s.pop(now, &s.healthy, false)
+}
+
+// Waiting is the number of lanes that wait for Next, healthy and suspect.
+func (s *Scheduler) Waiting() (healthy, suspect int) { return s.healthy.len(), s.suspect.len() }
+
+func (s *Scheduler) pop(now time.Time, q *queue[*readyLane], suspect bool) *Work {
+	for {
+		r, ok := q.pop()
+		if !ok {
+			return nil
+		}
+		if w := r.task.take(now, r.lane); w != nil {
+			w.suspect = suspect
+			return w
+		}
+	}
+}
+
+// Suspect tells that the work was taken from the queue of failing lanes.
+func (w *Work) Suspect() bool { return w.suspect }
+
+// take turns a ready lane into work; nil where things changed meanwhile.
+func (t *Task) take(now time.Time, l *lane) *Work {
+	if l.stage != stageReady || t.closed {
+		return nil
+	}
+	e := l.front()
+	ending := l.ending()
+	if e == nil || t.draining || (ending && e.home != homeParked) ||
+		(!ending && (l.sub.mode() == modeHold || !e.sendable(l, now))) {
+		t.backToIdle(l)
+		t.advance(l, now)
+		return nil
+	}
+	l.stage = stageFlying
+	t.inflight++
+	w := &Work{
+		Task: t, Subscription: l.sub.conf, Origin: e.origin, Attempt: e.attempts + 1, Round: e.round,
+		ParkedOffset: -1, FetchOnly: ending, lane: l, entry: *e,
+		Envelope: e.env(), Header: e.hdr(), Payload: e.body(),
+	}
+	if e.home == homeParked {
+		w.ParkedOffset = e.off
+	}
+	return w
+}
+
+// front is the entry that the lane would act on next; nil: none, or not here
+// yet.
+func (l *lane) front() *entry {
+	switch {
+	case l.expect >= 0 || l.moving:
+		return nil
+	case l.head != nil:
+		if l.head.due.IsZero() {
+			return nil // on its way through its retry topic
+		}
+		return l.head
+	case len(l.mem) > 0:
+		return &l.mem[0]
+	case len(l.parked) > 0:
+		return &l.parked[0]
+	}
+	return nil
+}
+
+// sendable tells whether e may be sent now as far as time and durability go.
+func (e *entry) sendable(l *lane, now time.Time) bool {
+	if l.fence > 0 || l.blocked || now.Before(l.localUntil) || now.Before(e.notBefore) {
+		return false
+	}
+	return e.home != homeRetry || e.isDue
+}
+
+// advance moves an idle lane on: to the ready queue, to an end, to a hold, or
+// out of memory.
+func (t *Task) advance(l *lane, now time.Time) {
+	for l.stage == stageIdle && !t.closed && !t.draining {
+		e := l.front()
+		if e == nil {
+			t.release(l)
+			return
+		}
+		switch {
+		case l.ending() && e.home == homeParked:
+			t.enqueue(l)
+			return
+		case l.ending():
+			t.endFirst(l, *e)
+		case l.sub.mode() == modeHold:
+			t.holdFirst(l, e)
+			return
+		case !e.sendable(l, now):
+			t.wakeAt(l, e, now)
+			return
+		default:
+			t.requestSlot(l, e, now)
+			return
+		}
+	}
+}
+
+// ending tells that the lane's first entry ends without a try.
+func (l *lane) ending() bool { return l.endAs != "" || l.sub.mode() == modeDrain }
+
+// endFirst ends the first entry without a try.
+func (t *Task) endFirst(l *lane, e entry) {
+	reason, why := l.endAs, string(l.endAs)
+	if reason == "" {
+		reason, why = l.sub.drainReason()
+	}
+	l.endAs, l.blocked = "", false
+	t.end(l, e, reason, why).Untried = true
+}
+
+// holdFirst moves the first entry of a held lane to parked, where it is in
+// nobody's way.
+func (t *Task) holdFirst(l *lane, e *entry) {
+	switch {
+	case e.home == homeRetry && e.isDue:
+		t.moveHead(l, time.Time{})
+	case e.home == homeDeliveries:
+		t.makeWaiting(l)
+	}
+}
+
+// requestSlot queues the lane for a slot of its subscription, or for Next.
+func (t *Task) requestSlot(l *lane, e *entry, now time.Time) {
+	s := l.sub
+	if e.home == homeRetry {
+		e.notBefore = time.Time{}
+		t.dueHeads = append(t.dueHeads, l)
+		e.since = now
+	}
+	if s.conf != nil && s.inflight >= max(1, s.conf.Concurrency) {
+		l.stage = stageSlot
+		s.waitq = append(s.waitq, l)
+		return
+	}
+	t.enqueue(l)
+}
+
+func (t *Task) enqueue(l *lane) {
+	l.stage = stageReady
+	l.sub.inflight++
+	r := &readyLane{t, l}
+	if l.suspect || (l.sub.kind != pipeline.OrderingSubscription && l.sub.suspect) {
+		t.sched.suspect.push(r)
+		return
+	}
+	t.sched.healthy.push(r)
+}
+
+// backToIdle undoes enqueue, or ends a flight, and gives the slot on.
+func (t *Task) backToIdle(l *lane) {
+	l.stage = stageIdle
+	s := l.sub
+	s.inflight--
+	for len(s.waitq) > 0 && (s.conf == nil || s.inflight < max(1, s.conf.Concurrency)) {
+		n := s.waitq[0]
+		s.waitq[0] = nil
+		s.waitq = s.waitq[1:]
+		if n.stage == stageSlot && n != l {
+			t.enqueue(n)
+		}
+	}
+}
+
+// queue is a FIFO that reuses its memory.
+type queue[T any] struct {
+	items []T
+	start int
+}
+
+func (q *queue[T]) len() int { return len(q.items) - q.start }
+
+func (q *queue[T]) push(v T) { q.items = append(q.items, v) }
+
+func (q *queue[T]) pop() (v T, ok bool) {
+	if q.start == len(q.items) {
+		return v, false
+	}
+	var zero T
+	v, q.items[q.start] = q.items[q.start], zero
+	q.start++
+	if q.start == len(q.items) {
+		q.items, q.start = q.items[:0], 0
+	} else if q.start > 1024 && q.start*2 > len(q.items) {
+		n := copy(q.items, q.items[q.start:])
+		clear(q.items[n:])
+		q.items, q.start = q.items[:n], 0
+	}
+	return v, true
+}

@@ -1,0 +1,131 @@
+package lane
+
+import (
+	"time"
+
+	"github.com/hookline/hookline/pipeline"
+)
+
+// Relieve parks what has waited too long in memory behind requests of its own
+// subscription, so that a slow endpoint does not hold the partition, and takes
+// off subscriptions whose parked deliveries have grown too old. Call it every
+// few hundred milliseconds.
+func (t *Task) Relieve(now time.Time) {
+	patience := t.cfg.SlowAfter
+	if !t.Full() {
+		patience *= SlackFactor
+	}
+	for _, r := range t.recs {
+		if now.Sub(r.since) < patience {
+			break
+		}
+		if r.nopen > 0 {
+			t.relieveRecord(now, r)
+		}
+	}
+	t.checkAges(now)
+}
+
+func (t *Task) relieveRecord(now time.Time, r *Record) {
+	open := r.open // parking clears bits of r.open
+	for i, id := range r.Subs {
+		if !open.has(i) {
+			continue
+		}
+		s := t.bySub[id]
+		if s == nil {
+			continue
+		}
+		l := t.lanes[pipeline.LaneKey(id, s.kind, r.Envelope.Entity, r.Offset)]
+		if l == nil || len(l.mem) == 0 {
+			continue
+		}
+		first := l.mem[0].origin == r.Offset
+		if first && l.stage != stageSlot {
+			continue // under way, or only waiting for the process
+		}
+		if first {
+			l.stage = stageIdle
+		}
+		t.makeWaiting(l)
+		t.advance(l, now)
+	}
+}
+
+// checkAges disables subscriptions with too old a parked delivery.
+func (t *Task) checkAges(now time.Time) {
+	for _, l := range t.lanes {
+		if len(l.parked) == 0 || l.blocked || l.sub.mode() != modeSend {
+			continue
+		}
+		if now.Sub(l.parked[0].since) > t.cfg.MaxParkedAge {
+			t.disable(l.sub, ReasonBacklog, now)
+		}
+	}
+	for _, s := range t.bySub {
+		if s.disabled != "" {
+			t.kick(now, s)
+		}
+	}
+}
+
+// kick looks at every lane of a subscription anew.
+func (t *Task) kick(now time.Time, s *sub) {
+	for _, l := range t.lanes {
+		if l.sub == s {
+			t.advance(l, now)
+		}
+	}
+}
+
+// Update gives the task a newer view of the registry.
+func (t *Task) Update(now time.Time, subs pipeline.Subscriptions) {
+	t.subs = subs
+	for id, s := range t.bySub {
+		s.conf = subs.Get(id)
+		if s.disabled != "" && (s.conf == nil || s.conf.State == pipeline.StateDisabled ||
+			s.conf.Revision > s.disabledRevision) {
+			s.disabled = ""
+		}
+	}
+	for _, l := range t.lanes {
+		if l.blocked && l.sub.conf != nil && l.sub.conf.OnExhausted != pipeline.OnExhaustedBlock {
+			t.endFirstAs(now, l, pipeline.DeadExhausted)
+			continue
+		}
+		if l.sub.mode() == modeHold && l.stage == stageIdle && len(l.mem) > 0 {
+			t.makeWaiting(l)
+		}
+		t.advance(l, now)
+	}
+	for id, s := range t.bySub {
+		if s.lanes == 0 && s.disabled == "" {
+			delete(t.bySub, id)
+		}
+	}
+}
+
+// Stats are counts for metrics.
+type Stats struct {
+	Waiting, Held, Parked, Heads, Queued, OpenRecords int
+	MemoryBytes                                       int
+}
+
+// Stats counts what the task holds.
+func (t *Task) Stats() Stats {
+	st := Stats{OpenRecords: t.nopen, MemoryBytes: t.memBytes + t.outBytes}
+	for _, s := range t.bySub {
+		st.Parked += s.parked
+		st.Heads += s.heads
+		st.Queued += s.queued
+	}
+	for _, l := range t.lanes {
+		switch {
+		case l.blocked || (l.waiting && l.sub.mode() == modeHold):
+			st.Held++
+		case l.waiting:
+			st.Waiting++
+		}
+	}
+	return st
+}

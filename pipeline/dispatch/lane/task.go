@@ -1,0 +1,306 @@
+package lane
+
+import (
+	"time"
+
+	"github.com/hookline/hookline/pipeline"
+)
+
+// stage is where a lane stands on the way to its next request.
+type stage uint8
+
+const (
+	stageIdle   stage = iota
+	stageSlot         // waits for a slot of its subscription, in sub.waitq
+	stageReady        // in the scheduler's queue, slot of its subscription taken
+	stageFlying       // a Work is out
+)
+
+// lane is the unit of order. Its entries, oldest first: head, or mem, then
+// parked. A head excludes mem; of a waiting lane mem holds at most the one
+// entry that was under way when the lane began to wait.
+type lane struct {
+	key     string
+	sub     *sub
+	stage   stage
+	suspect bool // the last attempt failed
+
+	mem    []entry // homeDeliveries
+	head   *entry  // homeRetry
+	parked []entry // homeParked, by origin
+
+	waiting bool  // has a record in lanes/p: new deliveries are parked
+	next    int64 // every delivery of the lane with origin < next is settled
+	expect  int64 // origin of an entry in deliveries, not read again yet; -1: none
+	pend    int   // entries on their way to parked: offset not known yet
+	fence   int   // ends that must be durable before the lane's next request
+	moving  bool  // its first entry is on its way to parked
+	blocked bool  // on_exhausted: block: waits for an operator
+	// endAs, when not empty, ends the first entry without a try, for this
+	// reason (skip; on_exhausted changed to continue).
+	endAs pipeline.DeadReason
+	first *firstMark
+
+	localUntil time.Time // after a local error: no try before
+	wake       time.Time // a wake-up is set for; zero: none
+}
+
+// firstMark is what a lane's record says of its first parked entry beyond what
+// stands in the parked record itself.
+type firstMark struct {
+	Origin      int64 `json:"o"`
+	Attempts    int   `json:"k,omitempty"`
+	Round       int   `json:"r,omitempty"`
+	NotBeforeMS int64 `json:"nb,omitempty"`
+}
+
+// sub is what a task knows of one subscription: counts over all its lanes.
+type sub struct {
+	id       string
+	conf     *pipeline.Subscription // as the registry has it; nil: deleted
+	kind     pipeline.Ordering      // the kind of lane that new deliveries go to
+	lanes    int
+	inflight int // slots taken: Works that are out or ready
+	queued   int // entries in mem over all lanes
+	parked   int // entries in parked (pending ones included) over all lanes
+	heads    int // heads in retry.* over all lanes
+	suspect  bool
+	waitq    []*lane
+	// disabled is a reason decided here that the registry does not show yet;
+	// empty: none. It applies to disabledRevision.
+	disabled         string
+	disabledRevision int64
+}
+
+// Task is the state machine of one partition.
+type Task struct {
+	partition   int32
+	cfg         *Config
+	subs        pipeline.Subscriptions
+	sched       *Scheduler
+	incarnation uint64
+	seq         uint64 // transactions cut
+
+	lanes   map[string]*lane
+	bySub   map[string]*sub
+	durable map[string]struct{} // lane keys with a record in lanes/p
+	dirty   map[string]struct{} // lane keys whose record must be written
+	touched bool
+
+	recs     []*Record // unsettled and, between them, settled ones; by offset
+	nopen    int       // records with an open position
+	memBytes int       // payload bytes of those
+	read     int64     // every offset of deliveries below is in recs or closed
+	front    int64     // max(read, the recovered front)
+	old      openSet   // recovered open set, not read again yet
+
+	retry     [pipeline.MaxRetries]retryLog
+	parkedEnd int64 // a lower bound of the next offset of parked/p
+
+	out      []*Out
+	outBytes int // payload bytes in out and in the batch under way
+	inflight int
+	draining bool // no new requests
+	// recovering: deliveries has not been read to the recovered front again
+	recovering     bool
+	recoveredFront int64 // below it the recovered open set tells what is open
+	closed         bool
+	timers         timerHeap
+	dueHeads       []*lane // lanes with a due head that had no slot yet, by time
+}
+
+// Partition of the task.
+func (t *Task) Partition() int32 { return t.partition }
+
+// Incarnation tells this ownership of the partition from every other.
+func (t *Task) Incarnation() uint64 { return t.incarnation }
+
+// InFlight is the number of Works that are out.
+func (t *Task) InFlight() int { return t.inflight }
+
+// ReadPosition is the next offset of deliveries to feed.
+func (t *Task) ReadPosition() int64 { return t.read }
+
+// RetryPosition is the next offset of retry.k to feed, k from 1.
+func (t *Task) RetryPosition(k int) int64 { return t.retry[k-1].next }
+
+// Full tells that no more deliveries records should be fed for now.
+func (t *Task) Full() bool {
+	return t.nopen >= t.cfg.MaxRecords || t.memBytes+t.outBytes >= t.cfg.MaxPayloadBytes
+}
+
+// RetryFull tells that no more records of retry.k should be fed for now.
+func (t *Task) RetryFull(k int) bool { return len(t.retry[k-1].fifo) >= t.cfg.MaxRetryHeld }
+
+// Touched tells that the next transaction must include this task.
+func (t *Task) Touched() bool { return t.touched }
+
+// Drain stops new requests; those under way go on.
+func (t *Task) Drain() { t.draining = true }
+
+// Close makes the task deaf: Works that come back are dropped. After it
+// nothing is committed for it.
+func (t *Task) Close() { t.closed = true; t.draining = true }
+
+// Deliver feeds the next record of deliveries/p. Offsets must increase.
+func (t *Task) Deliver(now time.Time, r *Record) {
+	t.read = r.Offset + 1
+	if r.Offset >= t.recoveredFront {
+		r.open = allPositions(len(r.Subs))
+	} else {
+		r.open = t.old.take(r.Offset, len(r.Subs))
+	}
+	if t.read > t.front {
+		t.front = t.read
+		t.expectNoMore(now)
+	}
+	t.touched = true
+	r.nopen = r.open.count()
+	if r.nopen == 0 {
+		return
+	}
+	r.since = now
+	t.recs = append(t.recs, r)
+	t.nopen++
+	t.memBytes += len(r.Payload)
+	for i, id := range r.Subs {
+		if r.open.has(i) {
+			t.place(now, r, i, id)
+		}
+	}
+}
+
+// expectNoMore lets go of entries that lanes expected to read again but that
+// deliveries no longer holds (deleted from outside).
+func (t *Task) expectNoMore(now time.Time) {
+	if !t.recovering {
+		return
+	}
+	t.recovering = false
+	for _, l := range t.lanes {
+		if l.expect >= 0 && l.expect < t.read-1 {
+			l.expect = -1
+			t.advance(l, now)
+		}
+	}
+}
+
+// place puts position i of r into its lane.
+func (t *Task) place(now time.Time, r *Record, i int, id string) {
+	s := t.subOf(id)
+	l := t.laneOf(pipeline.LaneKey(id, s.kind, r.Envelope.Entity, r.Offset), s)
+	e := entry{origin: r.Offset, home: homeDeliveries, rec: r, pos: i, since: now, off: -1}
+	if l.expect == r.Offset {
+		l.expect = -1
+		l.mem = append(l.mem, e)
+		s.queued++
+		t.advance(l, now)
+		return
+	}
+	if l.waiting || s.mode() == modeHold {
+		t.makeWaiting(l)
+		t.parkEntry(l, &e)
+		return
+	}
+	l.mem = append(l.mem, e)
+	s.queued++
+	switch {
+	case len(l.mem) == 1:
+		t.advance(l, now)
+	case s.queued > t.cfg.MaxQueued:
+		t.makeWaiting(l)
+	}
+}
+
+func (t *Task) subOf(id string) *sub {
+	s := t.bySub[id]
+	if s == nil {
+		s = &sub{id: id, kind: pipeline.OrderingSubscription, conf: t.subs.Get(id)}
+		t.bySub[id] = s
+	}
+	// A subscription's lanes are all of one kind: a new ordering applies once
+	// the lanes of the old one are empty.
+	if s.lanes == 0 && s.conf != nil {
+		s.kind = s.conf.Ordering
+	}
+	return s
+}
+
+func (t *Task) laneOf(key string, s *sub) *lane {
+	l := t.lanes[key]
+	if l == nil {
+		l = &lane{key: key, sub: s, expect: -1}
+		t.lanes[key] = l
+		s.lanes++
+	}
+	return l
+}
+
+// release forgets a lane with nothing left in it; its record becomes a
+// tombstone. A lane whose last effect is not durable yet stays: were it made
+// anew meanwhile, its next delivery would be sent before that.
+func (t *Task) release(l *lane) {
+	if l.stage != stageIdle || l.head != nil || l.expect >= 0 || l.pend > 0 || l.fence > 0 || l.moving ||
+		len(l.mem) > 0 || len(l.parked) > 0 || l.blocked {
+		return
+	}
+	if l.waiting {
+		l.waiting = false
+		t.markDirty(l)
+	}
+	if t.lanes[l.key] != l {
+		return
+	}
+	delete(t.lanes, l.key)
+	s := l.sub
+	if s.lanes--; s.lanes == 0 && s.disabled == "" {
+		delete(t.bySub, s.id)
+	}
+}
+
+func (t *Task) markDirty(l *lane) {
+	t.dirty[l.key] = struct{}{}
+	t.touched = true
+}
+
+// mode is what may be done for a subscription now.
+type mode uint8
+
+const (
+	modeSend  mode = iota
+	modeHold       // paused: nothing is sent, everything is kept
+	modeDrain      // deleted or disabled: everything ends in dead
+)
+
+func (s *sub) mode() mode {
+	switch {
+	case s.conf == nil || s.disabled != "" || s.conf.State == pipeline.StateDisabled:
+		return modeDrain
+	case s.conf.State == pipeline.StatePaused:
+		return modeHold
+	}
+	return modeSend
+}
+
+// drainReason says why a subscription's deliveries end without a try.
+func (s *sub) drainReason() (pipeline.DeadReason, string) {
+	reason := s.disabled
+	if reason == "" && s.conf != nil {
+		reason = s.conf.StateReason
+	}
+	switch {
+	case s.conf == nil:
+		return pipeline.DeadCancelled, "subscription deleted"
+	case reason == ReasonBacklog:
+		return pipeline.DeadBacklog, "subscription disabled: backlog"
+	case reason != "":
+		return pipeline.DeadCancelled, "subscription disabled: " + reason
+	}
+	return pipeline.DeadCancelled, "subscription disabled"
+}
+
+// The reasons for which a task disables a subscription.
+const (
+	ReasonBacklog = "backlog"
+	ReasonGone    = "gone"
+)
