@@ -91,8 +91,8 @@ func TestParseJSON(t *testing.T) {
 		{"optional ones missing", all, `{"kind":"a","shop":{"id":"s"},"order":{"id":null},"at":null}`, nil, "a", "s", "", ""},
 		{"unsafe id", all, `{"kind":"a","shop":{"id":"s"},"ids":["a.b\r\n"]}`, nil, "a", "s", pipeline.SafeID("a.b\r\n"), ""},
 		{"tenant by default", "json:default-tenant=acme", `[1,2]`, nil, "", "acme", "", ""},
-		{"tenant by header", "json:default-tenant=acme", `1`, []Header{{"tenant", []byte("t9")}}, "", "t9", "", ""},
-		{"format by header", "cotalker", `{"x":1}`, []Header{{"Hookline-Format", []byte("json")}}, "", "", "", ""},
+		{"tenant by header", "json:default-tenant=acme", `1`, []Header{{Key: "tenant", Value: []byte("t9")}}, "", "t9", "", ""},
+		{"format by header", "cotalker", `{"x":1}`, []Header{{Key: "Hookline-Format", Value: []byte("json")}}, "", "", "", ""},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -157,7 +157,7 @@ func TestParseRefuses(t *testing.T) {
 			}
 			rec := Record{Value: []byte(tt.value)}
 			if key, value, ok := strings.Cut(tt.header, "="); ok {
-				rec.Headers = []Header{{key, []byte(value)}}
+				rec.Headers = []Header{{Key: key, Value: []byte(value)}}
 			}
 			var ev pipeline.Event
 			checkRefused(t, Parse(&rec, o, &position, &ev), tt.want)
@@ -230,7 +230,7 @@ func FuzzParse(f *testing.F) {
 		if err != nil {
 			return
 		}
-		rec := Record{Value: value, Headers: []Header{{HeaderFormat, []byte(header)}}}
+		rec := Record{Value: value, Headers: []Header{{Key: HeaderFormat, Value: []byte(header)}}}
 		if header == "" {
 			rec.Headers = nil
 		}

@@ -1,0 +1,94 @@
+package match
+
+import (
+	"iter"
+	"slices"
+	"strings"
+
+	"github.com/hookline/hookline/pipeline"
+)
+
+// MaxFormats is how many different formats the subscriptions may name.
+const MaxFormats = 32
+
+// NewIndex builds the index of subs, which must not change afterwards. A
+// disabled subscription is left out; a paused one is matched, since its lanes
+// are held. Ids are unique in a registry; of two with the same id the later wins.
+func NewIndex(subs iter.Seq[*pipeline.Subscription]) *Index {
+	b := builder{x: &Index{}, patterns: map[patternKey][]candidate{}}
+	for s := range subs {
+		if s.State != pipeline.StateDisabled {
+			b.x.subs = append(b.x.subs, candidate{s, b.formatBits(s.Formats)})
+		}
+	}
+	// Stable, and the last of equal ids is kept.
+	slices.Reverse(b.x.subs)
+	slices.SortStableFunc(b.x.subs, func(c, d candidate) int { return byID(c.sub, d.sub) })
+	b.x.subs = slices.Clip(slices.CompactFunc(b.x.subs, func(c, d candidate) bool { return c.sub.ID == d.sub.ID }))
+	for _, c := range b.x.subs {
+		b.add(c)
+	}
+	b.finish()
+	return b.x
+}
+
+type builder struct {
+	x        *Index
+	patterns map[patternKey][]candidate
+}
+
+type patternKey struct {
+	scope
+	pattern string
+}
+
+// formatBits gives the bits of formats; 0: any.
+func (b *builder) formatBits(formats []pipeline.Format) uint32 {
+	var bits uint32
+	for _, f := range formats {
+		i := slices.Index(b.x.formats, f)
+		if i < 0 {
+			if i = len(b.x.formats); i == MaxFormats {
+				panic("BUG: subscriptions name more than 32 formats")
+			}
+			b.x.formats = append(b.x.formats, f)
+		}
+		bits |= 1 << i
+	}
+	return bits
+}
+
+// add notes c under each of its event names. Subscriptions come in the order of
+// their ids, so that every list is in that order.
+func (b *builder) add(c candidate) {
+	s := scope{c.sub.Tenant, c.sub.Resthook}
+	for i, pattern := range c.sub.Events {
+		if !slices.Contains(c.sub.Events[:i], pattern) {
+			k := patternKey{s, pattern}
+			b.patterns[k] = append(b.patterns[k], c)
+		}
+	}
+}
+
+func (b *builder) finish() {
+	x := b.x
+	x.exact = make(map[key][]candidate)
+	x.globs = make(map[key]globs)
+	x.lengths = make(map[scope][]int)
+	for k, list := range b.patterns {
+		list = slices.Clip(list)
+		if !strings.Contains(k.pattern, Wildcard) {
+			x.exact[key{k.scope, k.pattern}] = list
+			continue
+		}
+		prefix, g := splitGlob(k.pattern)
+		at := key{k.scope, prefix}
+		if _, ok := x.globs[at]; !ok && !slices.Contains(x.lengths[k.scope], len(prefix)) {
+			x.lengths[k.scope] = append(x.lengths[k.scope], len(prefix))
+		}
+		x.globs[at] = append(x.globs[at], globList{g, list})
+	}
+	for _, lengths := range x.lengths {
+		slices.Sort(lengths)
+	}
+}
