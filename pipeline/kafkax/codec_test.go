@@ -170,6 +170,7 @@ func TestParseCopyRefusesForgedRecords(t *testing.T) {
 		"other origin lane": set(HeaderLane, "sub_1/n/78"),
 		"long lane":         set(HeaderLane, "sub_1/e/"+strings.Repeat("x", MaxLaneBytes)),
 		"attempts 99":       set(HeaderAttempts, "99"),
+		"attempts 5":        set(HeaderAttempts, "5"),
 		"attempts -1":       set(HeaderAttempts, "-1"),
 		"attempts text":     set(HeaderAttempts, "two"),
 		"attempts empty":    set(HeaderAttempts, ""),

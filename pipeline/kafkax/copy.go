@@ -156,17 +156,17 @@ func parseNumber(b []byte, limit int64) (int64, error) {
 	if len(b) == 0 || len(b) > 19 || b[0] == '0' && len(b) > 1 {
 		return 0, fmt.Errorf("%.24q is not a number", b)
 	}
-	var n int64
+	var n uint64 // 19 digits fit
 	for _, c := range b {
 		if c < '0' || c > '9' {
 			return 0, fmt.Errorf("%.24q is not a number", b)
 		}
-		if n > (limit-int64(c-'0'))/10 {
-			return 0, fmt.Errorf("%.24q is more than %d", b, limit)
-		}
-		n = n*10 + int64(c-'0')
+		n = n*10 + uint64(c-'0')
 	}
-	return n, nil
+	if n > uint64(limit) {
+		return 0, fmt.Errorf("%.24q is more than %d", b, limit)
+	}
+	return int64(n), nil
 }
 
 // parseMillis parses unix milliseconds that are not far after at, the record's
