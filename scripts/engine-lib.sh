@@ -42,13 +42,13 @@ sha256() { if command -v sha256sum >/dev/null; then sha256sum "$1"; else shasum 
 download() {
   command -v npm >/dev/null || die "downloading the ClickHouse engine: npm not found (install Node.js with npm, e.g. apt-get install npm)"
   local out
-  out=$(cd "$1" && npm pack --silent "@chdb/lib-$PLATFORM@$VERSION" 2>"$1/npm.err") ||
-    die "downloading @chdb/lib-$PLATFORM@$VERSION: npm: $(grep -m1 -iE 'error.*(404|E[A-Z]+|network)' "$1/npm.err" || tail -1 "$1/npm.err") (check the network and npm's registry setting)"
+  out=$(cd "$1" && npm pack --loglevel=error "@chdb/lib-$PLATFORM@$VERSION" 2>"$1/npm.err") ||
+    die "downloading @chdb/lib-$PLATFORM@$VERSION: $(grep -m1 -E ' code E' "$1/npm.err" || head -1 "$1/npm.err") (check the network and npm's registry setting)"
   tail -1 <<<"$out"
 }
 
 fetch() {
-  local tmp tgz want got
+  local tgz want got
   want=$(awk -v f="chdb-lib-$PLATFORM-$VERSION.tgz" '$2==f{print $1}' "$PINS")
   [ -n "$want" ] || die "checking @chdb/lib-$PLATFORM@$VERSION: no SHA-256 in scripts/engine-lib.sha256 (run 'scripts/engine-lib.sh pin', compare with another source, add the line)"
   mkdir -p "$DIR"
@@ -57,15 +57,15 @@ fetch() {
     flock 9
     [ ! -s "$LIB" ] || return 0
   fi
-  tmp=$(mktemp -d "$DIR/tmp.XXXXXX")
-  trap 'rm -rf "$tmp"' EXIT
+  TMP=$(mktemp -d "$DIR/tmp.XXXXXX")
+  trap 'rm -rf "$TMP"' EXIT
   echo "engine-lib: downloading the ClickHouse engine $VERSION ($PLATFORM, about 170 MB packed, 560 MB on disk) ..." >&2
-  tgz=$(download "$tmp")
-  got=$(sha256 "$tmp/$tgz")
+  tgz=$(download "$TMP") || exit 1
+  got=$(sha256 "$TMP/$tgz")
   [ "$got" = "$want" ] || die "checking $tgz: SHA-256 is $got, pinned is $want (do not use it; try again, then report it)"
-  tar -xzf "$tmp/$tgz" -C "$tmp" package/libchdb.so
-  mv -f "$tmp/package/libchdb.so" "$LIB"
-  rm -rf "$tmp"
+  tar -xzf "$TMP/$tgz" -C "$TMP" package/libchdb.so
+  mv -f "$TMP/package/libchdb.so" "$LIB"
+  rm -rf "$TMP"
   trap - EXIT
 }
 
@@ -80,10 +80,10 @@ case ${1:-path} in
     echo "$LIB"
     ;;
   pin)
-    tmp=$(mktemp -d)
-    trap 'rm -rf "$tmp"' EXIT
-    tgz=$(download "$tmp")
-    echo "$(sha256 "$tmp/$tgz")  $tgz"
+    TMP=$(mktemp -d)
+    trap 'rm -rf "$TMP"' EXIT
+    tgz=$(download "$TMP") || exit 1
+    echo "$(sha256 "$TMP/$tgz")  $tgz"
     ;;
   *)
     echo "usage: engine-lib.sh [path|where|pin]" >&2

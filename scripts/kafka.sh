@@ -57,7 +57,6 @@ verify() {
 jars() {
   check
   [ -d "$JARS" ] && return 0
-  local tmp
   mkdir -p "$CACHE"
   if command -v flock >/dev/null; then # without it two runs at once download twice, which is only slow
     exec 9>"$CACHE/kafka.lock"
@@ -67,10 +66,10 @@ jars() {
       return 0
     fi
   fi
-  tmp=$(mktemp -d "$CACHE/kafka.XXXXXX")
-  trap 'rm -rf "$tmp"' EXIT
+  TMP=$(mktemp -d "$CACHE/kafka.XXXXXX")
+  trap 'rm -rf "$TMP"' EXIT
   echo "kafka: downloading Apache Kafka $VERSION (43 MB) ..." >&2
-  cat >"$tmp/pom.xml" <<XML
+  cat >"$TMP/pom.xml" <<XML
 <project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion>
 <groupId>hookline</groupId><artifactId>kafka</artifactId><version>1</version><packaging>pom</packaging>
 <dependencies>
@@ -78,11 +77,11 @@ jars() {
 <dependency><groupId>org.apache.logging.log4j</groupId><artifactId>log4j-slf4j-impl</artifactId><version>$LOG4J</version></dependency>
 </dependencies></project>
 XML
-  (cd "$tmp" && mvn -q -B -Dstyle.color=never "$PLUGIN:copy-dependencies" -DincludeScope=runtime -DoutputDirectory="$tmp/jars" >"$tmp/mvn.out" 2>&1) ||
-    die "downloading Kafka $VERSION: mvn: $(grep -m1 ERROR "$tmp/mvn.out" || tail -1 "$tmp/mvn.out") (check the network and Maven's mirror settings)"
-  verify "$tmp/jars" || die "checking Kafka's jars: they differ from scripts/kafka-jars.sha256 (do not use them; try again, then report it)"
-  mv "$tmp/jars" "$JARS"
-  rm -rf "$tmp"
+  (cd "$TMP" && mvn -q -B -Dstyle.color=never "$PLUGIN:copy-dependencies" -DincludeScope=runtime -DoutputDirectory="$TMP/jars" >"$TMP/mvn.out" 2>&1) ||
+    die "downloading Kafka $VERSION: mvn: $(grep -m1 ERROR "$TMP/mvn.out" || tail -1 "$TMP/mvn.out") (check the network and Maven's mirror settings)"
+  verify "$TMP/jars" || die "checking Kafka's jars: they differ from scripts/kafka-jars.sha256 (do not use them; try again, then report it)"
+  mv "$TMP/jars" "$JARS"
+  rm -rf "$TMP"
   trap - EXIT
   ! command -v flock >/dev/null || exec 9>&-
 }

@@ -19,11 +19,10 @@ formatted() {
   [ -z "$files" ] || { printf 'not formatted (run "make fmt"):\n%s\n' "$files"; return 1; }
 }
 
-# A switch over one of our enums must name every value, default or not: a new Outcome shall show wherever
-# it is not handled. Enums of others are left out: they grow without us.
+# A switch over one of our enums, or a table by one, must name every value, default or not: a new Outcome
+# shall show wherever it is not handled. Enums of others are left out: they grow without us.
 exhaustive() {
-  "$TOOLS/exhaustive" -check=switch,map \
-    -ignore-enum-types='^(reflect|go/(token|ast|types)|syscall|os|net/http|time|text/.*|encoding/.*|golang\.org/.*|google\.golang\.org/.*|go\.opentelemetry\.io/.*|log/slog|github\.com/(twmb|ClickHouse|valyala|klauspost|prometheus|google|spf13)/.*)\.' ./...
+  "$TOOLS/exhaustive" -check=switch,mapliteral -typeonly='^github\.com/hookline/hookline/' ./...
 }
 
 check gofumpt formatted
@@ -31,5 +30,6 @@ check vet "$GO" vet ./...
 check staticcheck "$TOOLS/staticcheck" ./...
 check exhaustive exhaustive
 check tidy "$GO" mod tidy -diff
+check tools-tidy "$GO" -C tools mod tidy -diff
 for script in scripts/*.sh .ci/run; do check "$script" bash -n "$script"; done
 [ -z "$failed" ] || { echo "lint: FAILED:$failed" >&2; exit 1; }
