@@ -1,0 +1,56 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// dataLock keeps a second engine off a data directory: two would destroy it. The
+// lock is the kernel's and ends with the process, so none is ever left behind.
+type dataLock struct{ file *os.File }
+
+func lockData(root string) (*dataLock, error) {
+	path := filepath.Join(root, "hookline-engine.lock")
+	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("locking the data directory: %w (choose another --data)", err)
+	}
+	if err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		defer func() { _ = file.Close() }()
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fmt.Errorf("locking %s: %w", path, err)
+		}
+		holder, _ := os.ReadFile(path)
+		return nil, fmt.Errorf("locking %s: in use by process %s (stop it, or choose another --data)", root, first(strings.TrimSpace(string(holder)), "unknown"))
+	}
+	if err := writePID(file); err != nil {
+		_ = file.Close()
+		return nil, fmt.Errorf("writing %s: %w", path, err)
+	}
+	return &dataLock{file: file}, nil
+}
+
+func writePID(file *os.File) error {
+	if err := file.Truncate(0); err != nil {
+		return err
+	}
+	_, err := file.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
+	return err
+}
+
+// release lets the directory go. The file stays: removing it would race with the
+// next engine's lock on it.
+func (l *dataLock) release() { _ = l.file.Close() }
+
+func first(value, otherwise string) string {
+	if value != "" {
+		return value
+	}
+	return otherwise
+}
