@@ -3,6 +3,9 @@ package testkit_test
 import (
 	"context"
 	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
 	"testing"
 	"time"
 
@@ -60,6 +63,34 @@ func TestSharedKafkaIsOne(t *testing.T) {
 	topic := testkit.Unique(t, "t")
 	create(t, a.Client(), topic, 1)
 	produce(t, b.Client(kgo.DefaultProduceTopic(topic)), "x")
+}
+
+// A test binary that is killed runs no clean-up; no Kafka must stay.
+func TestKafkaEndsWithItsParent(t *testing.T) {
+	shared.Get(t) // skips where there is no Kafka
+	root, err := testkit.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	parent := exec.Command("sleep", "300")
+	if err := parent.Start(); err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(t.TempDir(), "kafka")
+	up := exec.CommandContext(limited(t), filepath.Join(root, "scripts", "kafka.sh"), "up", "--data", dir,
+		"--ports", strconv.Itoa(testkit.FreePort(t))+","+strconv.Itoa(testkit.FreePort(t)), "--parent", strconv.Itoa(parent.Process.Pid))
+	out, err := up.CombinedOutput()
+	_ = parent.Process.Kill()
+	_ = parent.Wait()
+	if err != nil {
+		t.Fatalf("starting Kafka: %v: %s", err, out)
+	}
+	for ctx := limited(t); ctx.Err() == nil; time.Sleep(50 * time.Millisecond) { // another process: no signal to wait for
+		if _, err := os.Stat(dir); os.IsNotExist(err) {
+			return
+		}
+	}
+	t.Fatalf("%s is still there: the cluster outlives its parent", dir)
 }
 
 func TestKFake(t *testing.T) {
