@@ -1,0 +1,19 @@
+// Package sink stores the delivery log in ClickHouse: it consumes the attempts
+// topic and the event topics, and keeps the schema; Reader asks questions of it.
+//
+// # Exactly once
+//
+// Each Kafka partition has at most one block under way. The sink
+//
+//  1. commits the block's first and last offset as metadata of the committed
+//     offset ("declares" it), fenced by its group generation;
+//  2. inserts the block's rows as one ClickHouse block whose deduplication token
+//     is made of topic id, partition and both offsets;
+//  3. commits the offset after the block.
+//
+// Whoever finds a declaration, a new owner or the same one that got no reply,
+// repeats that very block: the same records, the same token. ClickHouse drops
+// it where it has it already. A process that lost its partition cannot declare,
+// and the insert it still had under way is the declared block, so that it is
+// dropped whenever it lands.
+package sink

@@ -1,0 +1,141 @@
+package sink
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+	"time"
+
+	clickhouse "github.com/ClickHouse/clickhouse-go/v2"
+	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
+)
+
+const (
+	dialTimeout = 5 * time.Second
+	// maxErrorText of an error that ClickHouse gave: it quotes whole statements.
+	maxErrorText = 400
+)
+
+// insertSettings of every insert besides its token: the block must reach the
+// table as the one block that it is, and its token must hold in the views too.
+const insertSettings = "async_insert = 0, insert_deduplicate = 1, deduplicate_blocks_in_dependent_materialized_views = 1, max_partitions_per_insert_block = 0"
+
+// server is a ClickHouse, as the sink and the reader see it.
+type server struct {
+	db   string
+	http bool
+	conn driver.Conn
+}
+
+// openServer prepares connections; none is made before the first statement.
+func openServer(cfg *Config, conns int) (*server, error) {
+	t, err := cfg.target()
+	if err != nil {
+		return nil, err
+	}
+	opts := &clickhouse.Options{
+		Protocol:     clickhouse.Native,
+		Addr:         []string{t.host},
+		Auth:         clickhouse.Auth{Username: cfg.User, Password: string(cfg.Password)},
+		DialTimeout:  dialTimeout,
+		ReadTimeout:  cfg.InsertTimeout,
+		MaxOpenConns: conns,
+		MaxIdleConns: conns,
+		HttpUrlPath:  t.path,
+	}
+	if t.http {
+		opts.Protocol = clickhouse.HTTP
+	} else {
+		opts.Compression = &clickhouse.Compression{Method: clickhouse.CompressionLZ4}
+	}
+	if t.tls {
+		host, _, _ := strings.Cut(t.host, ":")
+		opts.TLS = &tls.Config{MinVersion: tls.VersionTLS12, ServerName: strings.Trim(host, "[]")}
+	}
+	// No database here: the first statement is the one that creates it.
+	conn, err := clickhouse.Open(opts)
+	if err != nil {
+		return nil, fmt.Errorf("opening ClickHouse at %s: %w", t.host, briefly(err))
+	}
+	return &server{db: cfg.Database, http: t.http, conn: conn}, nil
+}
+
+// exec runs a statement without a result.
+func (s *server) exec(ctx context.Context, sql string) error {
+	return briefly(s.conn.Exec(ctx, sql))
+}
+
+// insert sends b, which is encoded, as one block with this token.
+func (s *server) insert(ctx context.Context, b *block, token string) error {
+	sql := "INSERT INTO " + s.db + "." + b.table + " " + b.names + " SETTINGS " + insertSettings + ", insert_deduplication_token = '" + token + "'"
+	var err error
+	if s.http {
+		// InsertFormat sends bytes as they are; these are in ClickHouse's own
+		// compressed frames, which "decompress" says.
+		ctx = clickhouse.Context(ctx, clickhouse.WithSettings(clickhouse.Settings{"decompress": 1}))
+		err = s.conn.InsertFormat(ctx, "Native", sql, bytes.NewReader(b.body))
+	} else {
+		err = insertRows(ctx, s.conn, b, sql)
+	}
+	if err != nil {
+		return fmt.Errorf("inserting %d rows into %s.%s: %w", b.rows, s.db, b.table, briefly(err))
+	}
+	return nil
+}
+
+// insertRows is the way without InsertFormat, which the native protocol lacks.
+func insertRows(ctx context.Context, conn driver.Conn, b *block, sql string) error {
+	batch, err := conn.PrepareBatch(ctx, sql)
+	if err != nil {
+		return err
+	}
+	defer batch.Close()
+	var values []any
+	for i := range b.rows {
+		values = b.row(i, values[:0])
+		if err := batch.Append(values...); err != nil {
+			return err
+		}
+	}
+	return batch.Send()
+}
+
+func (s *server) close() error { return s.conn.Close() }
+
+// briefly cuts what a client's error has too much of: the URL with the whole
+// statement, and quotations by the server. errors.Is and As still work.
+func briefly(err error) error {
+	if err == nil {
+		return nil
+	}
+	text := err.Error()
+	var ue *url.Error
+	if errors.As(err, &ue) && !strings.Contains(ue.Err.Error(), ue.URL) {
+		text = ue.Err.Error()
+	}
+	text = strings.Join(strings.Fields(text), " ")
+	if len(text) > maxErrorText {
+		text = strings.ToValidUTF8(text[:maxErrorText], "") + "..."
+	}
+	return &briefError{text: text, err: err}
+}
+
+type briefError struct {
+	text string
+	err  error
+}
+
+func (e *briefError) Error() string { return e.text }
+func (e *briefError) Unwrap() error { return e.err }
+
+// Unreachable tells whether err says that ClickHouse could not be reached, and
+// not that it answered with an error.
+func Unreachable(err error) bool {
+	var answer *clickhouse.Exception
+	var status *clickhouse.HTTPError
+	return err != nil && !errors.As(err, &answer) && !errors.As(err, &status)
+}
