@@ -1,0 +1,215 @@
+// Package sender makes one try of one delivery: it POSTs a payload and says what
+// came of it.
+//
+// Messages are written and parsed by fasthttp; connections are ours. fasthttp's
+// HostClient keeps a goroutine, a buffer pool and idle connections for each
+// host, has no bound over all hosts, reads what a receiver sent unasked as the
+// answer to the next request, and hides from its caller whether a byte was
+// written or read, on which it depends whether a request may be sent again.
+package sender
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hookline/hookline/pipeline"
+)
+
+// Deps is what a Client needs from outside. All fields may be left empty.
+type Deps struct {
+	// Now is the clock; time.Now by default. It must run with real time, since
+	// sockets keep their own deadlines.
+	Now func() time.Time
+	// Gate is asked immediately before the first write of each request; where
+	// it answers false nothing is written and the try ends as local_error.
+	Gate func() bool
+	// Version goes into the User-Agent; "dev" by default.
+	Version string
+	// Log gets the allow-list at start; slog.Default by default.
+	Log *slog.Logger
+	// Resolver looks names up; Go's own, without cgo, by default.
+	Resolver Resolver
+	// RootCAs replaces the system's certificate authorities.
+	RootCAs *x509.CertPool
+}
+
+// Client makes tries. It implements pipeline.Sender.
+type Client struct {
+	cfg       Config
+	parsed    *parsed
+	now       func() time.Time
+	gate      func() bool
+	userAgent string
+	dialer    *dialer
+	pool      *pool
+	prepared  prepared
+	exchanges sync.Pool // of *exchange
+
+	closing atomic.Bool
+	ctx     context.Context // ends with Close
+	cancel  context.CancelFunc
+	done    sync.WaitGroup // the janitor
+}
+
+var _ pipeline.Sender = (*Client)(nil)
+
+// New makes a Client. Close it after the last Send.
+func New(cfg Config, deps Deps) (*Client, error) {
+	p, err := cfg.parse()
+	if err != nil {
+		return nil, fmt.Errorf("configuring the sender: %w", err)
+	}
+	if deps.Now == nil {
+		deps.Now = time.Now
+	}
+	if deps.Version == "" {
+		deps.Version = "dev"
+	}
+	if deps.Log == nil {
+		deps.Log = slog.Default()
+	}
+	if deps.Resolver == nil {
+		deps.Resolver = &net.Resolver{PreferGo: true}
+	}
+	c := &Client{
+		cfg: cfg, parsed: p, now: deps.Now, gate: deps.Gate, userAgent: "hookline/" + deps.Version,
+		pool: newPool(&cfg),
+	}
+	c.exchanges.New = func() any { return newExchange() }
+	c.dialer = &dialer{
+		names:   &names{resolver: deps.Resolver, ttl: cfg.DNSCacheTTL, now: deps.Now, byHost: map[string]nameEntry{}},
+		guard:   p.guard,
+		net:     net.Dialer{Control: p.guard.Control, KeepAlive: cfg.IdleConnectionTimeout, FallbackDelay: -1},
+		tls:     &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}, RootCAs: deps.RootCAs, Time: deps.Now},
+		timeout: cfg.ConnectTimeout,
+		slots:   make(chan struct{}, cfg.MaxDials),
+		now:     deps.Now,
+	}
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	if cidrs := trimmed(cfg.AllowCIDRs); len(cidrs) > 0 || cfg.AllowHTTP {
+		deps.Log.Warn("sending is allowed beyond https to public addresses", "allow_cidrs", cidrs, "allow_http", cfg.AllowHTTP)
+	}
+	c.done.Go(c.janitor)
+	return c, nil
+}
+
+// Close closes every connection and waits for the client's goroutine. Sends
+// under way end soon as local_error; so do later ones.
+func (c *Client) Close() {
+	// In this order: an exchange that begins now sees closing, or its connection
+	// is among those that the pool cuts.
+	c.closing.Store(true)
+	c.pool.close()
+	c.cancel()
+	c.done.Wait()
+}
+
+// Connections counts the idle connections and those in use.
+func (c *Client) Connections() (idle, busy int) { return c.pool.counts() }
+
+func (c *Client) janitor() {
+	ticker := time.NewTicker(min(max(c.cfg.IdleConnectionTimeout/4, 10*time.Millisecond), time.Second))
+	defer ticker.Stop()
+	for {
+		select {
+		case <-c.ctx.Done():
+			return
+		case <-ticker.C:
+			c.pool.expire(c.now())
+		}
+	}
+}
+
+// Send makes one try; see pipeline.Sender.
+func (c *Client) Send(req *pipeline.Request, res *pipeline.Result) {
+	*res = pipeline.Result{
+		StartedAt:       c.now(),
+		RequestHeaders:  res.RequestHeaders[:0],
+		ResponseHeaders: res.ResponseHeaders[:0],
+		ResponseBody:    res.ResponseBody[:0],
+	}
+	limit := c.cfg.RequestTimeout
+	if t := req.Subscription.Timeout; t > 0 && t < limit {
+		limit = t
+	}
+	defer func() { res.Elapsed = c.now().Sub(res.StartedAt) }()
+
+	to := c.prepare(req.Subscription)
+	if to.err != nil {
+		res.Outcome, res.Error = pipeline.OutcomeBlocked, to.err.Error()
+		return
+	}
+	x := c.exchanges.Get().(*exchange)
+	defer c.exchanges.Put(x)
+	x.build(to, req, res)
+	c.try(x, to, res, limit)
+}
+
+// try sends the request that x holds, at most twice: see mayResend.
+func (c *Client) try(x *exchange, to *target, res *pipeline.Result, limit time.Duration) {
+	deadline := res.StartedAt.Add(limit)
+	for fresh := false; ; fresh = true {
+		at, err := c.once(x, to, res, deadline, fresh)
+		if err == nil {
+			c.judge(x, res)
+			return
+		}
+		if c.cfg.ResendStale && res.Resends == 0 && x.mayResend(err, c.now()) {
+			res.Resends = 1
+			continue
+		}
+		if c.closing.Load() {
+			err = errClosed
+		}
+		v := classify(at, err, limit.String())
+		res.Outcome, res.Error, res.StatusCode = v.outcome, v.text, 0
+		return
+	}
+}
+
+// once runs the exchange over one connection; kept connections that turn out
+// unusable before anything was written do not count.
+func (c *Client) once(x *exchange, to *target, res *pipeline.Result, deadline time.Time, fresh bool) (phase, error) {
+	for {
+		conn, at, err := c.connection(to, res, deadline, fresh)
+		if err != nil {
+			x.last = lastRun{}
+			return at, err
+		}
+		at, err = x.run(conn, c, res, deadline)
+		keep := err == nil && x.keep || errors.Is(err, errNotFresh)
+		x.finish()
+		c.pool.put(conn, keep, c.now())
+		if !errors.Is(err, errStale) {
+			return at, err
+		}
+	}
+}
+
+// connection takes a kept connection or makes a new one.
+func (c *Client) connection(to *target, res *pipeline.Result, deadline time.Time, fresh bool) (*conn, phase, error) {
+	cn, err := c.pool.take(to.key, fresh)
+	if cn != nil || err != nil {
+		return cn, phaseConnect, err
+	}
+	ctx, cancel := context.WithDeadline(c.ctx, deadline)
+	defer cancel()
+	var times dialTimes
+	cn, err = c.dialer.dial(ctx, to.key, to.url, &times)
+	res.DNS += times.dns
+	res.Connect += times.connect
+	res.TLS += times.tls
+	if err != nil {
+		c.pool.cancel(to.key)
+		return nil, phaseConnect, err
+	}
+	return cn, phaseConnect, c.pool.add(cn)
+}

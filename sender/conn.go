@@ -1,0 +1,138 @@
+package sender
+
+import (
+	"crypto/tls"
+	"errors"
+	"net"
+	"os"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+var (
+	// errStale: a kept connection was closed or spoken on while idle. Nothing
+	// was written, so another connection may be taken for the same request.
+	errStale = errors.New("kept connection is no longer usable")
+	// errNotFresh: the gate was shut at the moment of writing. Nothing was written.
+	errNotFresh = errors.New("session not fresh")
+)
+
+// conn is one connection to a receiver. It belongs to one exchange at a time,
+// or to the pool; the list fields are the pool's and guarded by its lock.
+type conn struct {
+	key  poolKey
+	tcp  *net.TCPConn
+	rc   syscall.RawConn
+	tls  *tls.Conn // nil for plain http
+	wire *probe    // below tls
+
+	dialed  dialTimes // spent by the exchange that dialled it
+	reused  bool      // it has carried an exchange before
+	checked bool      // the first write of the current exchange is behind it
+	written bool      // a byte of the current exchange's request went out
+	gotByte bool      // a byte of the current exchange's answer came
+	gate    func() bool
+
+	peek    [1]byte
+	stale   bool          // answer of inspect
+	inspect func(uintptr) // made once: a closure for each request would be garbage
+
+	prev, next *conn
+	idleSince  time.Time
+}
+
+func newConn(key poolKey, tcp *net.TCPConn) (*conn, error) {
+	rc, err := tcp.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	c := &conn{key: key, tcp: tcp, rc: rc}
+	c.inspect = func(fd uintptr) {
+		// Idle and open is the only state in which there is nothing to read and
+		// yet no end: a FIN reads as 0 bytes, a reset as its error, and bytes
+		// that nobody asked for as themselves.
+		_, _, err := unix.Recvfrom(int(fd), c.peek[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		c.stale = !errors.Is(err, unix.EAGAIN)
+	}
+	return c, nil
+}
+
+// begin readies the connection for one exchange.
+func (c *conn) begin(gate func() bool, deadline time.Time) error {
+	c.checked, c.written, c.gotByte, c.gate = false, false, false, gate
+	return c.tcp.SetDeadline(deadline)
+}
+
+// Write refuses the first write of an exchange with errStale when the kept
+// connection is not idle and open any more, and with errNotFresh when the gate
+// is shut; then nothing was written.
+func (c *conn) Write(p []byte) (int, error) {
+	if !c.checked {
+		if c.reused && c.isStale() {
+			return 0, errStale
+		}
+		if c.gate != nil && !c.gate() {
+			return 0, errNotFresh
+		}
+		c.checked = true
+	}
+	if c.tls != nil {
+		// What TLS has put on the wire by the time it fails is not known.
+		c.written = true
+		return c.tls.Write(p)
+	}
+	n, err := c.tcp.Write(p)
+	c.written = c.written || n > 0
+	return n, err
+}
+
+// Read notes that an answer has begun.
+func (c *conn) Read(p []byte) (n int, err error) {
+	if c.tls != nil {
+		n, err = c.tls.Read(p)
+	} else {
+		n, err = c.tcp.Read(p)
+	}
+	c.gotByte = c.gotByte || n > 0
+	return n, err
+}
+
+// drained tells whether TLS holds no decrypted or whole record beyond the
+// answer that was read: the next exchange would take it for its own answer.
+func (c *conn) drained() bool {
+	if c.tls == nil {
+		return true
+	}
+	c.wire.probing = true
+	n, err := c.tls.Read(c.peek[:])
+	c.wire.probing = false
+	return n == 0 && errors.Is(err, os.ErrDeadlineExceeded)
+}
+
+func (c *conn) isStale() bool {
+	c.stale = true
+	if err := c.rc.Control(c.inspect); err != nil {
+		return true
+	}
+	return c.stale
+}
+
+// close ends the connection without TLS's farewell: tls.Conn.Close may wait
+// seconds for a peer that does not read, and the pool closes under its lock.
+func (c *conn) close() { _ = c.tcp.Close() }
+
+// probe lies between TLS and TCP. While probing, reads end at once with an
+// error that TLS takes for a passing one.
+type probe struct {
+	net.Conn
+	probing bool
+}
+
+func (p *probe) Read(b []byte) (int, error) {
+	if p.probing {
+		return 0, os.ErrDeadlineExceeded
+	}
+	return p.Conn.Read(b)
+}

@@ -1,0 +1,222 @@
+package sender
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"io"
+	"strconv"
+	"time"
+
+	"github.com/valyala/fasthttp"
+
+	"github.com/hookline/hookline/pipeline"
+	"github.com/hookline/hookline/pipeline/endpoint"
+)
+
+const (
+	// smallHeaderBytes fits the headers of nearly every answer; maxHeaderBytes
+	// is the limit. A request under way holds a buffer of the first size.
+	smallHeaderBytes = 4 << 10
+	maxHeaderBytes   = 32 << 10
+	// maxDrainBytes is how much of a body is read so that its connection can be
+	// kept; beyond it the connection is closed.
+	maxDrainBytes = 1 << 20
+	// maxInterim bounds the 1xx answers before the final one.
+	maxInterim = 100
+	// joinBytes: payloads up to this size are copied behind the header, so that
+	// both leave in one write.
+	joinBytes = 64 << 10
+	// resendWithin is how soon a kept connection must fail for the request to be
+	// sent again: a receiver that closes later may have worked on it.
+	resendWithin = time.Second
+)
+
+// exchange is one request and its answer, and the buffers for them. Pooled.
+type exchange struct {
+	req     fasthttp.RequestHeader
+	resp    fasthttp.ResponseHeader
+	wire    []byte // the request as it goes out: header, and the payload if small
+	payload []byte // what follows wire
+	scratch []byte
+	reader  *bufio.Reader // smallHeaderBytes
+	large   *bufio.Reader // maxHeaderBytes; made when first needed
+	drain   []byte
+
+	cn        *conn     // of the run under way
+	last      lastRun   // what mayResend needs
+	startedAt time.Time // of the last run
+	keep      bool      // the answer leaves the connection usable
+}
+
+// lastRun is how the last run ended, kept beyond its connection.
+type lastRun struct{ ran, reused, gotByte bool }
+
+func newExchange() *exchange {
+	return &exchange{reader: bufio.NewReaderSize(nil, smallHeaderBytes)}
+}
+
+// build makes the request and its log form.
+func (x *exchange) build(to *target, req *pipeline.Request, res *pipeline.Result) {
+	h := &x.req
+	to.header.CopyTo(h)
+	env := req.Envelope
+	contentType := "application/json"
+	if env.ContentType != "" && endpoint.ValidValue(env.ContentType) {
+		contentType = env.ContentType
+	}
+	h.SetContentType(contentType)
+	h.SetContentLength(len(req.Payload))
+	h.Set("webhook-id", endpoint.SafeValue(req.DeliveryID))
+	h.Set("X-Hookline-Event-Type", endpoint.SafeValue(env.EventType))
+	x.scratch = strconv.AppendInt(x.scratch[:0], int64(req.Attempt), 10)
+	h.SetBytesV("X-Hookline-Attempt", x.scratch)
+	if env.Replay != "" {
+		h.Set("X-Hookline-Replay", endpoint.SafeValue(env.Replay))
+	}
+	if env.Format == pipeline.FormatSIGNL4 && env.Correlation != "" && endpoint.ValidValue(env.Correlation) {
+		h.Set("X-S4-ExternalID", env.Correlation)
+	}
+	x.wire = h.AppendBytes(x.wire[:0])
+	res.RequestHeaders = appendLogged(res.RequestHeaders, x.wire, to.secrets)
+	x.payload = req.Payload
+	if len(x.payload) <= joinBytes {
+		x.wire = append(x.wire, x.payload...)
+		x.payload = nil
+	}
+}
+
+// appendLogged appends the header lines of a request, without the request line
+// and the empty line, and without secret values.
+func appendLogged(dst, wire []byte, secrets bool) []byte {
+	_, lines, _ := bytes.Cut(wire, crlf)
+	lines = lines[:len(lines)-len(crlf)]
+	if !secrets {
+		return append(dst, lines...)
+	}
+	for line := range bytes.Lines(lines) {
+		name, _, _ := bytes.Cut(line, []byte(":"))
+		if endpoint.SecretHeader(string(name)) {
+			dst = append(append(dst, name...), ": [redacted]\r\n"...)
+			continue
+		}
+		dst = append(dst, line...)
+	}
+	return dst
+}
+
+var crlf = []byte("\r\n")
+
+// run sends the request over cn and reads the answer. It returns where an error
+// came up. errStale and errNotFresh: nothing was written.
+func (x *exchange) run(cn *conn, c *Client, res *pipeline.Result, deadline time.Time) (phase, error) {
+	x.cn, x.keep = cn, false
+	x.startedAt = c.now()
+	if err := cn.begin(c.gate, deadline); err != nil {
+		return phaseWrite, err
+	}
+	if c.closing.Load() {
+		return phaseWrite, errClosed
+	}
+	err := x.write(cn)
+	res.RequestWritten = res.RequestWritten || cn.written
+	if err != nil && !isReset(err) {
+		return phaseWrite, err
+	}
+	// A receiver that refuses a large request early answers, then closes: the
+	// answer can still be read although writing failed.
+	x.reader.Reset(cn)
+	if readErr := x.read(x.reader, c, res); readErr != nil {
+		if err != nil && !cn.gotByte {
+			return phaseWrite, err
+		}
+		return phaseRead, readErr
+	}
+	x.keep = x.keep && err == nil && cn.drained()
+	return phaseRead, nil
+}
+
+func (x *exchange) write(cn *conn) error {
+	if _, err := cn.Write(x.wire); err != nil {
+		return err
+	}
+	if len(x.payload) == 0 {
+		return nil
+	}
+	_, err := cn.Write(x.payload)
+	return err
+}
+
+// finish notes how the run ended and lets go of its connection.
+func (x *exchange) finish() {
+	x.last = lastRun{ran: true, reused: x.cn.reused, gotByte: x.cn.gotByte}
+	x.reader.Reset(nil)
+	if x.large != nil {
+		x.large.Reset(nil)
+	}
+	x.cn = nil
+}
+
+// mayResend tells whether the request may be sent again on a fresh connection:
+// only if it went over a kept one, which then closed at once without a byte of
+// an answer, as it does when the receiver's idle timeout ran out on the way.
+func (x *exchange) mayResend(err error, now time.Time) bool {
+	return x.last.ran && x.last.reused && !x.last.gotByte && now.Sub(x.startedAt) < resendWithin &&
+		(isReset(err) || errors.Is(err, io.EOF))
+}
+
+// read reads the answer: its headers into x.resp, its body into res.
+func (x *exchange) read(br *bufio.Reader, c *Client, res *pipeline.Result) error {
+	if _, err := br.Peek(1); err != nil {
+		return err
+	}
+	res.TTFB = c.now().Sub(x.startedAt)
+	br, err := x.readHeaders(br)
+	if err != nil {
+		return err
+	}
+	res.StatusCode = x.resp.StatusCode()
+	x.logHeaders(res, c.cfg.ResponseHeaderBytes)
+	whole, err := x.readBody(br, res, c.cfg.ResponseBodyBytes)
+	x.keep = whole && !x.resp.ConnectionClose() && br.Buffered() == 0
+	return err
+}
+
+// readHeaders reads up to the final answer's headers. It returns the reader to
+// go on with: a larger one where they did not fit.
+func (x *exchange) readHeaders(br *bufio.Reader) (*bufio.Reader, error) {
+	for range maxInterim {
+		if err := checkStatusLine(br); err != nil {
+			return br, err
+		}
+		err := x.resp.Read(br)
+		var small *fasthttp.ErrSmallBuffer
+		if errors.As(err, &small) && br != x.large {
+			br = x.enlarge(br)
+			err = x.resp.Read(br)
+		}
+		switch {
+		case errors.As(err, &small):
+			return br, errProtocol("Parse Error: Header overflow")
+		case err != nil:
+			return br, headerError(err)
+		}
+		switch status := x.resp.StatusCode(); {
+		case status == fasthttp.StatusSwitchingProtocols:
+			return br, errProtocol("Parse Error: unexpected status 101")
+		case status >= 200:
+			return br, nil
+		}
+	}
+	return br, errProtocol("Parse Error: too many interim answers")
+}
+
+// enlarge moves what is buffered into a larger reader, followed by the rest.
+func (x *exchange) enlarge(br *bufio.Reader) *bufio.Reader {
+	head, _ := br.Peek(br.Buffered())
+	if x.large == nil {
+		x.large = bufio.NewReaderSize(nil, maxHeaderBytes)
+	}
+	x.large.Reset(io.MultiReader(bytes.NewReader(bytes.Clone(head)), x.cn))
+	return x.large
+}
