@@ -58,7 +58,8 @@ type TLSConfig struct {
 type SASLConfig struct {
 	// Mechanism is plain, scram-sha-256 or scram-sha-512; empty: none.
 	Mechanism string `env:"MECHANISM"`
-	User      string `env:"USER"`
+	// User to log in as.
+	User string `env:"USER"`
 	// Password, or PasswordFile with the password alone in it; not both.
 	Password     Password `env:"PASSWORD"`
 	PasswordFile string   `env:"PASSWORD_FILE"`

@@ -1,0 +1,217 @@
+package kafkax
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+)
+
+// Problem is one thing that is wrong with a topic.
+type Problem struct {
+	Topic string
+	What  string
+	Fix   string // the command or setting that mends it
+}
+
+func (p Problem) String() string { return p.Topic + ": " + p.What + " (" + p.Fix + ")" }
+
+// Report is what EnsureTopics did and found.
+type Report struct {
+	Created  []string
+	Problems []Problem
+}
+
+// Err is nil where there are no problems, else one line for each.
+func (r *Report) Err() error {
+	errs := make([]error, len(r.Problems))
+	for i, p := range r.Problems {
+		errs[i] = errors.New("checking topic " + p.String())
+	}
+	return errors.Join(errs...)
+}
+
+func (r *Report) add(topic, what, fix string) {
+	r.Problems = append(r.Problems, Problem{topic, what, fix})
+}
+
+// EnsureTopics makes the topics that are missing and checks those that are
+// there; it changes none of these. optional names the optional topics to make,
+// too. The error is for not getting through to Kafka; what is wrong with topics
+// is in the Report.
+func EnsureTopics(ctx context.Context, adm *kadm.Client, cfg *Config, optional ...string) (Report, error) {
+	var rep Report
+	settings := cfg.Settings()
+	names := make([]string, len(settings))
+	for i := range settings {
+		names[i] = settings[i].Topic
+	}
+	have, err := describe(ctx, adm, names)
+	if err != nil {
+		return rep, err
+	}
+	for i := range settings {
+		s := &settings[i]
+		if _, ok := have[s.Topic]; ok || s.Optional && !slices.Contains(optional, s.Topic) {
+			continue
+		}
+		if err := create(ctx, adm, cfg, s, &rep); err != nil {
+			return rep, err
+		}
+	}
+	for i := range settings {
+		if t, ok := have[settings[i].Topic]; ok {
+			check(cfg, &settings[i], &t, &rep)
+		}
+	}
+	return rep, nil
+}
+
+// existing is a topic as the brokers describe it.
+type existing struct {
+	partitions, replicas int
+	configs              map[string]string
+}
+
+func describe(ctx context.Context, adm *kadm.Client, names []string) (map[string]existing, error) {
+	details, err := adm.ListTopics(ctx, names...)
+	if err != nil {
+		return nil, fmt.Errorf("listing topics: %w", err)
+	}
+	out := map[string]existing{}
+	var there []string
+	for _, d := range details {
+		switch {
+		case errors.Is(d.Err, kerr.UnknownTopicOrPartition):
+		case d.Err != nil:
+			return nil, fmt.Errorf("describing topic %s: %w", d.Topic, d.Err)
+		default:
+			out[d.Topic] = existing{len(d.Partitions), d.Partitions.NumReplicas(), map[string]string{}}
+			there = append(there, d.Topic)
+		}
+	}
+	if len(there) == 0 {
+		return out, nil
+	}
+	configs, err := adm.DescribeTopicConfigs(ctx, there...)
+	if err != nil {
+		return nil, fmt.Errorf("describing topics' configurations: %w", err)
+	}
+	for _, c := range configs {
+		if c.Err != nil {
+			return nil, fmt.Errorf("describing topic %s's configuration: %w", c.Name, c.Err)
+		}
+		for _, kv := range c.Configs {
+			out[c.Name].configs[kv.Key] = kv.MaybeValue()
+		}
+	}
+	return out, nil
+}
+
+func create(ctx context.Context, adm *kadm.Client, cfg *Config, s *Setting, rep *Report) error {
+	configs := make(map[string]*string, len(s.Configs))
+	for k, v := range s.Configs {
+		configs[k] = &v
+	}
+	rf := cfg.Replication
+	if rf == 0 {
+		rf = -1 // the brokers' default
+	}
+	resp, err := adm.CreateTopic(ctx, s.Partitions, rf, configs, s.Topic)
+	switch {
+	case errors.Is(err, kerr.TopicAlreadyExists):
+		return nil // another process was faster, with the same settings
+	case errors.Is(err, kerr.InvalidReplicationFactor):
+		rep.add(s.Topic, fmt.Sprintf("creating it failed: %v %s", err, resp.ErrMessage), "set HOOKLINE_REPLICATION to at most the number of brokers")
+		return nil
+	case errors.Is(err, kerr.TopicAuthorizationFailed), errors.Is(err, kerr.ClusterAuthorizationFailed):
+		rep.add(s.Topic, "creating it failed: "+err.Error(), "allow this user to create topics, or run: "+createCommand(cfg, s))
+		return nil
+	case errors.Is(err, kerr.PolicyViolation), errors.Is(err, kerr.InvalidConfig):
+		rep.add(s.Topic, fmt.Sprintf("creating it failed: %v %s", err, resp.ErrMessage), createCommand(cfg, s))
+		return nil
+	case err != nil:
+		return fmt.Errorf("creating topic %s: %w", s.Topic, err)
+	}
+	rep.Created = append(rep.Created, s.Topic)
+	if cfg.Replication == 0 && resp.ReplicationFactor >= 3 {
+		// The brokers' default turned out to be enough replicas for two in sync.
+		two := "2"
+		_, err := adm.AlterTopicConfigs(ctx, []kadm.AlterConfig{{Op: kadm.SetConfig, Name: configMinISR, Value: &two}}, s.Topic)
+		if err != nil {
+			return fmt.Errorf("setting %s of topic %s: %w", configMinISR, s.Topic, err)
+		}
+	}
+	return nil
+}
+
+func check(cfg *Config, s *Setting, t *existing, rep *Report) {
+	if t.partitions != int(s.Partitions) {
+		checkPartitions(cfg, s, t, rep)
+	}
+	alter := func(what, key, value string) { rep.add(s.Topic, what, alterCommand(cfg, s.Topic, key, value)) }
+	policy := t.configs[configCleanup]
+	switch compacted := strings.Contains(policy, "compact"); {
+	case s.Compacted && policy != "compact":
+		alter(fmt.Sprintf("%s is %q; it must be compact, or state is lost", configCleanup, policy), configCleanup, "compact")
+	case !s.Compacted && compacted:
+		alter(fmt.Sprintf("%s is %q; it must be delete, or records are lost", configCleanup, policy), configCleanup, "delete")
+	}
+	if s.Unlimited {
+		for _, key := range []string{configRetention, configRetentionLen} {
+			if v := t.configs[key]; v != "-1" {
+				alter(fmt.Sprintf("%s is %s; it must be -1, or waiting deliveries are lost (hookline removes what it does not need)", key, v), key, "-1")
+			}
+		}
+	}
+	if v, err := strconv.Atoi(t.configs[configMaxMessage]); err != nil || v < cfg.MaxMessageBytes() {
+		alter(fmt.Sprintf("%s is %s; HOOKLINE_EVENT_MAX_BYTES=%v needs %d", configMaxMessage, t.configs[configMaxMessage], cfg.EventMaxBytes, cfg.MaxMessageBytes()),
+			configMaxMessage, strconv.Itoa(cfg.MaxMessageBytes()))
+	}
+	isr, err := strconv.Atoi(t.configs[configMinISR])
+	if err == nil && t.replicas >= 3 && isr < 2 {
+		alter(fmt.Sprintf("%s is %d with %d replicas; an acknowledged record can be lost with one broker", configMinISR, isr, t.replicas), configMinISR, "2")
+	}
+	if err == nil && isr > t.replicas {
+		alter(fmt.Sprintf("%s is %d with %d replicas; nothing can be written", configMinISR, isr, t.replicas), configMinISR, strconv.Itoa(max(1, t.replicas-1)))
+	}
+}
+
+// checkPartitions reports a number of partitions other than the configured one.
+// Topics outside the tasks may have more than hookline would give them.
+func checkPartitions(cfg *Config, s *Setting, t *existing, rep *Report) {
+	topics := cfg.Topics()
+	what := fmt.Sprintf("it has %d partitions, not %d", t.partitions, s.Partitions)
+	switch {
+	case s.Topic == topics.Subscriptions():
+		rep.add(s.Topic, what, "its offsets are the registry's version: save the subscriptions, delete the topic, apply them again")
+	case slices.Contains(topics.TaskTopics(), s.Topic):
+		rep.add(s.Topic, what, fmt.Sprintf("set HOOKLINE_PARTITIONS=%d if deliveries, retry.*, parked and lanes all have %d; the number never changes after they were made", t.partitions, t.partitions))
+	case s.Topic == topics.Dead() && t.partitions < int(s.Partitions):
+		rep.add(s.Topic, what, fmt.Sprintf("kafka-topics.sh --bootstrap-server %s --alter --topic %s --partitions %d", strings.Join(cfg.Brokers, ","), s.Topic, s.Partitions))
+	}
+}
+
+func alterCommand(cfg *Config, topic, key, value string) string {
+	return fmt.Sprintf("kafka-configs.sh --bootstrap-server %s --alter --entity-type topics --entity-name %s --add-config %s=%s",
+		strings.Join(cfg.Brokers, ","), topic, key, value)
+}
+
+func createCommand(cfg *Config, s *Setting) string {
+	keys := make([]string, 0, len(s.Configs))
+	for k := range s.Configs {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	var b strings.Builder
+	fmt.Fprintf(&b, "kafka-topics.sh --bootstrap-server %s --create --topic %s --partitions %d", strings.Join(cfg.Brokers, ","), s.Topic, s.Partitions)
+	for _, k := range keys {
+		fmt.Fprintf(&b, " --config %s=%s", k, s.Configs[k])
+	}
+	return b.String()
+}

@@ -1,0 +1,121 @@
+package kafkax
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// Committed is an offset that a group committed, or is to commit.
+type Committed struct {
+	Offset   int64 // next to read; -1: nothing committed
+	Metadata string
+}
+
+// StableOffsets reads the committed offsets of group, waiting while any of them
+// is part of a transaction that is not decided. The result has every partition
+// that was asked for. Give ctx a limit above the transaction timeout.
+func (f *Fetcher) StableOffsets(ctx context.Context, group string, partitions map[string][]int32) (map[string]map[int32]Committed, error) {
+	ids, byID, err := topicIDs(ctx, f.cat, partitions)
+	if err != nil {
+		return nil, err
+	}
+	req := kmsg.NewPtrOffsetFetchRequest()
+	req.RequireStable = true
+	g := kmsg.NewOffsetFetchRequestGroup()
+	g.Group = group
+	for t, ps := range partitions {
+		rt := kmsg.NewOffsetFetchRequestGroupTopic()
+		rt.Topic, rt.TopicID, rt.Partitions = t, ids[t], ps
+		g.Topics = append(g.Topics, rt)
+	}
+	req.Groups = append(req.Groups, g)
+
+	deadline := time.Now().Add(patience)
+	for tries := 0; ; tries++ {
+		resp, err := req.RequestWith(ctx, f.cl)
+		var out map[string]map[int32]Committed
+		if err == nil {
+			out, err = readOffsets(resp, byID, partitions)
+		}
+		if err == nil {
+			return out, nil
+		}
+		unstable := errors.Is(err, kerr.UnstableOffsetCommit)
+		if !unstable && (!retriable(err) || time.Now().After(deadline)) {
+			return nil, fmt.Errorf("fetching the offsets of group %s: %w", group, err)
+		}
+		if unstable {
+			tries = 0 // decided within milliseconds, mostly
+		}
+		if pause(ctx, tries) != nil {
+			return nil, fmt.Errorf("fetching the offsets of group %s: %w (last error: %w)", group, ctx.Err(), err)
+		}
+	}
+}
+
+func readOffsets(resp *kmsg.OffsetFetchResponse, byID map[[16]byte]string, want map[string][]int32) (map[string]map[int32]Committed, error) {
+	if len(resp.Groups) != 1 {
+		return nil, fmt.Errorf("the answer has %d groups", len(resp.Groups))
+	}
+	g := &resp.Groups[0]
+	err := kerr.ErrorForCode(g.ErrorCode)
+	if err != nil && !errors.Is(err, kerr.GroupIDNotFound) {
+		return nil, err
+	}
+	out := make(map[string]map[int32]Committed, len(want))
+	for i := range g.Topics {
+		t := &g.Topics[i]
+		name := t.Topic
+		if name == "" { // v10 has ids only
+			name = byID[t.TopicID]
+		}
+		out[name] = make(map[int32]Committed, len(t.Partitions))
+		for j := range t.Partitions {
+			p := &t.Partitions[j]
+			if err := kerr.ErrorForCode(p.ErrorCode); err != nil {
+				return nil, fmt.Errorf("%s/%d: %w", name, p.Partition, err)
+			}
+			c := Committed{Offset: p.Offset}
+			if p.Metadata != nil {
+				c.Metadata = *p.Metadata
+			}
+			out[name][p.Partition] = c
+		}
+	}
+	for t, ps := range want {
+		if out[t] == nil {
+			out[t] = make(map[int32]Committed, len(ps))
+		}
+		for _, p := range ps {
+			if _, ok := out[t][p]; !ok {
+				out[t][p] = Committed{Offset: -1}
+			}
+		}
+	}
+	return out, nil
+}
+
+// LeaveGroup makes the static member instance leave group at once, instead of
+// after its session timeout; kgo does not do so. A member that is not (any more)
+// in the group is no error.
+func LeaveGroup(ctx context.Context, cl *kgo.Client, group, instance string) error {
+	if instance == "" {
+		panic("BUG: leaving a group without an instance id")
+	}
+	b := kadm.LeaveGroup(group).InstanceIDs(instance).Reason("hookline stops")
+	resp, err := kadm.NewClient(cl).LeaveGroup(ctx, b)
+	if err == nil {
+		err = resp[instance].Err
+	}
+	if err != nil && !errors.Is(err, kerr.UnknownMemberID) && !errors.Is(err, kerr.GroupIDNotFound) {
+		return fmt.Errorf("leaving group %s as %s: %w", group, instance, err)
+	}
+	return nil
+}
