@@ -62,8 +62,8 @@ generate-check: generate ## fail where a generated file is not what "make genera
 
 .PHONY: demo
 demo: build ## the whole thing in one process, with receivers and sample events (ARGS="--events 1000")
-	@scripts/engine-lib.sh >/dev/null || echo "demo: going on without the ClickHouse engine: no SQL, attempts go to a file" >&2
-	@bin/hookline demo $(ARGS)
+	@lib=$$(scripts/engine-lib.sh) || echo "demo: going on without the ClickHouse engine: no SQL, attempts go to a file" >&2; \
+	HOOKLINE_ENGINE_LIB=$$lib bin/hookline demo $(ARGS)
 
 .PHONY: bench
 bench: build

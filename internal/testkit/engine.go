@@ -27,7 +27,8 @@ const (
 // not be called at once from several goroutines.
 type EngineProc struct {
 	tb       testing.TB
-	bin, dir string
+	bin, lib string // the program, and libchdb.so for it
+	dir      string
 	addr     string
 	cmd      *exec.Cmd
 	ended    chan struct{} // closed by the goroutine that waits for cmd, after it set exit
@@ -44,10 +45,11 @@ func Engine(tb testing.TB) *EngineProc {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	if out, err := exec.Command(filepath.Join(root, "scripts", "engine-lib.sh")).CombinedOutput(); err != nil {
+	out, err := exec.Command(filepath.Join(root, "scripts", "engine-lib.sh")).CombinedOutput()
+	if err != nil {
 		lacking(tb, "the ClickHouse engine", lastLine(out, err))
 	}
-	e := &EngineProc{tb: tb, dir: tb.TempDir(), bin: os.Getenv("HOOKLINE_TEST_ENGINE")}
+	e := &EngineProc{tb: tb, dir: tb.TempDir(), bin: os.Getenv("HOOKLINE_TEST_ENGINE"), lib: lastLine(out, nil)}
 	if e.bin == "" {
 		e.bin = buildEngine(tb, root)
 	}
@@ -117,7 +119,7 @@ func (e *EngineProc) start() error {
 		return err
 	}
 	defer log.Close() // the process has its own descriptor
-	cmd := exec.Command(e.bin, "--addr", e.addr, "--data", filepath.Join(e.dir, "data"))
+	cmd := exec.Command(e.bin, "--addr", e.addr, "--data", filepath.Join(e.dir, "data"), "--lib", e.lib)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = childAttr()
 	if err := cmd.Start(); err != nil {

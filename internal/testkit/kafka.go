@@ -220,10 +220,10 @@ func (p *kafkaProc) complaints() string {
 	return b.String()
 }
 
-// lastLine returns the last line that a command wrote, or its error.
+// lastLine returns the last line that a command wrote, or the error if it wrote none.
 func lastLine(out []byte, err error) string {
 	lines := bytes.Split(bytes.TrimSpace(out), []byte("\n"))
-	if last := string(lines[len(lines)-1]); last != "" {
+	if last := string(lines[len(lines)-1]); last != "" || err == nil {
 		return last
 	}
 	return err.Error()

@@ -64,6 +64,7 @@ var bans = []ban{
 		except: []string{
 			"pipeline/kafkax/...", "pipeline/registry/...", "pipeline/router/...", "pipeline/dispatch/...", "pipeline/replay/...",
 			"sink/...", "internal/testkit/...", "bench/...", "cmd/...",
+			"internal/app/local/...", // kfake, the broker of dev and demo
 		},
 		why: "Kafka is spoken under pipeline/{kafkax,registry,router,dispatch,replay} and sink",
 	},

@@ -3,7 +3,6 @@ package tidy
 import (
 	"fmt"
 	"go/ast"
-	"go/token"
 	"path"
 	"reflect"
 	"regexp"
@@ -188,27 +187,35 @@ func findWords(t *Tree) []Finding {
 
 const (
 	exampleEnv = "configs/example.env"
-	envPrefix  = "HOOKLINE_"
 	testPrefix = "HOOKLINE_TEST_" // where tests find things: not for users
 )
 
-var envLine = regexp.MustCompile(`(?m)^#? ?(HOOKLINE_[A-Z0-9_]+)=`)
+var (
+	envLine = regexp.MustCompile(`(?m)^#? ?(HOOKLINE_[A-Z0-9_]+)=`)
+	envName = regexp.MustCompile(`^HOOKLINE_[A-Z0-9_]+$`)
+	envWord = regexp.MustCompile(`\bHOOKLINE_[A-Z0-9_]+`)
+)
 
-// findEnv looks for variables that the example of the configuration lacks:
-// fields with an env tag, and names that code asks the system for. A nested
-// Config does not know its prefix, so a tag may be the end of a name.
+// findEnv looks for variables that nobody is told of. Fields with an env tag
+// must stand in the example of the configuration; a nested Config does not know
+// its prefix, so a tag may be the end of a name. Names in the code itself must
+// stand there or in a document.
 func findEnv(t *Tree) []Finding {
-	known := make(map[string]bool)
+	example, told := make(map[string]bool), make(map[string]bool)
 	for _, f := range t.Files {
 		if f.Path == exampleEnv {
 			for _, m := range envLine.FindAllStringSubmatch(f.Text, -1) {
-				known[m[1]] = true
+				example[m[1]], told[m[1]] = true, true
+			}
+		} else if strings.HasSuffix(f.Path, ".md") {
+			for _, name := range envWord.FindAllString(f.Text, -1) {
+				told[name] = true
 			}
 		}
 	}
-	documented := func(name string) bool {
-		for full := range known {
-			if full == name || strings.HasSuffix(full, "_"+name) {
+	inExample := func(tag string) bool {
+		for full := range example {
+			if strings.HasSuffix(full, "_"+tag) {
 				return true
 			}
 		}
@@ -220,8 +227,16 @@ func findEnv(t *Tree) []Finding {
 			continue
 		}
 		ast.Inspect(f.Go, func(n ast.Node) bool {
-			if name, pos := variable(n); name != "" && !documented(name) {
-				found = append(found, Finding{Path: f.Path, Line: t.line(pos), Text: name + " is not in " + exampleEnv})
+			switch n := n.(type) {
+			case *ast.Field:
+				if tag := envTag(n); tag != "" && !inExample(tag) {
+					found = append(found, Finding{Path: f.Path, Line: t.line(n.Pos()), Text: tag + " is not in " + exampleEnv})
+				}
+			case *ast.BasicLit:
+				name, err := strconv.Unquote(n.Value)
+				if err == nil && envName.MatchString(name) && !strings.HasPrefix(name, testPrefix) && !told[name] {
+					found = append(found, Finding{Path: f.Path, Line: t.line(n.Pos()), Text: name + " is neither in " + exampleEnv + " nor in a document"})
+				}
 			}
 			return true
 		})
@@ -229,34 +244,15 @@ func findEnv(t *Tree) []Finding {
 	return found
 }
 
-// variable returns the environment variable that a node names: a field by its
-// tag, or os.Getenv and os.LookupEnv of one of ours.
-func variable(n ast.Node) (string, token.Pos) {
-	switch n := n.(type) {
-	case *ast.Field:
-		if n.Tag == nil {
-			return "", 0
-		}
-		tag, err := strconv.Unquote(n.Tag.Value)
-		if err != nil {
-			return "", 0
-		}
-		name, _, _ := strings.Cut(reflect.StructTag(tag).Get("env"), ",")
-		return name, n.Pos()
-	case *ast.CallExpr:
-		fn, ok := n.Fun.(*ast.SelectorExpr)
-		if !ok || len(n.Args) != 1 || fn.Sel.Name != "Getenv" && fn.Sel.Name != "LookupEnv" {
-			return "", 0
-		}
-		lit, ok := n.Args[0].(*ast.BasicLit)
-		if !ok {
-			return "", 0
-		}
-		name, err := strconv.Unquote(lit.Value)
-		if err != nil || !strings.HasPrefix(name, envPrefix) || strings.HasPrefix(name, testPrefix) {
-			return "", 0
-		}
-		return name, n.Pos()
+// envTag returns the name in a field's env tag, "" if there is none.
+func envTag(field *ast.Field) string {
+	if field.Tag == nil {
+		return ""
 	}
-	return "", 0
+	tag, err := strconv.Unquote(field.Tag.Value)
+	if err != nil {
+		return ""
+	}
+	name, _, _ := strings.Cut(reflect.StructTag(tag).Get("env"), ",")
+	return name
 }
