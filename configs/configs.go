@@ -13,11 +13,19 @@ import (
 
 	"github.com/hookline/hookline/internal/app/admin"
 	"github.com/hookline/hookline/internal/telemetry"
+	"github.com/hookline/hookline/pipeline/dispatch"
+	"github.com/hookline/hookline/pipeline/kafkax"
+	"github.com/hookline/hookline/sender"
+	"github.com/hookline/hookline/sink"
 )
 
 // Config is the whole configuration. Its nesting gives the sections of the
 // reference.
 type Config struct {
+	Kafka     kafkax.Config
+	Dispatch  dispatch.Config
+	Sender    sender.Config
+	Sink      sink.Config
 	Admin     admin.Config
 	Telemetry telemetry.Config
 
@@ -25,6 +33,10 @@ type Config struct {
 }
 
 var sectionTitles = map[string]string{
+	"Kafka":     "Kafka and hookline's topics",
+	"Dispatch":  "Order, retries and limits",
+	"Sender":    "Requests",
+	"Sink":      "ClickHouse and the log",
 	"Admin":     "Admin address",
 	"Telemetry": "Logs",
 }
@@ -68,7 +80,7 @@ func (c *Config) crossChecks() Problems {
 }
 
 // named finds the variable, and the remedy in brackets, that a part's message has.
-var named = regexp.MustCompile(`^(?:checking )?(?:HOOKLINE_)?([A-Z][A-Z0-9_]+): (.*?)(?: \(([^()]*)\))?$`)
+var named = regexp.MustCompile(`^(?:[a-z]+ )?(?:HOOKLINE_)?([A-Z][A-Z0-9_]+): (.*?)(?: \(([^()]*)\))?$`)
 
 // split takes a joined error apart into problems.
 func split(err error) Problems {

@@ -137,7 +137,10 @@ func addComments(out map[string]string, owner string, st *ast.StructType) {
 // "Brokers are the bootstrap addresses." -> "The bootstrap addresses."
 func sentence(text, name string) string {
 	text = strings.Join(strings.Fields(text), " ")
-	for _, verb := range []string{" is ", " are ", " "} {
+	for _, verb := range []string{" is ", " are ", " and ", " "} {
+		if verb == " and " && strings.HasPrefix(text, name+verb) {
+			break // "CertFile and KeyFile are ..." reads well as it is
+		}
 		if rest, ok := strings.CutPrefix(text, name+verb); ok {
 			text = rest
 			break

@@ -1,0 +1,138 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/hookline/hookline/configs"
+	"github.com/hookline/hookline/internal/telemetry"
+)
+
+// cli is what the commands share: the process's streams and environment.
+type cli struct {
+	in       io.Reader
+	out, err io.Writer
+	environ  []string
+}
+
+// Exit codes.
+const (
+	exitDone        = 0
+	exitFailed      = 1
+	exitUsage       = 2
+	exitUnreachable = 3
+)
+
+// exitError is an error that decides the exit code.
+type exitError struct {
+	code int
+	err  error
+}
+
+func (e exitError) Error() string { return e.err.Error() }
+func (e exitError) Unwrap() error { return e.err }
+
+// usage marks err as the caller's mistake.
+func usage(err error) error { return exitError{exitUsage, err} }
+
+func usagef(format string, args ...any) error { return usage(fmt.Errorf(format, args...)) }
+
+// main runs one command and returns the process's exit code.
+func (c *cli) main(args []string) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	// After the first signal the next one has its default effect: it ends the
+	// process at once.
+	context.AfterFunc(ctx, stop)
+	root := c.root()
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return exitDone
+	}
+	for line := range strings.Lines(err.Error()) {
+		fmt.Fprintln(c.err, "hookline: "+safe(strings.TrimSuffix(line, "\n")))
+	}
+	return exitCode(err)
+}
+
+func exitCode(err error) int {
+	if e, ok := errors.AsType[exitError](err); ok {
+		return e.code
+	}
+	if _, ok := errors.AsType[configs.Problems](err); ok {
+		return exitUsage
+	}
+	if unreachable(err) {
+		return exitUnreachable
+	}
+	return exitFailed
+}
+
+func (c *cli) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:               "hookline",
+		Short:             "Kafka events to webhooks: in order, with retries, every attempt in ClickHouse",
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		Args:              cobra.ArbitraryArgs,
+		RunE:              group,
+		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
+	}
+	root.SetIn(c.in)
+	root.SetOut(c.out)
+	root.SetErr(c.err)
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usagef("reading options: %s: %w (see %s --help)", cmd.CommandPath(), err, cmd.CommandPath())
+	})
+	root.AddCommand(c.versionCmd(), c.produceCmd(), c.topicsCmd())
+	root.SetHelpCommand(c.helpCmd(root))
+	return root
+}
+
+// group is what a command does that only holds others.
+func group(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		if cmd.HasParent() {
+			return usagef("reading arguments: %s: which command? (see %s --help)", cmd.CommandPath(), cmd.CommandPath())
+		}
+		return cmd.Help()
+	}
+	cmd.SuggestionsMinimumDistance = 2
+	remedy := "see " + cmd.CommandPath() + " --help"
+	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+		remedy = "did you mean " + near[0] + "?"
+	}
+	return usagef("reading arguments: %s: no command %q (%s)", cmd.CommandPath(), args[0], remedy)
+}
+
+// exactly is cobra.ExactArgs with an error of our kind.
+func exactly(names ...string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) != len(names) {
+			want := "no arguments"
+			if len(names) > 0 {
+				want = strings.Join(names, " ")
+			}
+			return usagef("reading arguments: %s: got %d, want %s (see %s --help)", cmd.CommandPath(), len(args), want, cmd.CommandPath())
+		}
+		return nil
+	}
+}
+
+// config reads the configuration from the environment.
+func (c *cli) config() (*configs.Config, error) { return configs.Load(c.environ) }
+
+// logger logs to standard error, as configured.
+func (c *cli) logger(cfg *configs.Config) *slog.Logger {
+	return telemetry.NewLogger(&cfg.Telemetry, c.err)
+}

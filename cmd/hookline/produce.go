@@ -1,0 +1,146 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// produceLimit bounds the wait for the brokers' acknowledgement of one record.
+const produceLimit = 30 * time.Second
+
+func (c *cli) produceCmd() *cobra.Command {
+	var (
+		topic, key string
+		headers    []string
+	)
+	cmd := &cobra.Command{
+		Use:   "produce --topic T [--key K] [-H name=value] [FILE...]",
+		Short: "Put JSON documents from files (or standard input, -) into a topic",
+		Long: "Put JSON documents into a topic, one record each: a file holds one document, several, or one per line.\n" +
+			"Their bytes are kept as they are. Without FILE, or with -, standard input is read.",
+		Args: cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if topic == "" {
+				return usagef("reading options: hookline produce: --topic is missing")
+			}
+			hs, err := recordHeaders(headers)
+			if err != nil {
+				return err
+			}
+			if len(args) == 0 {
+				args = []string{"-"}
+			}
+			return c.produce(cmd.Context(), args, &kgo.Record{Topic: topic, Key: keyBytes(cmd, key), Headers: hs})
+		},
+	}
+	f := cmd.Flags()
+	f.StringVarP(&topic, "topic", "t", "", "the topic")
+	f.StringVarP(&key, "key", "k", "", "the records' key (default: none)")
+	f.StringArrayVarP(&headers, "header", "H", nil, "a record header, name=value; may be repeated")
+	return cmd
+}
+
+// keyBytes tells an empty key from none.
+func keyBytes(cmd *cobra.Command, key string) []byte {
+	if !cmd.Flags().Changed("key") {
+		return nil
+	}
+	return []byte(key)
+}
+
+func recordHeaders(list []string) ([]kgo.RecordHeader, error) {
+	var out []kgo.RecordHeader
+	for _, h := range list {
+		name, value, ok := strings.Cut(h, "=")
+		if !ok || name == "" {
+			return nil, usagef("reading options: hookline produce: -H %q is not name=value", h)
+		}
+		out = append(out, kgo.RecordHeader{Key: name, Value: []byte(value)})
+	}
+	return out, nil
+}
+
+// produce sends every document as a record like the given one. What is not JSON
+// stops it; what was sent before stays sent, and the message says how much.
+func (c *cli) produce(ctx context.Context, files []string, like *kgo.Record) error {
+	cfg, err := c.config()
+	if err != nil {
+		return err
+	}
+	client, err := connect(ctx, cfg, kgo.RecordDeliveryTimeout(produceLimit), kgo.UnknownTopicRetries(0), kgo.ProducerLinger(0))
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	sent := &sending{topic: like.Topic}
+	for _, name := range files {
+		if err = c.produceFile(ctx, client, name, like, sent); err != nil {
+			break
+		}
+	}
+	if flushErr := client.Flush(ctx); err == nil && flushErr != nil {
+		err = fmt.Errorf("producing to %s: %w", like.Topic, flushErr)
+	}
+	if sent.failed != nil {
+		err = sent.failed
+	}
+	if err != nil {
+		return fmt.Errorf("%w; %d records were produced before", err, sent.done)
+	}
+	_, err = fmt.Fprintf(c.out, "produced %d records to %s\n", sent.done, safe(like.Topic))
+	return err
+}
+
+// sending counts the records by what became of them. Written by the client's
+// callbacks, which run one after the other; read after Flush.
+type sending struct {
+	topic  string
+	done   int
+	failed error
+}
+
+func (s *sending) acked(_ *kgo.Record, err error) {
+	switch {
+	case err == nil:
+		s.done++
+	case errors.Is(err, kerr.UnknownTopicOrPartition):
+		s.failed = fmt.Errorf("producing to %s: there is no such topic (create it, e.g. kafka-topics.sh --create --topic %s --partitions 6)", s.topic, s.topic)
+	case s.failed == nil:
+		s.failed = fmt.Errorf("producing to %s: %w", s.topic, err)
+	}
+}
+
+func (c *cli) produceFile(ctx context.Context, client *kgo.Client, name string, like *kgo.Record, sent *sending) error {
+	var r io.Reader = c.in
+	if name != "-" {
+		f, err := os.Open(name)
+		if err != nil {
+			return fmt.Errorf("reading events: %w", err)
+		}
+		defer f.Close()
+		r = f
+	}
+	dec := json.NewDecoder(bufio.NewReader(r))
+	for {
+		var doc json.RawMessage
+		err := dec.Decode(&doc)
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("reading events: %s: near byte %d: %w", name, dec.InputOffset(), err)
+		}
+		client.Produce(ctx, &kgo.Record{Topic: like.Topic, Key: like.Key, Headers: like.Headers, Value: doc}, sent.acked)
+	}
+}
