@@ -1,6 +1,7 @@
 package sender
 
 import (
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -11,7 +12,16 @@ import (
 	"github.com/hookline/hookline/pipeline"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	// The benchmarks run fasthttp's own server and client, whose goroutines
+	// outlive them; the sender starts none of these.
+	goleak.VerifyTestMain(m,
+		goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.(*HostClient).connsCleaner"),
+		goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.(*TCPDialer).tcpAddrsClean"),
+		goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.(*workerPool).Start.func2"),
+		goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.updateServerDate.func1"),
+	)
+}
 
 // localConfig is what dev and demo use: plain http to loopback on any port.
 func localConfig() Config {
@@ -22,6 +32,9 @@ func localConfig() Config {
 
 func newClient(t testing.TB, cfg Config, deps Deps) *Client {
 	t.Helper()
+	if deps.Log == nil {
+		deps.Log = slog.New(slog.DiscardHandler)
+	}
 	c, err := New(cfg, deps)
 	if err != nil {
 		t.Fatal(err)

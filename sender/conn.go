@@ -36,6 +36,7 @@ type conn struct {
 	gate    func() bool
 
 	peek    [1]byte
+	poll    [1]unix.PollFd
 	stale   bool          // answer of inspect
 	inspect func(uintptr) // made once: a closure for each request would be garbage
 
@@ -50,11 +51,12 @@ func newConn(key poolKey, tcp *net.TCPConn) (*conn, error) {
 	}
 	c := &conn{key: key, tcp: tcp, rc: rc}
 	c.inspect = func(fd uintptr) {
-		// Idle and open is the only state in which there is nothing to read and
-		// yet no end: a FIN reads as 0 bytes, a reset as its error, and bytes
-		// that nobody asked for as themselves.
-		_, _, err := unix.Recvfrom(int(fd), c.peek[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
-		c.stale = !errors.Is(err, unix.EAGAIN)
+		// Idle and open is the only state in which there is nothing to report: a
+		// FIN and bytes that nobody asked for are both readable, a reset is an
+		// error. One call that never waits.
+		c.poll[0] = unix.PollFd{Fd: int32(fd), Events: unix.POLLIN}
+		n, err := unix.Poll(c.poll[:], 0)
+		c.stale = n != 0 || err != nil
 	}
 	return c, nil
 }

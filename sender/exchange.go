@@ -190,15 +190,15 @@ func (x *exchange) readHeaders(br *bufio.Reader) (*bufio.Reader, error) {
 			return br, err
 		}
 		err := x.resp.Read(br)
-		var small *fasthttp.ErrSmallBuffer
-		if errors.As(err, &small) && br != x.large {
+		if isOverflow(err) && br != x.large {
 			br = x.enlarge(br)
 			err = x.resp.Read(br)
 		}
 		switch {
-		case errors.As(err, &small):
+		case err == nil:
+		case isOverflow(err):
 			return br, errProtocol("Parse Error: Header overflow")
-		case err != nil:
+		default:
 			return br, headerError(err)
 		}
 		switch status := x.resp.StatusCode(); {
@@ -209,6 +209,14 @@ func (x *exchange) readHeaders(br *bufio.Reader) (*bufio.Reader, error) {
 		}
 	}
 	return br, errProtocol("Parse Error: too many interim answers")
+}
+
+func isOverflow(err error) bool {
+	if err == nil {
+		return false
+	}
+	var small *fasthttp.ErrSmallBuffer
+	return errors.As(err, &small)
 }
 
 // enlarge moves what is buffered into a larger reader, followed by the rest.
