@@ -34,7 +34,9 @@ type Out struct {
 	Error        string // OutDead
 	// Untried tells of an OutDead that no attempt was made in this step, so
 	// that nothing but this record tells of its end.
-	Untried     bool
+	Untried bool
+	// Logged is for the caller: it has put the end into the log already.
+	Logged      bool
 	Envelope    *pipeline.Envelope
 	Header      []byte
 	Payload     []byte
@@ -77,6 +79,8 @@ type Batch struct {
 	Deliveries int64  // the position of deliveries/p to commit
 	Retry      [pipeline.MaxRetries]int64
 	Seq        uint64
+
+	parkedNeeded int64 // 0: not measured
 }
 
 // Cut takes everything that has happened since the last Cut. At most one batch
@@ -101,6 +105,9 @@ func (t *Task) Cut() *Batch {
 		b.Retry[k] = t.retry[k].position()
 	}
 	b.State = t.appendState(nil)
+	if t.measure {
+		t.measure, b.parkedNeeded = false, t.lowestParked()
+	}
 	t.touched = false
 	return b
 }
@@ -111,6 +118,7 @@ func (t *Task) Committed(now time.Time, b *Batch, parked []int64) {
 	if t.closed {
 		return
 	}
+	t.parkedNeeded = max(t.parkedNeeded, b.parkedNeeded)
 	for _, w := range b.Lanes {
 		if w.Value == nil {
 			delete(t.durable, w.Key)
@@ -175,9 +183,15 @@ func (t *Task) position() int64 {
 	return pos
 }
 
-// ParkedNeeded is the lowest offset of parked/p that a rebuild would read; what
-// is below may be deleted.
+// ParkedNeeded is the lowest offset of parked/p that a rebuild from what was
+// durable lately would read; what is below may be deleted. Each call has the
+// next transaction measure it anew, so the answer is that of the last call's.
 func (t *Task) ParkedNeeded() int64 {
+	t.measure = true
+	return t.parkedNeeded
+}
+
+func (t *Task) lowestParked() int64 {
 	low := t.parkedEnd
 	for _, l := range t.lanes {
 		if f := l.from(t.parkedEnd); f >= 0 {

@@ -94,8 +94,10 @@ type Task struct {
 	front    int64     // max(read, the recovered front)
 	old      openSet   // recovered open set, not read again yet
 
-	retry     [pipeline.MaxRetries]retryLog
-	parkedEnd int64 // a lower bound of the next offset of parked/p
+	retry        [pipeline.MaxRetries]retryLog
+	measure      bool  // the next Cut finds out what is needed of parked/p
+	parkedNeeded int64 // as of a transaction that is durable
+	parkedEnd    int64 // a lower bound of the next offset of parked/p
 
 	out      []*Out
 	outBytes int // payload bytes in out and in the batch under way

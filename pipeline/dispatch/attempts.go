@@ -1,0 +1,215 @@
+package dispatch
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/hookline/hookline/pipeline"
+	"github.com/hookline/hookline/pipeline/attemptlog"
+	"github.com/hookline/hookline/pipeline/dispatch/lane"
+)
+
+const (
+	// attemptsBuffered bounds the attempt batches that wait for Kafka.
+	attemptsBuffered = 1024
+	// localRowEvery: at most one row of a local error per delivery in this time.
+	localRowEvery = time.Minute
+	// localRowsKept bounds the memory of that rule; beyond it, it starts anew.
+	localRowsKept = 10_000
+	// resendPause between two tries to write a batch that Kafka refused.
+	resendPause = time.Second
+)
+
+// attemptEncoder collects the attempts of one partition of the attempts topic.
+type attemptEncoder struct {
+	enc attemptlog.Encoder
+}
+
+// logAttempt puts a finished try into the log. In the loop.
+func (d *Dispatcher) logAttempt(now time.Time, j *job, v lane.Verdict) {
+	w, res := j.work, &j.res
+	if w.Envelope == nil { // a parked record that could not be read: nothing is known of it
+		return
+	}
+	if res.Outcome == pipeline.OutcomeLocalError && !d.localRowDue(now, j.deliveryID) {
+		return
+	}
+	a := pipeline.Attempt{
+		AttemptID:      attemptID(j.deliveryID, w.Attempt, w.Round, w.Task.Incarnation(), d.tries),
+		DeliveryID:     j.deliveryID,
+		SubscriptionID: pipeline.LaneSubscription(w.LaneKey()),
+		Envelope:       w.Envelope, Attempt: w.Attempt, Round: w.Round, Outcome: res.Outcome, StatusCode: res.StatusCode,
+		Error: res.Error, StartedAt: res.StartedAt, Elapsed: res.Elapsed, DNS: res.DNS, Connect: res.Connect, TLS: res.TLS,
+		TTFB: res.TTFB, RequestHeaders: res.RequestHeaders, RequestBytes: len(w.Payload), RequestWritten: res.RequestWritten,
+		ResponseHeaders: res.ResponseHeaders, ResponseBody: res.ResponseBody, ResponseTruncated: res.ResponseTruncated,
+		Resends: res.Resends, Final: v.Final, NextAttemptAt: v.NextAttemptAt, Node: d.deps.Node,
+	}
+	if w.Subscription != nil {
+		a.URL = d.deps.RedactURL(w.Subscription.URL)
+	}
+	d.tries++
+	d.appendAttempt(w.Task.Partition(), &a)
+	d.deps.Metrics.Attempted(&a)
+	if w.Attempt == 1 && w.Round == 0 && !w.Envelope.ProducedAt.IsZero() {
+		d.deps.Metrics.FirstAttemptLag(res.StartedAt.Sub(w.Envelope.ProducedAt))
+	}
+	if v.Final {
+		d.deps.Metrics.Delivered(res.Outcome)
+	}
+}
+
+// logCancelled puts the end of a delivery that came without a try into the log.
+func (d *Dispatcher) logCancelled(now time.Time, t *lane.Task, o *lane.Out) {
+	id := pipeline.DeliveryID(&o.Envelope.Source, o.Subscription)
+	a := pipeline.Attempt{
+		AttemptID:  attemptID(id, 0, o.Round, t.Incarnation(), d.tries),
+		DeliveryID: id, SubscriptionID: o.Subscription, Envelope: o.Envelope, Round: o.Round,
+		Outcome: pipeline.OutcomeCancelled, Error: o.Error, StartedAt: now, RequestBytes: len(o.Payload), Final: true,
+		Node: d.deps.Node,
+	}
+	if s := d.view.Get(o.Subscription); s != nil {
+		a.URL = d.deps.RedactURL(s.URL)
+	}
+	d.tries++
+	d.appendAttempt(t.Partition(), &a)
+	d.deps.Metrics.Attempted(&a)
+	d.deps.Metrics.Delivered(pipeline.OutcomeCancelled)
+}
+
+func (d *Dispatcher) localRowDue(now time.Time, deliveryID string) bool {
+	if last, ok := d.localRows[deliveryID]; ok && now.Sub(last) < localRowEvery {
+		return false
+	}
+	if len(d.localRows) >= localRowsKept {
+		clear(d.localRows)
+	}
+	d.localRows[deliveryID] = now
+	return true
+}
+
+// attemptID names one try. The number of the try in this process is part of it
+// since a local error repeats an attempt's number.
+func attemptID(delivery string, attempt, round int, incarnation, try uint64) string {
+	b := make([]byte, 0, len(delivery)+48)
+	b = append(b, delivery...)
+	b = append(b, '-')
+	b = strconv.AppendInt(b, int64(attempt), 10)
+	b = append(b, '-')
+	b = strconv.AppendInt(b, int64(round), 10)
+	b = append(b, '-')
+	b = strconv.AppendUint(b, incarnation, 36)
+	b = append(b, '-')
+	return string(strconv.AppendUint(b, try, 36))
+}
+
+func (d *Dispatcher) appendAttempt(task int32, a *pipeline.Attempt) {
+	p := task % d.attemptsPartitions
+	e := d.encoders[p]
+	if e == nil {
+		e = new(attemptEncoder)
+		e.enc.Reset(nil, attemptlog.Options{})
+		d.encoders[p] = e
+	}
+	e.enc.Append(a)
+	if e.enc.Full() {
+		d.produceAttempts(p)
+	}
+}
+
+// flushAttempts produces every batch that has something in it.
+func (d *Dispatcher) flushAttempts() {
+	for p, e := range d.encoders {
+		if e != nil && e.enc.Count() > 0 {
+			d.produceAttempts(int32(p))
+		}
+	}
+}
+
+// produceAttempts hands a batch to the attempts client. The next transaction
+// commits only when it is acknowledged.
+func (d *Dispatcher) produceAttempts(p int32) {
+	e := d.encoders[p]
+	batch := e.enc.Bytes()
+	e.enc.Reset(nil, attemptlog.Options{}) // batch belongs to the client now
+	d.acks.add()
+	d.sendAttempts(p, batch, d.acks)
+}
+
+// sendAttempts produces batch until Kafka has it. A batch that is too large for
+// the topic goes without bodies and headers.
+func (d *Dispatcher) sendAttempts(p int32, batch []byte, acks *ackGroup) {
+	rec := &kgo.Record{Topic: d.topics.Attempts(), Partition: p, Value: batch}
+	d.attempts.Produce(context.Background(), rec, func(_ *kgo.Record, err error) {
+		if err == nil {
+			acks.done()
+			return
+		}
+		if errors.Is(err, kgo.ErrClientClosed) {
+			return // nobody waits any more
+		}
+		if errors.Is(err, kerr.MessageTooLarge) {
+			if bare, err := attemptlog.WithoutBodies(nil, batch); err == nil {
+				batch = bare
+			}
+		}
+		d.log.Error("writing attempts; it is tried again", "topic", rec.Topic, "partition", p, "err", err)
+		// Not from within the promise: Produce may block while the buffer is full.
+		d.resends.Go(func() {
+			select {
+			case <-time.After(resendPause):
+				d.sendAttempts(p, batch, acks)
+			case <-d.loopDone:
+			}
+		})
+	})
+}
+
+// ackGroup counts the attempt batches that were produced between two cuts and
+// are not acknowledged yet.
+type ackGroup struct {
+	mu     sync.Mutex
+	open   int           // under mu
+	sealed bool          // nothing more is added; under mu
+	idle   chan struct{} // closed when sealed and open is 0
+}
+
+func newAckGroup() *ackGroup { return &ackGroup{idle: make(chan struct{})} }
+
+func (g *ackGroup) add() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.open++
+}
+
+func (g *ackGroup) done() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.open--; g.open == 0 && g.sealed {
+		close(g.idle)
+	}
+}
+
+// seal says that nothing more is added.
+func (g *ackGroup) seal() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.sealed = true; g.open == 0 {
+		close(g.idle)
+	}
+}
+
+// wait waits until everything of a sealed group is acknowledged.
+func (g *ackGroup) wait(ctx context.Context) error {
+	select {
+	case <-g.idle:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

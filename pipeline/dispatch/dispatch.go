@@ -1,0 +1,204 @@
+package dispatch
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/hookline/hookline/pipeline"
+	"github.com/hookline/hookline/pipeline/dispatch/lane"
+	"github.com/hookline/hookline/pipeline/kafkax"
+)
+
+// Dispatcher owns tasks and makes their deliveries. Run it once.
+type Dispatcher struct {
+	cfg     Config
+	lanes   lane.Config
+	deps    Deps
+	log     *slog.Logger
+	topics  kafkax.Topics
+	group   string
+	txnID   string
+	base    []kgo.Opt
+	now     func() time.Time
+	started atomic.Bool // all partitions of the first assignment are recovered
+
+	// Clients; made by open, closed by close.
+	member   *kgo.Client // membership; fetches nothing
+	fetch    *kgo.Client // deliveries/p and retry.k/p of our tasks
+	attempts *kgo.Client // the attempts topic, outside of transactions
+	txn      *transactor
+	fetcher  *kafkax.Fetcher
+	adm      *kadm.Client
+
+	attemptsPartitions int32
+
+	// The loop's own; nobody else touches them.
+	view       pipeline.Subscriptions
+	tasks      map[int32]*ownedTask
+	sched      *lane.Scheduler
+	inflight   int
+	failing    int // of them, taken from the queue of failing lanes
+	lastCut    time.Time
+	commit     *commitRun // under way; nil: none
+	encoders   []*attemptEncoder
+	releasing  []*release
+	localRows  map[string]time.Time // delivery id -> last row of a local error
+	stopping   bool
+	final      *release       // the graceful stop's
+	left       chan struct{}  // closed when the group has been left
+	cutNow     bool           // a release waits for a commit
+	committing sync.WaitGroup // the commit under way; leaving
+	fatal      error
+	spareJobs  []*job
+	tries      uint64      // attempts logged by this process
+	acks       *ackGroup   // of attempt batches since the last cut
+	oldAcks    []*ackGroup // of cuts that were aborted
+	resends    sync.WaitGroup
+
+	// What reaches the loop.
+	finished mailbox[*job]
+	fetched  chan fetchedRecords
+	calls    chan func()
+	commits  chan *commitRun
+	loopDone chan struct{} // closed when the loop has ended
+
+	// What leaves it.
+	jobs    chan *job
+	workers sync.WaitGroup
+	parked  *parkedCache
+}
+
+// ownedTask is a task with what of its input could not be fed yet.
+type ownedTask struct {
+	*lane.Task
+	deliveries []*lane.Record         // fetched, not fed
+	retry      [3][]*lane.RetryRecord // fetched, not fed
+	paused     [4]bool                // deliveries, retry.1..3
+}
+
+// New makes a Dispatcher. Nothing is started.
+func New(cfg Config, deps Deps) (*Dispatcher, error) {
+	if err := errors.Join(cfg.Validate(), deps.validate()); err != nil {
+		return nil, err
+	}
+	base, err := deps.Kafka.ClientOpts(deps.Log)
+	if err != nil {
+		return nil, err
+	}
+	d := &Dispatcher{
+		cfg: cfg, lanes: cfg.Lane(), deps: deps, log: deps.Log, topics: deps.Kafka.Topics(),
+		group: deps.Kafka.DispatcherGroup(), base: base, now: time.Now,
+		tasks: map[int32]*ownedTask{}, sched: &lane.Scheduler{}, localRows: map[string]time.Time{},
+		fetched: make(chan fetchedRecords), calls: make(chan func()), commits: make(chan *commitRun, 1),
+		loopDone: make(chan struct{}), jobs: make(chan *job, cfg.MaxInFlight), acks: newAckGroup(),
+	}
+	d.finished.init()
+	d.txnID = transactionalID(d.group, deps.Kafka.InstanceID)
+	return d, nil
+}
+
+// transactionalID names the process's transactions: by its instance id, so
+// that its successor fences it and ends what it left open, else at random.
+func transactionalID(group, instance string) string {
+	if instance != "" {
+		return group + "." + instance
+	}
+	var b [8]byte
+	_, _ = rand.Read(b[:]) // crypto/rand.Read never fails
+	return group + "." + hex.EncodeToString(b[:])
+}
+
+// Ready tells that every partition of the current assignment is recovered.
+func (d *Dispatcher) Ready() bool { return d.started.Load() }
+
+// Run delivers until ctx ends, then stops gracefully: no new requests, those
+// under way are waited for (at most the request timeout), everything is
+// committed, the group is left. It returns nil then, and an error where the
+// dispatcher cannot go on.
+func (d *Dispatcher) Run(ctx context.Context) error {
+	d.view = d.deps.Registry.View()
+	if d.view == nil {
+		return errors.New("BUG: the dispatcher was started before the registry was read")
+	}
+	inner, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	if err := d.open(inner); err != nil {
+		d.closeClients()
+		return fmt.Errorf("starting the dispatcher: %w", err)
+	}
+	var side sync.WaitGroup
+	side.Go(func() { d.pollLoop(inner) })
+	side.Go(func() { d.housekeep(inner) })
+	for range d.cfg.MaxInFlight {
+		d.workers.Go(d.work)
+	}
+	if err := d.join(); err != nil {
+		d.fatal = err
+	}
+	d.loop(ctx, inner)
+	cancel()
+	close(d.jobs)
+	d.workers.Wait()
+	d.closeClients()
+	side.Wait()
+	d.resends.Wait()
+	return d.fatal
+}
+
+// call runs f in the loop and waits for it; false: the loop has ended.
+func (d *Dispatcher) call(f func()) bool {
+	done := make(chan struct{})
+	select {
+	case d.calls <- func() { f(); close(done) }:
+	case <-d.loopDone:
+		return false
+	}
+	select {
+	case <-done:
+		return true
+	case <-d.loopDone:
+		return false
+	}
+}
+
+// mailbox collects values for the loop; a value in C says that there are some.
+type mailbox[T any] struct {
+	mu    sync.Mutex
+	items []T
+	C     chan struct{}
+}
+
+func (m *mailbox[T]) init() { m.C = make(chan struct{}, 1) }
+
+// put adds v. Called by workers.
+func (m *mailbox[T]) put(v T) {
+	m.mu.Lock()
+	m.items = append(m.items, v)
+	first := len(m.items) == 1
+	m.mu.Unlock()
+	if first {
+		select {
+		case m.C <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// take swaps what is there for spare, which is reused. Called by the loop.
+func (m *mailbox[T]) take(spare []T) []T {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	items := m.items
+	m.items = spare[:0]
+	return items
+}

@@ -1,0 +1,245 @@
+package dispatch
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/hookline/hookline/pipeline"
+	"github.com/hookline/hookline/pipeline/dispatch/lane"
+	"github.com/hookline/hookline/pipeline/kafkax"
+)
+
+const (
+	fetchMaxWait           = 100 * time.Millisecond
+	fetchMaxBytes          = 16 << 20
+	fetchMaxPartitionBytes = 1 << 20
+	// pollRecords bounds what is decoded and not fed yet.
+	pollRecords = 1000
+)
+
+// fetchedRecords is one poll, decoded, in the order of the partitions' logs.
+type fetchedRecords struct {
+	deliveries []partitionRecord[*lane.Record]
+	retry      [pipeline.MaxRetries][]partitionRecord[*lane.RetryRecord]
+	fatal      error
+}
+
+// partitionRecord is a record of a partition; a nil record could not be read.
+type partitionRecord[T any] struct {
+	partition int32
+	offset    int64
+	record    T
+}
+
+// pollLoop reads deliveries and retry.* and decodes them for the loop.
+func (d *Dispatcher) pollLoop(ctx context.Context) {
+	for ctx.Err() == nil {
+		fs := d.fetch.PollRecords(ctx, pollRecords)
+		if fs.IsClientClosed() || ctx.Err() != nil {
+			return
+		}
+		b := fetchedRecords{fatal: d.fetchErrors(fs)}
+		fs.EachRecord(func(r *kgo.Record) { d.decode(r, &b) })
+		select {
+		case d.fetched <- b:
+		case <-d.loopDone:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// fetchErrors logs what a poll could not read. A gap in a log that hookline
+// alone deletes from is fatal: going on would skip deliveries silently.
+func (d *Dispatcher) fetchErrors(fs kgo.Fetches) error {
+	var fatal error
+	for _, e := range fs.Errors() {
+		if errors.Is(e.Err, context.Canceled) {
+			continue
+		}
+		d.log.Warn("fetching", "topic", e.Topic, "partition", e.Partition, "err", e.Err)
+		if _, lost := errors.AsType[*kgo.ErrDataLoss](e.Err); lost {
+			fatal = e.Err
+		}
+	}
+	return fatal
+}
+
+func (d *Dispatcher) decode(r *kgo.Record, b *fetchedRecords) {
+	if r.Topic == d.topics.Deliveries() {
+		rec, err := decodeDelivery(r)
+		if err != nil {
+			d.log.Error("passing over a record that hookline did not write", "topic", r.Topic, "partition", r.Partition, "offset", r.Offset, "err", err)
+			rec = &lane.Record{Offset: r.Offset, Envelope: &pipeline.Envelope{}}
+		}
+		b.deliveries = append(b.deliveries, partitionRecord[*lane.Record]{r.Partition, r.Offset, rec})
+		return
+	}
+	for k := 1; k <= pipeline.MaxRetries; k++ {
+		if r.Topic != d.topics.Retry(k) {
+			continue
+		}
+		rec, err := decodeRetry(r)
+		if err != nil {
+			d.log.Error("passing over a record that hookline did not write", "topic", r.Topic, "partition", r.Partition, "offset", r.Offset, "err", err)
+		}
+		b.retry[k-1] = append(b.retry[k-1], partitionRecord[*lane.RetryRecord]{r.Partition, r.Offset, rec})
+	}
+}
+
+func header(r *kgo.Record, key string) []byte {
+	for i := range r.Headers {
+		if r.Headers[i].Key == key {
+			return r.Headers[i].Value
+		}
+	}
+	return nil
+}
+
+func decodeDelivery(r *kgo.Record) (*lane.Record, error) {
+	rec := &lane.Record{Offset: r.Offset, Envelope: new(pipeline.Envelope), Header: header(r, kafkax.HeaderEnvelope), Payload: r.Value}
+	if err := kafkax.DecodeEnvelope(rec.Header, rec.Envelope); err != nil {
+		return nil, err
+	}
+	var err error
+	rec.Subs, err = kafkax.DecodeSubs(header(r, kafkax.HeaderSubs), nil)
+	if err == nil && len(rec.Subs) > lane.MaxPositions {
+		err = errors.New("too many subscriptions")
+	}
+	return rec, err
+}
+
+func decodeRetry(r *kgo.Record) (*lane.RetryRecord, error) {
+	c, err := kafkax.ParseCopy(r)
+	if err != nil {
+		return nil, err
+	}
+	env := new(pipeline.Envelope)
+	if err := kafkax.DecodeEnvelope(c.Envelope, env); err != nil {
+		return nil, err
+	}
+	return &lane.RetryRecord{
+		Offset: r.Offset, Lane: c.Lane, Origin: c.Origin, Attempts: c.Attempts, Round: c.Round, FailedAt: c.FailedAt,
+		Envelope: env, Header: c.Envelope, Payload: c.Payload,
+	}, nil
+}
+
+// accept takes a poll in. Records of tasks that are gone are dropped: whoever
+// has them now reads them again. In the loop.
+func (d *Dispatcher) accept(now time.Time, b fetchedRecords) {
+	if b.fatal != nil && d.fatal == nil {
+		d.fatal = b.fatal
+		d.beginStop(now)
+	}
+	for _, r := range b.deliveries {
+		// A record that was fetched before the partition was taken from us and
+		// given back is below the position that the new task fetches from, or
+		// comes again; only what continues the log is taken.
+		if t := d.tasks[r.partition]; t != nil && r.offset >= t.nextDelivery() {
+			t.deliveries = append(t.deliveries, r.record)
+		}
+	}
+	for k := range b.retry {
+		for _, r := range b.retry[k] {
+			t := d.tasks[r.partition]
+			if t == nil || r.offset < t.nextRetry(k+1) {
+				continue
+			}
+			if r.record == nil {
+				r.record = &lane.RetryRecord{Offset: r.offset}
+			}
+			t.retry[k] = append(t.retry[k], r.record)
+		}
+	}
+}
+
+// nextDelivery is the lowest offset that has not been taken in.
+func (t *ownedTask) nextDelivery() int64 {
+	if n := len(t.deliveries); n > 0 {
+		return t.deliveries[n-1].Offset + 1
+	}
+	return t.ReadPosition()
+}
+
+func (t *ownedTask) nextRetry(k int) int64 {
+	if n := len(t.retry[k-1]); n > 0 {
+		return t.retry[k-1][n-1].Offset + 1
+	}
+	return t.RetryPosition(k)
+}
+
+// feed gives tasks what they have room for, and pauses or resumes the fetching
+// of their partitions. In the loop.
+func (d *Dispatcher) feed(now time.Time) {
+	version := d.view.Version()
+	for p, t := range d.tasks {
+		n := 0
+		for n < len(t.deliveries) && !t.Full() {
+			r := t.deliveries[n]
+			if r.Envelope.RegistryVersion > version {
+				break // matched with subscriptions that we have not read yet
+			}
+			t.Deliver(now, r)
+			t.deliveries[n] = nil
+			n++
+		}
+		if t.deliveries = t.deliveries[n:]; len(t.deliveries) == 0 {
+			t.deliveries = nil
+		}
+		d.pause(t, p, 0, len(t.deliveries) > 0)
+		for k := range t.retry {
+			d.feedRetry(now, t, k)
+			d.pause(t, p, k+1, len(t.retry[k]) > 0)
+		}
+	}
+}
+
+func (d *Dispatcher) feedRetry(now time.Time, t *ownedTask, k int) {
+	n := 0
+	for n < len(t.retry[k]) && !t.RetryFull(k+1) {
+		if r := t.retry[k][n]; r.Envelope == nil {
+			t.RetryBad(k+1, r.Offset)
+		} else {
+			t.Retry(now, k+1, r)
+		}
+		t.retry[k][n] = nil
+		n++
+	}
+	if t.retry[k] = t.retry[k][n:]; len(t.retry[k]) == 0 {
+		t.retry[k] = nil
+	}
+}
+
+// pause stops or resumes the fetching of partition p of the which-th topic.
+func (d *Dispatcher) pause(t *ownedTask, p int32, which int, on bool) {
+	if t.paused[which] == on {
+		return
+	}
+	t.paused[which] = on
+	m := map[string][]int32{d.inputTopic(which): {p}}
+	if on {
+		d.fetch.PauseFetchPartitions(m)
+	} else {
+		d.fetch.ResumeFetchPartitions(m)
+	}
+}
+
+func (d *Dispatcher) inputTopic(which int) string {
+	if which == 0 {
+		return d.topics.Deliveries()
+	}
+	return d.topics.Retry(which)
+}
+
+// resumeAll undoes what an earlier task of the partition had paused.
+func (d *Dispatcher) resumeAll(p int32) {
+	m := map[string][]int32{}
+	for which := 0; which <= pipeline.MaxRetries; which++ {
+		m[d.inputTopic(which)] = []int32{p}
+	}
+	d.fetch.ResumeFetchPartitions(m)
+}

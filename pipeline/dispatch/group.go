@@ -1,0 +1,191 @@
+package dispatch
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/hookline/hookline/pipeline/kafkax"
+)
+
+// heartbeats per session: often enough that the gate, at half the session,
+// stays open through two lost ones.
+const heartbeatsPerSession = 10
+
+// recoveries is how many tasks are recovered at once.
+const recoveries = 4
+
+// open makes every client but the member.
+func (d *Dispatcher) open(ctx context.Context) error {
+	var err error
+	d.fetch, err = kgo.NewClient(append(slices.Clone(d.base),
+		kgo.ConsumePartitions(nil),
+		kgo.ConsumeResetOffset(kgo.NoResetOffset()), // skipping would be loss
+		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
+		kgo.FetchMaxWait(fetchMaxWait),
+		kgo.FetchMaxBytes(fetchMaxBytes),
+		kgo.FetchMaxPartitionBytes(fetchMaxPartitionBytes),
+	)...)
+	if err != nil {
+		return fmt.Errorf("making the fetch client: %w", err)
+	}
+	d.adm = kadm.NewClient(d.fetch)
+	d.fetcher = kafkax.NewFetcher(d.fetch)
+	d.parked = newParkedCache(d.fetcher, d.topics.Parked())
+	d.attempts, err = kgo.NewClient(append(slices.Clone(d.base),
+		kgo.RecordPartitioner(kgo.ManualPartitioner()),
+		kgo.ProducerLinger(0),
+		kgo.ProducerBatchCompression(kgo.Lz4Compression(), kgo.NoCompression()),
+		kgo.MaxBufferedRecords(attemptsBuffered),
+	)...)
+	if err != nil {
+		return fmt.Errorf("making the attempts client: %w", err)
+	}
+	md, err := d.adm.ListTopics(ctx, d.topics.Attempts(), d.topics.Deliveries())
+	if err != nil {
+		return fmt.Errorf("reading metadata: %w", err)
+	}
+	if d.attemptsPartitions = int32(len(md[d.topics.Attempts()].Partitions)); d.attemptsPartitions == 0 {
+		return fmt.Errorf("reading metadata: topic %s does not exist (run `hookline topics`)", d.topics.Attempts())
+	}
+	if len(md[d.topics.Deliveries()].Partitions) == 0 {
+		return fmt.Errorf("reading metadata: topic %s does not exist (run `hookline topics`)", d.topics.Deliveries())
+	}
+	d.encoders = make([]*attemptEncoder, d.attemptsPartitions)
+	d.txn, err = d.newTransactor(ctx)
+	return err
+}
+
+// join makes the member client, which joins the group.
+func (d *Dispatcher) join() error {
+	session := time.Duration(d.cfg.SessionTimeout)
+	opts := append(slices.Clone(d.base),
+		kgo.ConsumerGroup(d.group),
+		kgo.ConsumeTopics(d.topics.Deliveries()),
+		kgo.DisableAutoCommit(),
+		kgo.SessionTimeout(session),
+		kgo.HeartbeatInterval(session/heartbeatsPerSession),
+		// A revoke waits for requests under way.
+		kgo.RebalanceTimeout(d.deps.RequestTimeout+30*time.Second),
+		kgo.WithHooks(d.deps.Gate),
+		kgo.OnPartitionsAssigned(func(ctx context.Context, _ *kgo.Client, m map[string][]int32) {
+			d.assigned(ctx, m[d.topics.Deliveries()])
+		}),
+		kgo.OnPartitionsRevoked(func(_ context.Context, _ *kgo.Client, m map[string][]int32) {
+			d.revoked(m[d.topics.Deliveries()])
+		}),
+		kgo.OnPartitionsLost(func(_ context.Context, _ *kgo.Client, m map[string][]int32) {
+			d.lost(m[d.topics.Deliveries()])
+		}),
+	)
+	// Static membership works with the eager sticky balancer alone: static with
+	// cooperative, and with KIP-848, left partitions unowned after a crash.
+	if id := d.deps.Kafka.InstanceID; id != "" {
+		opts = append(opts, kgo.InstanceID(id), kgo.Balancers(kgo.StickyBalancer()))
+	} else {
+		opts = append(opts, kgo.Balancers(kgo.CooperativeStickyBalancer()))
+	}
+	var err error
+	d.member, err = kgo.NewClient(opts...)
+	if err != nil {
+		return fmt.Errorf("making the group client: %w", err)
+	}
+	d.member.PauseFetchTopics(d.topics.Deliveries())
+	return nil
+}
+
+// assigned recovers the partitions and installs their tasks. It runs in the
+// group's goroutine; heartbeats go on meanwhile.
+func (d *Dispatcher) assigned(ctx context.Context, ps []int32) {
+	if len(ps) == 0 {
+		d.started.Store(true)
+		return
+	}
+	begun := time.Now()
+	var wg sync.WaitGroup
+	slots := make(chan struct{}, recoveries)
+	for _, p := range ps {
+		wg.Go(func() {
+			slots <- struct{}{}
+			defer func() { <-slots }()
+			d.recoverUntilDone(ctx, p)
+		})
+	}
+	wg.Wait()
+	if ctx.Err() == nil {
+		d.started.Store(true)
+		d.log.Info("partitions assigned", "partitions", len(ps), "took", time.Since(begun).Round(time.Millisecond))
+	}
+}
+
+// release is a revocation: it waits until its tasks have no request under way
+// and everything of them is committed.
+type release struct {
+	partitions []int32
+	until      time.Time
+	cutAfter   bool // requests have ended: the next cut is the last
+	done       chan struct{}
+}
+
+// revoked gives partitions back: no new requests, wait for those under way,
+// commit, forget. Thus no delivery is made twice.
+func (d *Dispatcher) revoked(ps []int32) {
+	if len(ps) == 0 {
+		return
+	}
+	r := &release{partitions: ps, done: make(chan struct{})}
+	if !d.call(func() { d.beginRelease(r) }) {
+		return
+	}
+	select {
+	case <-r.done:
+		d.log.Info("partitions revoked", "partitions", len(ps))
+	case <-d.loopDone:
+	}
+}
+
+// lost drops partitions that are no longer ours: another process may have them
+// already, so nothing more is committed for them.
+func (d *Dispatcher) lost(ps []int32) {
+	if len(ps) == 0 {
+		return
+	}
+	d.call(func() {
+		for _, p := range ps {
+			d.drop(p)
+		}
+	})
+	d.log.Warn("partitions lost: the session ended", "partitions", len(ps))
+}
+
+// leave ends the membership at a graceful stop.
+func (d *Dispatcher) leave(ctx context.Context) {
+	if id := d.deps.Kafka.InstanceID; id != "" {
+		if !d.deps.Kafka.StayOnStop {
+			// kgo does not leave for a static member.
+			if err := kafkax.LeaveGroup(ctx, d.fetch, d.group, id); err != nil {
+				d.log.Warn("leaving the group", "err", err)
+			}
+		}
+		return
+	}
+	if err := d.member.LeaveGroupContext(ctx); err != nil {
+		d.log.Warn("leaving the group", "err", err)
+	}
+}
+
+func (d *Dispatcher) closeClients() {
+	for _, c := range []*kgo.Client{d.member, d.fetch, d.attempts} {
+		if c != nil {
+			c.Close()
+		}
+	}
+	if d.txn != nil {
+		d.txn.close()
+	}
+}

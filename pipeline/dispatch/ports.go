@@ -1,0 +1,75 @@
+package dispatch
+
+import (
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/hookline/hookline/pipeline"
+	"github.com/hookline/hookline/pipeline/kafkax"
+)
+
+// Registry is what the dispatcher needs of the subscription registry.
+type Registry interface {
+	// View is the newest view; nil until the registry has been read.
+	View() pipeline.Subscriptions
+	// Changed gives a channel that gets a value after every change, coalesced.
+	Changed() <-chan struct{}
+}
+
+// Metrics is what the dispatcher counts. Every method is called from the loop
+// and must not block.
+type Metrics interface {
+	Attempted(a *pipeline.Attempt)
+	Delivered(o pipeline.Outcome)            // a delivery ended
+	FirstAttemptLag(d time.Duration)         // event produced to first attempt
+	Dead(reason pipeline.DeadReason)         // a record for dead was committed
+	Lanes(st Stats)                          // every few seconds
+	CommitTook(d time.Duration, records int) // one transaction
+	KafkaLag(topic string, records int64)    // every few seconds
+}
+
+// Stats are gauges over all tasks of the process.
+type Stats struct {
+	Tasks, Waiting, Held, Parked, Heads, Queued, InFlight int
+	MemoryBytes                                           int
+	RetryOverdue                                          time.Duration
+}
+
+// Deps are the parts that the dispatcher works with. All are required.
+type Deps struct {
+	Kafka    *kafkax.Config
+	Sender   pipeline.Sender
+	Registry Registry
+	Gate     *Gate
+	Metrics  Metrics
+	Log      *slog.Logger
+	// Node names this process in the log.
+	Node string
+	// RequestTimeout bounds one attempt: how long a stop waits for those that
+	// are under way.
+	RequestTimeout time.Duration
+	// StateRecord encodes the registry record that disables a subscription.
+	StateRecord func(id, reason string, revision int64, since time.Time) (key, value []byte)
+	// RedactURL is how a subscription's URL stands in the log.
+	RedactURL func(url string) string
+}
+
+func (d *Deps) validate() error {
+	var errs []error
+	need := func(ok bool, what string) {
+		if !ok {
+			errs = append(errs, errors.New("making dispatcher: no "+what))
+		}
+	}
+	need(d.Kafka != nil, "Kafka configuration")
+	need(d.Sender != nil, "sender")
+	need(d.Registry != nil, "registry")
+	need(d.Gate != nil, "gate")
+	need(d.Metrics != nil, "metrics")
+	need(d.Log != nil, "logger")
+	need(d.RequestTimeout > 0, "request timeout")
+	need(d.StateRecord != nil, "state record encoder")
+	need(d.RedactURL != nil, "URL redaction")
+	return errors.Join(errs...)
+}

@@ -1,0 +1,163 @@
+package dispatch
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/hookline/hookline/pipeline"
+	"github.com/hookline/hookline/pipeline/dispatch/lane"
+	"github.com/hookline/hookline/pipeline/kafkax"
+)
+
+// recoverUntilDone recovers partition p, again and again until it succeeds or
+// the assignment ends. A task is never begun on a part of its state.
+func (d *Dispatcher) recoverUntilDone(ctx context.Context, p int32) {
+	for pause := 50 * time.Millisecond; ; pause = min(2*pause, 2*time.Second) {
+		err := d.recoverTask(ctx, p)
+		if err == nil || ctx.Err() != nil {
+			return
+		}
+		d.log.Error("recovering a partition; it is tried again", "partition", p, "err", err)
+		select {
+		case <-ctx.Done():
+			return
+		case <-d.loopDone:
+			return
+		case <-time.After(pause):
+		}
+	}
+}
+
+// recoverTask rebuilds task p from Kafka and installs it in the loop. The order
+// matters: first the committed offsets, waiting until no transaction of a
+// predecessor holds a pending commit for them; then lanes up to its end as of
+// after that; then parked; deliveries and retry.* are fed from the positions
+// that result.
+func (d *Dispatcher) recoverTask(ctx context.Context, p int32) error {
+	begun := time.Now()
+	names := []string{d.topics.Deliveries(), d.topics.Retry(1), d.topics.Retry(2), d.topics.Retry(3)}
+	want := map[string][]int32{}
+	for _, t := range names {
+		want[t] = []int32{p}
+	}
+	committed, err := d.fetcher.StableOffsets(ctx, d.group, want)
+	if err != nil {
+		return fmt.Errorf("reading committed offsets: %w", err)
+	}
+	rec := lane.NewRecovery(p, &d.lanes)
+	if err := d.scanLanes(ctx, p, rec); err != nil {
+		return err
+	}
+	parkedEnd, err := d.scanParked(ctx, p, rec)
+	if err != nil {
+		return err
+	}
+	st := lane.Start{Incarnation: newIncarnation(), ParkedEnd: parkedEnd, Scheduler: d.sched}
+	for i, t := range names {
+		off := int64(-1)
+		if o, ok := committed[t][p]; ok {
+			off = o.Offset
+		}
+		if off < 0 {
+			if off, err = d.fetcher.StartOffset(ctx, t, p); err != nil {
+				return fmt.Errorf("finding the start of %s/%d: %w", t, p, err)
+			}
+		}
+		if i == 0 {
+			st.Deliveries = off
+		} else {
+			st.Retry[i-1] = off
+		}
+	}
+	if !d.call(func() { d.install(rec, st, p) }) {
+		return errors.New("installing the task: the dispatcher has stopped")
+	}
+	d.log.Info("partition recovered", "partition", p, "took", time.Since(begun).Round(time.Millisecond))
+	return nil
+}
+
+func (d *Dispatcher) scanLanes(ctx context.Context, p int32, rec *lane.Recovery) error {
+	topic := d.topics.Lanes()
+	end, err := d.fetcher.EndOffset(ctx, topic, p)
+	if err != nil {
+		return fmt.Errorf("finding the end of %s/%d: %w", topic, p, err)
+	}
+	err = d.fetcher.Scan(ctx, topic, p, 0, end, func(r *kgo.Record) error { return rec.Lane(string(r.Key), r.Value) })
+	if err != nil {
+		return fmt.Errorf("reading %s/%d: %w", topic, p, err)
+	}
+	return nil
+}
+
+// scanParked feeds what is parked, and returns the end that it read to.
+func (d *Dispatcher) scanParked(ctx context.Context, p int32, rec *lane.Recovery) (int64, error) {
+	topic := d.topics.Parked()
+	end, err := d.fetcher.EndOffset(ctx, topic, p)
+	if err != nil {
+		return 0, fmt.Errorf("finding the end of %s/%d: %w", topic, p, err)
+	}
+	from, any := rec.ParkedFrom()
+	if !any {
+		return end, nil
+	}
+	err = d.fetcher.Scan(ctx, topic, p, from, end, func(r *kgo.Record) error {
+		c, err := kafkax.ParseCopy(r)
+		if err != nil {
+			d.log.Error("passing over a record that hookline did not write", "topic", topic, "partition", p, "offset", r.Offset, "err", err)
+			return nil
+		}
+		rec.Parked(r.Offset, c.Lane, c.Origin, c.Attempts, c.Round, c.NotBefore, r.Timestamp)
+		return nil
+	})
+	if err != nil {
+		return 0, fmt.Errorf("reading %s/%d: %w", topic, p, err)
+	}
+	return end, nil
+}
+
+// newIncarnation is a number that no other ownership of the partition has.
+func newIncarnation() uint64 {
+	var b [8]byte
+	_, _ = rand.Read(b[:]) // crypto/rand.Read never fails
+	return binary.BigEndian.Uint64(b[:])
+}
+
+// install begins the task. In the loop.
+func (d *Dispatcher) install(rec *lane.Recovery, st lane.Start, p int32) {
+	st.Subs = d.view
+	if old := d.tasks[p]; old != nil {
+		panic("BUG: a partition was assigned twice")
+	}
+	t := &ownedTask{Task: rec.Task(d.now(), st)}
+	d.tasks[p] = t
+	add := map[string]map[int32]kgo.Offset{
+		d.topics.Deliveries(): {p: kgo.NewOffset().At(t.ReadPosition())},
+	}
+	for k := 1; k <= pipeline.MaxRetries; k++ {
+		add[d.topics.Retry(k)] = map[int32]kgo.Offset{p: kgo.NewOffset().At(t.RetryPosition(k))}
+	}
+	d.resumeAll(p)
+	d.fetch.AddConsumePartitions(add)
+}
+
+// drop forgets a task. In the loop.
+func (d *Dispatcher) drop(p int32) {
+	t := d.tasks[p]
+	if t == nil {
+		return
+	}
+	t.Close()
+	delete(d.tasks, p)
+	rm := map[string][]int32{d.topics.Deliveries(): {p}}
+	for k := 1; k <= pipeline.MaxRetries; k++ {
+		rm[d.topics.Retry(k)] = []int32{p}
+	}
+	d.fetch.RemoveConsumePartitions(rm)
+	d.parked.forget(p)
+}

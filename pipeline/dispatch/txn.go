@@ -1,0 +1,189 @@
+package dispatch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/hookline/hookline/pipeline/dispatch/lane"
+	"github.com/hookline/hookline/pipeline/kafkax"
+)
+
+const (
+	// transactionTimeout after which the coordinator aborts what a killed
+	// process left open. Until then everyone's last stable offset waits.
+	transactionTimeout = 10 * time.Second
+	// stepTimeout bounds everything of a transaction before its end, so that we
+	// abort it ourselves before the coordinator does.
+	stepTimeout = 7 * time.Second
+	// endTimeout bounds the end of a transaction; what came of it is looked up
+	// after that.
+	endTimeout = 20 * time.Second
+)
+
+// transactor makes one transaction at a time.
+type transactor struct {
+	cl        *kgo.Client
+	committer *kafkax.Committer
+}
+
+func (t *transactor) close() { t.cl.Close() }
+
+// newTransactor makes the transactional client. Getting its producer id ends
+// whatever a predecessor with the same transactional id left open.
+func (d *Dispatcher) newTransactor(ctx context.Context) (*transactor, error) {
+	cl, err := kgo.NewClient(append(slices.Clone(d.base),
+		kgo.TransactionalID(d.txnID),
+		kgo.TransactionTimeout(transactionTimeout),
+		kgo.RecordPartitioner(kgo.ManualPartitioner()),
+		kgo.ProducerLinger(0),
+		kgo.ProducerBatchCompression(kgo.Lz4Compression(), kgo.NoCompression()),
+		kgo.WithHooks(d.deps.Gate),
+	)...)
+	if err != nil {
+		return nil, fmt.Errorf("making the transactional client: %w", err)
+	}
+	if _, _, err := cl.ProducerID(ctx); err != nil {
+		cl.Close()
+		return nil, fmt.Errorf("getting a producer id for %s: %w", d.txnID, err)
+	}
+	return &transactor{cl: cl, committer: kafkax.NewCommitter(cl, d.txnID, d.group)}, nil
+}
+
+// errNotMember: there is no generation to commit under; nothing was begun.
+var errNotMember = errors.New("not a member of the group at the moment")
+
+// transact makes one transaction of c. committed tells what came of it; err
+// says why it did not commit.
+func (d *Dispatcher) transact(ctx context.Context, c *commitRun) (committed bool, err error) {
+	id, generation := d.member.GroupMetadata()
+	if id == "" || generation < 0 {
+		return false, errNotMember
+	}
+	m := kafkax.Member{ID: id, Generation: generation, Instance: d.deps.Kafka.InstanceID}
+	if err := d.txn.cl.BeginTransaction(); err != nil {
+		return false, errors.Join(fmt.Errorf("beginning a transaction: %w", err), d.renew(ctx))
+	}
+	if err := d.fill(ctx, c, m); err != nil {
+		return false, errors.Join(err, d.abort(ctx))
+	}
+	ectx, cancel := context.WithTimeout(ctx, endTimeout)
+	defer cancel()
+	if err = d.txn.cl.EndTransaction(ectx, kgo.TryCommit); err == nil {
+		return true, nil
+	}
+	err = fmt.Errorf("ending a transaction: %w", err)
+	committed, lookup := d.lookup(ctx, c)
+	return committed, errors.Join(err, lookup)
+}
+
+// fill does everything of a transaction but its end.
+func (d *Dispatcher) fill(ctx context.Context, c *commitRun, m kafkax.Member) error {
+	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
+	defer cancel()
+	var mu sync.Mutex
+	var first error
+	for _, r := range c.records {
+		d.txn.cl.Produce(ctx, r, func(r *kgo.Record, err error) {
+			if err == nil {
+				return
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if first == nil {
+				first = fmt.Errorf("producing to %s/%d: %w", r.Topic, r.Partition, err)
+			}
+		})
+	}
+	if err := d.txn.cl.Flush(ctx); err != nil {
+		return fmt.Errorf("flushing: %w", err)
+	}
+	mu.Lock()
+	err := first
+	mu.Unlock()
+	if err != nil {
+		return err
+	}
+	if err := d.txn.committer.Commit(ctx, m, c.offsets); err != nil {
+		return err
+	}
+	for _, g := range c.acks {
+		if err := g.wait(ctx); err != nil {
+			return fmt.Errorf("waiting until the attempts are written: %w", err)
+		}
+	}
+	return nil
+}
+
+func (d *Dispatcher) abort(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
+	defer cancel()
+	if err := d.txn.cl.AbortBufferedRecords(ctx); err != nil {
+		return d.renew(ctx)
+	}
+	if err := d.txn.cl.EndTransaction(ctx, kgo.TryAbort); err != nil {
+		return errors.Join(fmt.Errorf("aborting: %w", err), d.renew(context.WithoutCancel(ctx)))
+	}
+	return nil
+}
+
+// renew replaces the transactional client. When it returns nil, the open
+// transaction of the old one has been ended: aborted, unless its commit had
+// been decided.
+func (d *Dispatcher) renew(ctx context.Context) error {
+	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 2*time.Second) {
+		t, err := d.newTransactor(ctx)
+		if err == nil {
+			old := d.txn
+			d.txn = t
+			old.close()
+			return nil
+		}
+		if errors.Is(err, kerr.TransactionalIDAuthorizationFailed) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-d.loopDone:
+			return err
+		case <-time.After(pause):
+		}
+	}
+}
+
+// lookup finds out whether a transaction whose end was not answered has
+// committed: once a new producer id is given it is decided, and the committed
+// offsets carry the mark of the transaction that wrote them.
+func (d *Dispatcher) lookup(ctx context.Context, c *commitRun) (bool, error) {
+	if err := d.renew(ctx); err != nil {
+		return false, err
+	}
+	b := c.batches[0]
+	p, topic := b.Task.Partition(), d.topics.Deliveries()
+	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 2*time.Second) {
+		got, err := d.fetcher.StableOffsets(ctx, d.group, map[string][]int32{topic: {p}})
+		if err == nil {
+			return got[topic][p].Metadata == batchMark(b), nil
+		}
+		select {
+		case <-ctx.Done():
+			return false, err
+		case <-d.loopDone:
+			return false, err
+		case <-time.After(pause):
+		}
+	}
+}
+
+// batchMark names a task's part of one transaction.
+func batchMark(b *lane.Batch) string {
+	return strconv.FormatUint(b.Task.Incarnation(), 36) + "/" + strconv.FormatUint(b.Seq, 36)
+}

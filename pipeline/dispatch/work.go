@@ -1,0 +1,101 @@
+package dispatch
+
+import (
+	"context"
+	"time"
+
+	"github.com/hookline/hookline/pipeline"
+	"github.com/hookline/hookline/pipeline/dispatch/lane"
+)
+
+// fetchParkedTimeout bounds the reading of a parked record before its attempt;
+// when it runs out that is our own fault and spends no attempt.
+const fetchParkedTimeout = 10 * time.Second
+
+// job is one work on its way through a worker. Jobs are reused.
+type job struct {
+	work       *lane.Work
+	deliveryID string
+	req        pipeline.Request
+	res        pipeline.Result
+}
+
+// hand gives free slots to lanes that are ready. In the loop.
+func (d *Dispatcher) hand(now time.Time) {
+	for d.inflight < d.cfg.MaxInFlight && !d.stopping {
+		w := d.sched.Next(now, d.failing < d.cfg.failingSlots())
+		if w == nil {
+			return
+		}
+		d.inflight++
+		if w.Suspect() {
+			d.failing++
+		}
+		j := d.newJob()
+		j.work = w
+		d.jobs <- j // never blocks: as many places as slots
+	}
+}
+
+func (d *Dispatcher) newJob() *job {
+	if n := len(d.spareJobs); n > 0 {
+		j := d.spareJobs[n-1]
+		d.spareJobs = d.spareJobs[:n-1]
+		return j
+	}
+	return new(job)
+}
+
+// work makes attempts until jobs is closed.
+func (d *Dispatcher) work() {
+	for j := range d.jobs {
+		d.attempt(j)
+		d.finished.put(j)
+	}
+}
+
+func (d *Dispatcher) attempt(j *job) {
+	w := j.work
+	if w.ParkedOffset >= 0 {
+		ctx, cancel := context.WithTimeout(context.Background(), fetchParkedTimeout)
+		err := d.parked.load(ctx, w)
+		cancel()
+		if err != nil {
+			d.log.Error("reading a parked delivery", "partition", w.Task.Partition(), "offset", w.ParkedOffset, "err", err)
+			reset(&j.res, d.now())
+			j.res.Outcome, j.res.Error = pipeline.OutcomeLocalError, "reading the parked delivery from Kafka failed"
+			return
+		}
+	}
+	j.deliveryID = pipeline.DeliveryID(&w.Envelope.Source, pipeline.LaneSubscription(w.LaneKey()))
+	if w.FetchOnly {
+		reset(&j.res, d.now())
+		return
+	}
+	j.req = pipeline.Request{
+		DeliveryID: j.deliveryID, Attempt: w.Attempt, Subscription: w.Subscription, Envelope: w.Envelope, Payload: w.Payload,
+	}
+	d.deps.Sender.Send(&j.req, &j.res)
+}
+
+// reset clears a result for use without a sender, keeping its memory.
+func reset(r *pipeline.Result, now time.Time) {
+	*r = pipeline.Result{
+		StartedAt: now, RequestHeaders: r.RequestHeaders[:0], ResponseHeaders: r.ResponseHeaders[:0], ResponseBody: r.ResponseBody[:0],
+	}
+}
+
+// finish takes one finished job in. In the loop.
+func (d *Dispatcher) finish(now time.Time, j *job) {
+	w := j.work
+	d.inflight--
+	if w.Suspect() {
+		d.failing--
+	}
+	v := w.Task.Done(now, w, &j.res)
+	if !w.FetchOnly {
+		d.logAttempt(now, j, v)
+	}
+	j.work, j.req = nil, pipeline.Request{}
+	d.spareJobs = append(d.spareJobs, j)
+}
