@@ -1,0 +1,149 @@
+package registry
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/hookline/hookline/pipeline"
+)
+
+// Document is one subscription as people write it. Empty fields mean the
+// default. Its JSON is part of the stored form.
+type Document struct {
+	ID          string            `json:"id"`
+	Tenant      string            `json:"tenant"`
+	Description string            `json:"description,omitempty"`
+	URL         string            `json:"url"`
+	Format      []string          `json:"format,omitempty"`
+	Events      []string          `json:"events,omitempty"`
+	Resthook    string            `json:"resthook,omitempty"`
+	Filter      string            `json:"filter,omitempty"`
+	Ordering    string            `json:"ordering,omitempty"`
+	OnExhausted string            `json:"on_exhausted,omitempty"`
+	Timeout     string            `json:"timeout,omitempty"` // as time.ParseDuration reads it
+	Retries     *int              `json:"retries,omitempty"`
+	Rate        string            `json:"rate,omitempty"`
+	Concurrency *int              `json:"concurrency,omitempty"`
+	Headers     map[string]string `json:"headers,omitempty"`
+	ContentMode string            `json:"content_mode,omitempty"`
+	// Auth and Signing are refused, whatever is in them; they are kept out of
+	// messages since they may hold secrets.
+	Auth         jsontext.Value `json:"auth,omitempty"`
+	Signing      jsontext.Value `json:"signing,omitempty"`
+	State        string         `json:"state,omitempty"`
+	DisableAfter string         `json:"disable_after,omitempty"`
+
+	src source
+}
+
+// source says where a document was written, for messages.
+type source struct {
+	file, path string          // path: "subscriptions[2]", or empty
+	line       int             // of the document's first field
+	lines      map[string]int  // of its fields
+	broken     map[string]bool // fields that have an error already
+}
+
+// FieldError says what is wrong with one field, where, and what to do about it.
+type FieldError struct {
+	File   string // empty: not from a file
+	Line   int    // 0: unknown
+	Path   string // "subscriptions[2].url"
+	Why    string
+	Remedy string // may be empty
+}
+
+// Error gives file:line: path: why (remedy).
+func (e *FieldError) Error() string {
+	var b strings.Builder
+	if e.File != "" {
+		b.WriteString(e.File)
+		if e.Line > 0 {
+			fmt.Fprintf(&b, ":%d", e.Line)
+		}
+		b.WriteString(": ")
+	}
+	if e.Path != "" {
+		b.WriteString(e.Path + ": ")
+	}
+	b.WriteString(e.Why)
+	if e.Remedy != "" {
+		b.WriteString(" (" + e.Remedy + ")")
+	}
+	return b.String()
+}
+
+// at gives the error the place of one of the document's fields.
+func (d *Document) at(p problem) *FieldError {
+	e := &FieldError{File: d.src.file, Line: d.src.line, Path: p.field, Why: p.why, Remedy: p.remedy}
+	switch {
+	case d.src.path != "":
+		e.Path = strings.TrimSuffix(d.src.path+"."+p.field, ".")
+	case d.src.file == "" && d.ID != "":
+		e.Path = strings.TrimSuffix(fmt.Sprintf("subscription %q.%s", d.ID, p.field), ".")
+	}
+	name, _, _ := strings.Cut(p.field, ".")
+	if line, ok := d.src.lines[name]; ok {
+		e.Line = line
+	}
+	return e
+}
+
+// Subscription gives the document's effective form, defaults filled in; the
+// document must have passed Check.
+func (d *Document) Subscription(revision int64, pol *Policy) *pipeline.Subscription {
+	s := &pipeline.Subscription{
+		ID: d.ID, Tenant: d.Tenant, Description: d.Description, URL: d.URL, Events: d.Events, Resthook: d.Resthook,
+		Ordering:    pipeline.Ordering(or(d.Ordering, string(pipeline.OrderingSubscription))),
+		OnExhausted: pipeline.OnExhausted(or(d.OnExhausted, string(pipeline.OnExhaustedContinue))),
+		State:       pipeline.State(or(d.State, string(pipeline.StateActive))),
+		Retries:     pipeline.MaxRetries, Concurrency: pipeline.DefaultConcurrency, Revision: revision,
+	}
+	if len(s.Events) == 0 {
+		s.Events = anyEvent
+	}
+	for _, f := range d.Format {
+		s.Formats = append(s.Formats, pipeline.Format(f))
+	}
+	if d.Retries != nil {
+		s.Retries = *d.Retries
+	}
+	if d.Concurrency != nil {
+		s.Concurrency = *d.Concurrency
+	}
+	if d.Timeout != "" {
+		s.Timeout, _ = time.ParseDuration(d.Timeout)
+		// REQUEST_TIMEOUT may have been lowered since the subscription was applied.
+		if pol.MaxTimeout > 0 {
+			s.Timeout = min(s.Timeout, pol.MaxTimeout)
+		}
+	}
+	s.Headers = d.headers()
+	return s
+}
+
+// anyEvent is the default of events, shared: subscriptions are immutable.
+var anyEvent = []string{"*"}
+
+func (d *Document) headers() []pipeline.Header {
+	if len(d.Headers) == 0 {
+		return nil
+	}
+	out := make([]pipeline.Header, 0, len(d.Headers))
+	for _, name := range slices.Sorted(maps.Keys(d.Headers)) {
+		out = append(out, pipeline.Header{Name: name, Value: d.Headers[name]})
+	}
+	return out
+}
+
+func or(s, fallback string) string {
+	if s == "" {
+		return fallback
+	}
+	return s
+}

@@ -1,0 +1,200 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// Config says what the registry's topic is.
+type Config struct {
+	// Topic is the compacted topic with one partition.
+	Topic string
+}
+
+// Deps are what a registry works with.
+type Deps struct {
+	// Client options: brokers, authentication, logging.
+	Client []kgo.Opt
+	Policy Policy
+	// Log may be nil: nothing is logged.
+	Log *slog.Logger
+	// Now is the clock of what is written; nil: time.Now.
+	Now func() time.Time
+}
+
+func (d Deps) complete() Deps {
+	if d.Log == nil {
+		d.Log = slog.New(slog.DiscardHandler)
+	}
+	if d.Now == nil {
+		d.Now = time.Now
+	}
+	return d
+}
+
+// Registry follows the topic and publishes snapshots.
+type Registry struct {
+	cfg  Config
+	deps Deps
+	// current is written by Run alone.
+	current atomic.Pointer[published]
+	ready   chan struct{} // closed by Run
+}
+
+// published is a snapshot and the channel that its successor closes.
+type published struct {
+	snap    *Snapshot // nil before the end was reached
+	changed chan struct{}
+}
+
+// New makes a registry that Run fills.
+func New(cfg Config, deps Deps) *Registry {
+	r := &Registry{cfg: cfg, deps: deps.complete(), ready: make(chan struct{})}
+	r.current.Store(&published{changed: make(chan struct{})})
+	return r
+}
+
+// Snapshot is the registry as it is now; nil before the topic has been read to
+// the end that it had when Run began. Nothing may be matched before.
+func (r *Registry) Snapshot() *Snapshot { return r.current.Load().snap }
+
+// Ready is closed when there is a first snapshot.
+func (r *Registry) Ready() <-chan struct{} { return r.ready }
+
+// Changed gives a channel that is closed by the next snapshot. To miss none, get
+// the channel first, then look at the snapshot, then wait. A new snapshot may
+// have a new version only: see Snapshot.Generation.
+func (r *Registry) Changed() <-chan struct{} { return r.current.Load().changed }
+
+// Await returns the first snapshot of at least that version.
+func (r *Registry) Await(ctx context.Context, version int64) (*Snapshot, error) {
+	for {
+		p := r.current.Load()
+		if p.snap != nil && p.snap.version >= version {
+			return p.snap, nil
+		}
+		select {
+		case <-p.changed:
+		case <-ctx.Done():
+			return nil, fmt.Errorf("waiting for version %d of the registry: %w", version, context.Cause(ctx))
+		}
+	}
+}
+
+// fetchWait is how long a fetch waits for a change at the broker.
+const fetchWait = 500 * time.Millisecond
+
+// Run follows the topic until ctx ends, and then returns nil. Trouble with Kafka
+// is logged and tried again; an error is fatal: the topic has not one partition,
+// or is lost (ErrTopicLost). The last snapshot stays.
+func (r *Registry) Run(ctx context.Context) error {
+	client, err := kgo.NewClient(r.deps.Client...)
+	if err != nil {
+		return fmt.Errorf("making the registry's Kafka client: %w", err)
+	}
+	defer client.Close()
+	err = r.follow(ctx, &tail{client: client, topic: r.cfg.Topic})
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+func (r *Registry) follow(ctx context.Context, t *tail) error {
+	retry := retrier{log: r.deps.Log}
+	var end int64
+	if err := retry.do(ctx, func() (err error) {
+		if end, err = t.end(ctx); err == nil {
+			err = t.begin(ctx)
+		}
+		return err
+	}); err != nil {
+		return err
+	}
+	b := newBuilder(&r.deps.Policy)
+	for {
+		before := t.next
+		var records []*kgo.Record
+		if b.last != nil || before < end {
+			if err := retry.do(ctx, func() (err error) {
+				records, err = t.fetch(ctx, fetchWait)
+				return err
+			}); err != nil {
+				return err
+			}
+		}
+		for _, rec := range records {
+			if err := b.add(rec.Key, rec.Value); err != nil {
+				r.deps.Log.Warn("a subscription's record was refused; its last good version stays in force", "offset", rec.Offset, "error", err)
+			}
+		}
+		switch {
+		case b.last == nil && t.next >= end:
+			r.publish(b.snapshot(t.next - 1))
+			close(r.ready)
+		case b.last != nil && t.next > before:
+			r.publish(b.snapshot(t.next - 1))
+		}
+	}
+}
+
+func (r *Registry) publish(s *Snapshot) {
+	old := r.current.Load()
+	r.current.Store(&published{snap: s, changed: make(chan struct{})})
+	close(old.changed)
+}
+
+// retrier repeats what fails for reasons that pass.
+type retrier struct {
+	log     *slog.Logger
+	failing bool
+}
+
+const (
+	retryFirst = 50 * time.Millisecond
+	retryMost  = 2 * time.Second
+)
+
+// do calls f until it succeeds, fails for good, or ctx ends. It logs the first
+// failure of a row, then one in about ten seconds.
+func (r *retrier) do(ctx context.Context, f func() error) error {
+	for n, wait := 0, retryFirst; ; n, wait = n+1, min(2*wait, retryMost) {
+		err := f()
+		switch {
+		case err == nil:
+			if r.failing {
+				r.failing = false
+				r.log.Info("the registry's topic can be read again")
+			}
+			return nil
+		case errors.Is(err, ErrTopicLost), errors.Is(err, errPartitions):
+			return err
+		case ctx.Err() != nil:
+			return fmt.Errorf("%w (%w)", err, context.Cause(ctx))
+		}
+		if !r.failing || n%10 == 9 {
+			r.failing = true
+			r.log.Warn("reading the registry failed; trying again", "error", err)
+		}
+		if stop := pause(ctx, wait); stop != nil {
+			return fmt.Errorf("%w (%w)", err, stop)
+		}
+	}
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}

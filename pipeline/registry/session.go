@@ -1,0 +1,163 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/hookline/hookline/pipeline"
+)
+
+// session is one change in the making: what is stored, and what to write.
+type session struct {
+	w       *Writer
+	tail    tail
+	known   map[string]*known
+	end     int64 // behind the last record that was there
+	records []*kgo.Record
+}
+
+// known is what is stored under one id.
+type known struct {
+	config *stored // nil: none, or not readable
+	bad    error
+	state  *StateInfo
+}
+
+func (k *known) exists() bool { return k.config != nil || k.bad != nil }
+
+// read reads all that was committed before it was called. Open transactions of
+// others hold it up until they end.
+func (s *session) read(ctx context.Context) error {
+	s.known = map[string]*known{}
+	retry := retrier{log: slog.New(slog.DiscardHandler)}
+	if err := retry.do(ctx, func() (err error) {
+		if s.end, err = s.tail.end(ctx); err == nil {
+			err = s.tail.begin(ctx)
+		}
+		return err
+	}); err != nil {
+		return err
+	}
+	for s.tail.next < s.end {
+		var records []*kgo.Record
+		if err := retry.do(ctx, func() (err error) {
+			records, err = s.tail.fetch(ctx, fetchWait)
+			return err
+		}); err != nil {
+			return err
+		}
+		for _, rec := range records {
+			s.take(rec)
+		}
+	}
+	return nil
+}
+
+func (s *session) take(rec *kgo.Record) {
+	r, err := ParseRecord(rec.Key, rec.Value, &s.w.deps.Policy)
+	if r.ID == "" {
+		return
+	}
+	k := s.known[r.ID]
+	if k == nil {
+		k = &known{}
+		s.known[r.ID] = k
+	}
+	switch {
+	case r.IsState:
+		k.state = r.State
+	default:
+		k.config, k.bad = r.stored, err
+	}
+}
+
+func (s *session) add(key, value []byte) {
+	s.records = append(s.records, &kgo.Record{Topic: s.w.cfg.Topic, Key: key, Value: value})
+}
+
+// put stores d under its id where it differs from what is there.
+func (s *session) put(d *Document) (Change, error) {
+	k := s.known[d.ID]
+	if k == nil {
+		k = &known{}
+	}
+	if errors.Is(k.bad, errVersion) {
+		return Change{}, fmt.Errorf("storing subscription %s: what is stored is newer than this program: %w (use that version, or delete the subscription first)", d.ID, k.bad)
+	}
+	c := Change{ID: d.ID, Action: Created}
+	// The end of the topic grows with every write: so do revisions, over
+	// deletions too, and a state can never apply to a later namesake.
+	c.Revision = s.end + 1
+	if k.config == nil {
+		if k.bad != nil {
+			c.Action = Updated
+		}
+		s.add([]byte(d.ID), encode(d, c.Revision, s.w.now(), nil))
+		return c, nil
+	}
+	if k.bad == nil && sameDocument(d, &k.config.Document) {
+		return Change{ID: d.ID, Action: Unchanged, Revision: k.config.Revision}, nil
+	}
+	c.Action = Updated
+	s.add([]byte(d.ID), encode(d, c.Revision, s.w.now(), k.config.Unknown))
+	if st := k.state; st != nil && st.Revision == k.config.Revision && st.State == pipeline.StatePaused {
+		carried := *st
+		carried.Revision = c.Revision
+		s.add(StateRecord(d.ID, &carried))
+	}
+	return c, nil
+}
+
+func (s *session) remove(id string) Change {
+	s.add([]byte(id), nil)
+	if s.known[id].state != nil {
+		s.add([]byte(id+stateSuffix), nil)
+	}
+	return Change{ID: id, Action: Deleted}
+}
+
+// commit writes the records in one transaction.
+func (s *session) commit(ctx context.Context) error {
+	if len(s.records) == 0 {
+		return nil
+	}
+	client := s.tail.client
+	if err := client.BeginTransaction(); err != nil {
+		return fmt.Errorf("beginning the transaction: %w", err)
+	}
+	if err := client.ProduceSync(ctx, s.records...).FirstErr(); err != nil {
+		// An abort that fails leaves the transaction to its timeout.
+		if abortErr := client.EndTransaction(ctx, kgo.TryAbort); abortErr != nil {
+			return fmt.Errorf("producing: %w (aborting: %w)", err, abortErr)
+		}
+		return fmt.Errorf("producing: %w", err)
+	}
+	if err := client.EndTransaction(ctx, kgo.TryCommit); err != nil {
+		return fmt.Errorf("committing: %w", err)
+	}
+	return nil
+}
+
+func (k *known) item(id string) Item {
+	it := Item{Effective: pipeline.StateDisabled}
+	if k.config != nil {
+		it.Document, it.Revision, it.UpdatedAt = k.config.Document, k.config.Revision, k.config.UpdatedAt
+	}
+	it.ID = id
+	if k.bad != nil {
+		it.Bad = k.bad.Error()
+		return it
+	}
+	it.Effective = pipeline.State(or(k.config.State, string(pipeline.StateActive)))
+	if st := k.state; st != nil && st.Revision == it.Revision {
+		it.Decided = st
+		if severity(st.State) > severity(it.Effective) {
+			it.Effective = st.State
+		}
+	}
+	return it
+}

@@ -1,0 +1,195 @@
+package registry
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/hookline/hookline/pipeline"
+)
+
+// SchemaVersion of the stored forms. It grows only when an older reader would
+// get a record wrong; new fields alone do not change it.
+const SchemaVersion = 1
+
+// MaxRecordBytes is the longest stored record that is read.
+const MaxRecordBytes = 256 << 10
+
+// stateSuffix makes the key of a subscription's state of its id, which has no #.
+const stateSuffix = "#state"
+
+// stored is the value under a subscription's id.
+type stored struct {
+	V         int       `json:"v"`
+	Revision  int64     `json:"revision"`
+	UpdatedAt time.Time `json:"updated_at"`
+	Document  `json:",embed"`
+	// Unknown are the fields of a newer version, kept when the record is
+	// written again.
+	Unknown jsontext.Value `json:",embed"`
+}
+
+// StateInfo is the value under id#state: what hookline or an operator decided.
+type StateInfo struct {
+	V int `json:"v"`
+	// Revision of the configuration that it applies to.
+	Revision int64          `json:"revision"`
+	State    pipeline.State `json:"state"`
+	Reason   string         `json:"reason,omitempty"` // one word or a short sentence
+	Since    time.Time      `json:"since"`
+	// FailingSince is when the run of nothing but failures began; zero: none.
+	FailingSince time.Time `json:"failing_since,omitzero"`
+	// Missed are the source ranges that were not delivered while it was disabled.
+	Missed  []MissedRange  `json:"missed,omitempty"`
+	Unknown jsontext.Value `json:",embed"`
+}
+
+// MissedRange is a part of a source partition that a disabled subscription did
+// not get: offsets From to To, To excluded; To -1: still open.
+type MissedRange struct {
+	Topic     string `json:"topic"`
+	Partition int32  `json:"partition"`
+	From      int64  `json:"from"`
+	To        int64  `json:"to"`
+}
+
+// StateRecord gives the record that puts a subscription into st.State; for the
+// transactions of others. V is set here.
+func StateRecord(id string, st *StateInfo) (key, value []byte) {
+	out := *st
+	out.V = SchemaVersion
+	value, err := json.Marshal(&out, json.Deterministic(true))
+	if err != nil {
+		panic("BUG: encoding the state of subscription " + id + ": " + err.Error())
+	}
+	return []byte(id + stateSuffix), value
+}
+
+// Record is one record of the topic, read and checked.
+type Record struct {
+	ID      string
+	IsState bool
+	Deleted bool // a tombstone
+	// Sub is the configuration, its State as configured; nil for states.
+	Sub *pipeline.Subscription
+	// State is nil for configurations.
+	State *StateInfo
+
+	stored *stored
+}
+
+// ParseRecord reads and checks one record. With an error the Record still says
+// which subscription it is about, where the key tells.
+func ParseRecord(key, value []byte, pol *Policy) (Record, error) {
+	var r Record
+	r.ID, r.IsState = strings.CutSuffix(string(key), stateSuffix)
+	if !ValidID(r.ID) {
+		return Record{}, fmt.Errorf("reading subscription: key %.140q is not an id", key)
+	}
+	var err error
+	switch {
+	case value == nil:
+		r.Deleted = true
+	case len(value) > MaxRecordBytes:
+		err = fmt.Errorf("%d bytes are over the limit of %d", len(value), MaxRecordBytes)
+	case r.IsState:
+		err = r.readState(value)
+	default:
+		err = r.readConfig(value, pol)
+	}
+	if err != nil {
+		return r, fmt.Errorf("reading subscription %s: %w", key, oneLineError(err))
+	}
+	return r, nil
+}
+
+// oneLineError keeps a joined error on one line.
+func oneLineError(err error) error {
+	if s := err.Error(); strings.Contains(s, "\n") && !errors.Is(err, errVersion) {
+		return errors.New(strings.ReplaceAll(s, "\n", "; "))
+	}
+	return err
+}
+
+func (r *Record) readState(value []byte) error {
+	var st StateInfo
+	if err := decode(value, &st); err != nil {
+		return err
+	}
+	switch {
+	case st.V != SchemaVersion:
+		return versionError(st.V)
+	case st.State != pipeline.StateActive && st.State != pipeline.StatePaused && st.State != pipeline.StateDisabled:
+		return fmt.Errorf("state %.60q is not known", st.State)
+	}
+	r.State = &st
+	return nil
+}
+
+func (r *Record) readConfig(value []byte, pol *Policy) error {
+	var s stored
+	if err := decode(value, &s); err != nil {
+		return err
+	}
+	switch {
+	case s.V != SchemaVersion:
+		return versionError(s.V)
+	case s.ID != r.ID:
+		return fmt.Errorf("its key says %s, its id %.140q", r.ID, s.ID)
+	case s.Revision < 1:
+		return fmt.Errorf("revision %d is not positive", s.Revision)
+	}
+	r.stored = &s
+	if errs := s.Check(pol); len(errs) > 0 {
+		return join(errs)
+	}
+	r.Sub = s.Subscription(s.Revision, pol)
+	return nil
+}
+
+// errVersion marks a record that only another version of hookline understands.
+var errVersion = errors.New("written by another version of hookline")
+
+func versionError(v int) error {
+	return fmt.Errorf("schema version %d is not %d: %w", v, SchemaVersion, errVersion)
+}
+
+// decode is strict about everything but unknown fields. Its errors name the
+// field, never its value.
+func decode(value []byte, into any) error {
+	err := json.Unmarshal(value, into)
+	if err == nil {
+		return nil
+	}
+	var semantic *json.SemanticError
+	if errors.As(err, &semantic) {
+		return fmt.Errorf("wrong type at %s", semantic.JSONPointer)
+	}
+	var syntax *jsontext.SyntacticError
+	if errors.As(err, &syntax) {
+		return fmt.Errorf("not JSON at byte %d", syntax.ByteOffset)
+	}
+	return errors.New("not a subscription's JSON")
+}
+
+// encode gives the stored form of d; unknown are the fields to keep.
+func encode(d *Document, revision int64, now time.Time, unknown jsontext.Value) []byte {
+	s := stored{V: SchemaVersion, Revision: revision, UpdatedAt: now.UTC().Truncate(time.Millisecond), Document: *d, Unknown: unknown}
+	value, err := json.Marshal(&s, json.Deterministic(true))
+	if err != nil {
+		panic("BUG: encoding subscription " + d.ID + ": " + err.Error())
+	}
+	return value
+}
+
+// sameDocument tells whether two documents say the same.
+func sameDocument(a, b *Document) bool {
+	x, errX := json.Marshal(a, json.Deterministic(true))
+	y, errY := json.Marshal(b, json.Deterministic(true))
+	return errX == nil && errY == nil && bytes.Equal(x, y)
+}

@@ -1,0 +1,129 @@
+package registry
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hookline/hookline/pipeline"
+)
+
+const storedA = `{"v":1,"revision":3,"updated_at":"2026-01-02T03:04:05Z","id":"a","tenant":"t","url":"https://a.example.com/"}`
+
+func TestParseRecord(t *testing.T) {
+	pol := testPolicy()
+	r, err := ParseRecord([]byte("a"), []byte(storedA), pol)
+	if err != nil || r.Sub.ID != "a" || r.Sub.Revision != 3 || r.IsState || r.Deleted {
+		t.Errorf("got %+v, %v", r, err)
+	}
+	if r, err = ParseRecord([]byte("a"), nil, pol); err != nil || !r.Deleted || r.ID != "a" {
+		t.Errorf("tombstone: got %+v, %v", r, err)
+	}
+	since := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	key, value := StateRecord("a", &StateInfo{Revision: 3, State: pipeline.StateDisabled, Reason: "gone", Since: since, Missed: []MissedRange{{"t", 1, 5, -1}}})
+	if r, err = ParseRecord(key, value, pol); err != nil || !r.IsState || r.ID != "a" || r.State.Reason != "gone" || r.State.Missed[0].To != -1 {
+		t.Errorf("state: got %+v, %v", r, err)
+	}
+	const want = `{"v":1,"revision":3,"state":"disabled","reason":"gone","since":"2026-01-02T03:04:05Z","missed":[{"topic":"t","partition":1,"from":5,"to":-1}]}`
+	if string(value) != want || string(key) != "a#state" {
+		t.Errorf("got %s %s, want %s", key, value, want)
+	}
+}
+
+func TestParseRecordRefuses(t *testing.T) {
+	edit := func(old, replacement string) string { return strings.Replace(storedA, old, replacement, 1) }
+	tests := []struct{ name, key, value, want string }{
+		{"key", "a b", storedA, `key "a b" is not an id`},
+		{"other key", "b", storedA, `reading subscription b: its key says b, its id "a"`},
+		{"json", "a", storedA[:20], "not JSON at byte 20"},
+		{"empty", "a", "", "not JSON at byte 0"},
+		{"type", "a", edit(`"t"`, `{"secret":"CANARY"}`), "wrong type at /tenant"},
+		{"newer", "a", edit(`"v":1`, `"v":2`), "schema version 2 is not 1: written by another version of hookline"},
+		{"no version", "a", edit(`"v":1,`, ``), "schema version 0 is not 1"},
+		{"revision", "a", edit(`3`, `0`), "revision 0 is not positive"},
+		{"url", "a", edit(`https://a.example.com`, `http://169.254.169.254`), `subscription "a".url: scheme http is not allowed`},
+		{"feature", "a", edit(`"id"`, `"filter":"true","id"`), "filter: not supported by this version"},
+		{"several", "a", edit(`https:`, `x:`) + " ", "url: "},
+		{"large", "a", storedA + strings.Repeat(" ", MaxRecordBytes), "over the limit of 262144"},
+		{"state", "a#state", `{"v":1,"revision":1,"state":"asleep"}`, `state "asleep" is not known`},
+		{"state of a newer version", "a#state", `{"v":9}`, "schema version 9"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := ParseRecord([]byte(tt.key), []byte(tt.value), testPolicy())
+			if err == nil || !strings.Contains(err.Error(), tt.want) || strings.ContainsAny(err.Error(), "\n") || strings.Contains(err.Error(), "CANARY") {
+				t.Errorf("got %v, want %q", err, tt.want)
+			}
+		})
+	}
+	if _, err := ParseRecord([]byte("a"), []byte(edit(`"v":1`, `"v":2`)), testPolicy()); !errors.Is(err, errVersion) {
+		t.Error("a newer version is not recognised")
+	}
+}
+
+func TestTimeoutIsCutToTheLimit(t *testing.T) {
+	pol := testPolicy()
+	d := Document{ID: "a", Tenant: "t", URL: "https://a.example.com/", Timeout: "10s"}
+	if pol.MaxTimeout = 5 * time.Second; d.Subscription(1, pol).Timeout != 5*time.Second {
+		t.Error("the timeout is longer than the request timeout")
+	}
+}
+
+func TestBuilder(t *testing.T) {
+	b := newBuilder(testPolicy())
+	add := func(key, value string) *Snapshot {
+		t.Helper()
+		var v []byte
+		if value != "" {
+			v = []byte(value)
+		}
+		err := b.add([]byte(key), v)
+		if refused := strings.Contains(value, "bad"); refused != (err != nil) {
+			t.Errorf("%s: error %v", key, err)
+		}
+		return b.snapshot(b.next.version + 1)
+	}
+	state := func(revision int64, s pipeline.State) string {
+		_, v := StateRecord("a", &StateInfo{Revision: revision, State: s, Reason: "why"})
+		return string(v)
+	}
+	first := add("a", storedA)
+	if s := first.Get("a"); s == nil || s.State != pipeline.StateActive || first.Len() != 1 || first.Version() != 0 {
+		t.Fatalf("got %+v", s)
+	}
+	if s := add("a#state", state(2, pipeline.StateDisabled)).Get("a"); s.State != pipeline.StateActive {
+		t.Error("a state of an older revision counts")
+	}
+	snap := add("a#state", state(3, pipeline.StatePaused))
+	if s := snap.Get("a"); s.State != pipeline.StatePaused || s.StateReason != "why" || snap.State("a").Revision != 3 {
+		t.Errorf("got %+v", s)
+	}
+	snap = add("a", `{"bad":1}`)
+	if s := snap.Get("a"); s == nil || s.Revision != 3 || s.State != pipeline.StatePaused || snap.Bad() != 1 {
+		t.Errorf("the last good version is not in force: %+v", s)
+	}
+	for id, err := range snap.Refused() {
+		if id != "a" || err == nil {
+			t.Errorf("refused %s: %v", id, err)
+		}
+	}
+	snap = add("a", strings.Replace(storedA, `"revision":3`, `"revision":4`, 1))
+	if s := snap.Get("a"); s.Revision != 4 || s.State != pipeline.StateActive || snap.Bad() != 0 {
+		t.Errorf("got %+v", s)
+	}
+	if snap = add("n", "bad"); snap.Get("n") != nil || snap.Len() != 1 || snap.Bad() != 1 {
+		t.Error("a bad subscription is active")
+	}
+	add("n", "")
+	if snap = add("a#state", "bad"); snap.Bad() != 1 || snap.Get("a") == nil {
+		t.Error("a bad state is not reported, or ends the subscription")
+	}
+	add("a#state", "")
+	if snap = add("a", ""); snap.Get("a") != nil || snap.Len() != 0 || snap.Bad() != 0 {
+		t.Errorf("got %d and %d bad", snap.Len(), snap.Bad())
+	}
+	if first.Get("a") == nil || first.Get("a").State != pipeline.StateActive || first.Len() != 1 {
+		t.Error("a published snapshot has changed")
+	}
+}

@@ -1,0 +1,228 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/hookline/hookline/pipeline"
+)
+
+// ErrConflict says that another writer began after this one and fenced it.
+// Nothing was written; the change may be tried again on top of the other's.
+var ErrConflict = errors.New("someone else is changing the subscriptions (try again)")
+
+// ErrNotFound says that there is no such subscription.
+var ErrNotFound = errors.New("there is no such subscription")
+
+// Action is what a change did.
+type Action string
+
+// The actions.
+const (
+	Created   Action = "created"
+	Updated   Action = "updated"
+	Unchanged Action = "unchanged"
+	Deleted   Action = "deleted"
+)
+
+// Change says what happened to one subscription.
+type Change struct {
+	ID       string `json:"id"`
+	Action   Action `json:"action"`
+	Revision int64  `json:"revision"` // in force afterwards; 0: none
+}
+
+// Item is one subscription as stored.
+type Item struct {
+	Document
+	Revision  int64      `json:"revision"`
+	UpdatedAt time.Time  `json:"updated_at"`
+	Decided   *StateInfo `json:"decided,omitempty"` // nil: nothing, or for another revision
+	// Effective is the worse of the configured state and the decided one.
+	Effective pipeline.State `json:"effective_state"`
+	// Bad says why the stored record is refused; empty: it is good.
+	Bad string `json:"bad,omitempty"`
+}
+
+// Writer changes the subscriptions. Safe for concurrent use, although of two
+// changes at once one fails with ErrConflict. Each call makes a client of its
+// own.
+type Writer struct {
+	cfg  Config
+	deps Deps
+}
+
+// NewWriter makes a writer.
+func NewWriter(cfg Config, deps Deps) *Writer { return &Writer{cfg: cfg, deps: deps.complete()} }
+
+// transactionTimeout bounds how long a writer that died holds back what others
+// read of the topic.
+const transactionTimeout = 10 * time.Second
+
+// Apply puts docs, which it checks again, in place of what is stored under their
+// ids, all or nothing. With prune every other subscription is deleted. A paused
+// subscription stays paused under its new revision; any other decision, such as
+// being disabled, ends with a new revision. What does not differ is left alone.
+func (w *Writer) Apply(ctx context.Context, docs []Document, prune bool) ([]Change, error) {
+	seen := make(map[string]bool, len(docs))
+	var errs []*FieldError
+	for i := range docs {
+		d := &docs[i]
+		if errs = append(errs, d.Check(&w.deps.Policy)...); seen[d.ID] {
+			errs = append(errs, d.at(problem{field: "id", why: "it is there twice"}))
+		}
+		seen[d.ID] = true
+	}
+	if len(errs) > 0 {
+		return nil, join(errs)
+	}
+	return w.change(ctx, func(s *session) ([]Change, error) {
+		changes := make([]Change, 0, len(docs))
+		for i := range docs {
+			c, err := s.put(&docs[i])
+			if err != nil {
+				return nil, err
+			}
+			changes = append(changes, c)
+		}
+		if prune {
+			for _, id := range slices.Sorted(maps.Keys(s.known)) {
+				if !seen[id] && s.known[id].exists() {
+					changes = append(changes, s.remove(id))
+				}
+			}
+		}
+		return changes, nil
+	})
+}
+
+// Delete removes the subscriptions, all or nothing; ErrNotFound names the first
+// that there is not.
+func (w *Writer) Delete(ctx context.Context, ids ...string) ([]Change, error) {
+	return w.change(ctx, func(s *session) ([]Change, error) {
+		var changes []Change
+		for _, id := range ids {
+			if k := s.known[id]; k == nil || !k.exists() {
+				return nil, fmt.Errorf("deleting subscription %q: %w", id, ErrNotFound)
+			}
+			changes = append(changes, s.remove(id))
+		}
+		return changes, nil
+	})
+}
+
+// SetState records a decision about the subscription as it is configured now.
+// Active takes back an earlier decision; it is refused where the configuration
+// itself says otherwise. Missed ranges are kept.
+func (w *Writer) SetState(ctx context.Context, id string, state pipeline.State, reason string) (Change, error) {
+	changes, err := w.change(ctx, func(s *session) ([]Change, error) {
+		k := s.known[id]
+		switch {
+		case k == nil || !k.exists():
+			return nil, fmt.Errorf("setting the state of subscription %q: %w", id, ErrNotFound)
+		case k.config == nil:
+			return nil, fmt.Errorf("setting the state of subscription %s: its stored form is refused (apply it again): %w", id, k.bad)
+		}
+		if configured := or(k.config.State, string(pipeline.StateActive)); severity(state) < severity(pipeline.State(configured)) {
+			return nil, fmt.Errorf("setting the state of subscription %s: its configuration says %s (change its field state and apply)", id, configured)
+		}
+		st := StateInfo{Revision: k.config.Revision, State: state, Reason: reason, Since: w.now()}
+		if k.state != nil {
+			st.Missed, st.Unknown = k.state.Missed, k.state.Unknown
+			if k.state.Revision == st.Revision && k.state.State == state {
+				return []Change{{ID: id, Action: Unchanged, Revision: st.Revision}}, nil
+			}
+		}
+		s.add(StateRecord(id, &st))
+		return []Change{{ID: id, Action: Updated, Revision: st.Revision}}, nil
+	})
+	if err != nil {
+		return Change{}, err
+	}
+	return changes[0], nil
+}
+
+func (w *Writer) now() time.Time { return w.deps.Now().UTC().Truncate(time.Millisecond) }
+
+// List gives every subscription, by id.
+func (w *Writer) List(ctx context.Context) ([]Item, error) {
+	client, err := kgo.NewClient(w.deps.Client...)
+	if err != nil {
+		return nil, fmt.Errorf("making the registry's Kafka client: %w", err)
+	}
+	defer client.Close()
+	s := session{w: w, tail: tail{client: client, topic: w.cfg.Topic}}
+	if err := s.read(ctx); err != nil {
+		return nil, err
+	}
+	items := make([]Item, 0, len(s.known))
+	for _, id := range slices.Sorted(maps.Keys(s.known)) {
+		if k := s.known[id]; k.exists() {
+			items = append(items, k.item(id))
+		}
+	}
+	return items, nil
+}
+
+// Get gives one subscription; ErrNotFound where there is none.
+func (w *Writer) Get(ctx context.Context, id string) (*Item, error) {
+	items, err := w.List(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for i := range items {
+		if items[i].ID == id {
+			return &items[i], nil
+		}
+	}
+	return nil, fmt.Errorf("getting subscription %q: %w", id, ErrNotFound)
+}
+
+// change reads all that is committed, lets plan say what to write, and writes it
+// in one transaction that fails if another writer has begun since.
+func (w *Writer) change(ctx context.Context, plan func(*session) ([]Change, error)) ([]Change, error) {
+	opts := append(slices.Clone(w.deps.Client),
+		kgo.TransactionalID(w.cfg.Topic+".writer"),
+		kgo.TransactionTimeout(transactionTimeout),
+		kgo.RequiredAcks(kgo.AllISRAcks()),
+		kgo.RecordPartitioner(kgo.ManualPartitioner()),
+	)
+	client, err := kgo.NewClient(opts...)
+	if err != nil {
+		return nil, fmt.Errorf("making the registry's Kafka client: %w", err)
+	}
+	defer client.Close()
+	// From here on an earlier writer is fenced, and its open transaction ended.
+	if _, _, err := client.ProducerID(ctx); err != nil {
+		return nil, fmt.Errorf("becoming the writer of %s: %w", w.cfg.Topic, conflict(err))
+	}
+	s := session{w: w, tail: tail{client: client, topic: w.cfg.Topic}}
+	if err := s.read(ctx); err != nil {
+		return nil, err
+	}
+	changes, err := plan(&s)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.commit(ctx); err != nil {
+		return nil, fmt.Errorf("writing to %s: %w", w.cfg.Topic, conflict(err))
+	}
+	return changes, nil
+}
+
+// conflict names the errors by which Kafka tells a fenced producer.
+func conflict(err error) error {
+	for _, fenced := range []error{kerr.ProducerFenced, kerr.InvalidProducerEpoch, kerr.InvalidTxnState, kerr.InvalidProducerIDMapping} {
+		if errors.Is(err, fenced) {
+			return fmt.Errorf("%w: %w", ErrConflict, err)
+		}
+	}
+	return err
+}
