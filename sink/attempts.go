@@ -57,6 +57,10 @@ func newAttemptRows() *attemptRows {
 
 func (r *attemptRows) columns() []namedColumn { return r.list }
 
+func (r *attemptRows) bytes() int {
+	return len(r.requestHeaders.Buf) + len(r.responseHeaders.Buf) + len(r.responseBody.Buf) + len(r.url.Buf) + len(r.errText.Buf)
+}
+
 // add appends a batch. Where its end is unreadable, the attempts before that
 // are kept. A row that the table cannot hold does not keep out its neighbours.
 func (r *attemptRows) add(rec *kgo.Record, from origin) error {

@@ -26,6 +26,8 @@ const frameBytes = 1 << 20
 type fill interface {
 	add(rec *kgo.Record, from origin) error
 	columns() []namedColumn
+	// bytes in the columns of long text, about.
+	bytes() int
 }
 
 // origin is what a record does not say about where it comes from.
@@ -69,19 +71,21 @@ type badRecord struct {
 	why error
 }
 
-// build fills the columns from recs, anew, and appends what cannot be stored
-// to bad.
-func (b *block) build(recs []*kgo.Record, from origin, bad []badRecord) []badRecord {
+// build fills the columns, anew, from the first of recs, until they have about
+// limit bytes: a batch of attempts that share a body takes more memory than its
+// record. It returns how many records it used, at least one where there is one.
+func (b *block) build(recs []*kgo.Record, from origin, limit int) (used int, bad []badRecord) {
 	for _, c := range b.fill.columns() {
 		c.col.Reset()
 	}
-	for _, rec := range recs {
-		if err := b.fill.add(rec, from); err != nil {
-			bad = append(bad, badRecord{rec, err})
+	for used < len(recs) && (used == 0 || b.fill.bytes() < limit) {
+		if err := b.fill.add(recs[used], from); err != nil {
+			bad = append(bad, badRecord{recs[used], err})
 		}
+		used++
 	}
 	b.rows = b.input[0].Data.Rows()
-	return bad
+	return used, bad
 }
 
 // encode writes the block in format Native and compresses it into b.body.

@@ -40,6 +40,8 @@ func newEventRows(parse func(*kgo.Record) (*pipeline.Event, error), taken func(*
 
 func (r *eventRows) columns() []namedColumn { return r.list }
 
+func (r *eventRows) bytes() int { return len(r.raw.Buf) + len(r.payloadApart.Buf) }
+
 // add appends the event that rec is, unless nobody takes it. A record that
 // cannot be parsed is skipped: the router puts it into events.dead.
 func (r *eventRows) add(rec *kgo.Record, from origin) error {

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/url"
 	"strings"
 	"time"
@@ -49,6 +50,7 @@ func openServer(cfg *Config, conns int) (*server, error) {
 	}
 	if t.http {
 		opts.Protocol = clickhouse.HTTP
+		opts.TransportFunc = func(t *http.Transport) (http.RoundTripper, error) { return &framed{t}, nil }
 	} else {
 		opts.Compression = &clickhouse.Compression{Method: clickhouse.CompressionLZ4}
 	}
@@ -74,10 +76,7 @@ func (s *server) insert(ctx context.Context, b *block, token string) error {
 	sql := "INSERT INTO " + s.db + "." + b.table + " " + b.names + " SETTINGS " + insertSettings + ", insert_deduplication_token = '" + token + "'"
 	var err error
 	if s.http {
-		// InsertFormat sends bytes as they are; these are in ClickHouse's own
-		// compressed frames, which "decompress" says.
-		ctx = clickhouse.Context(ctx, clickhouse.WithSettings(clickhouse.Settings{"decompress": 1}))
-		err = s.conn.InsertFormat(ctx, "Native", sql, bytes.NewReader(b.body))
+		err = s.conn.InsertFormat(context.WithValue(ctx, framedBody{}, true), "Native", sql, bytes.NewReader(b.body))
 	} else {
 		err = insertRows(ctx, s.conn, b, sql)
 	}
@@ -85,6 +84,24 @@ func (s *server) insert(ctx context.Context, b *block, token string) error {
 		return fmt.Errorf("inserting %d rows into %s.%s: %w", b.rows, s.db, b.table, briefly(err))
 	}
 	return nil
+}
+
+// framed tells ClickHouse that the body of an insert is in its own compressed
+// frames. InsertFormat sends bytes as they are and has no option for it, and a
+// setting of the context would also reach the handshake of a new connection.
+type framed struct{ *http.Transport }
+
+// framedBody is the context key by which insert tells RoundTrip.
+type framedBody struct{}
+
+// RoundTrip adds decompress=1 to inserts, which alone have their statement in
+// the URL.
+func (f *framed) RoundTrip(req *http.Request) (*http.Response, error) {
+	if req.Context().Value(framedBody{}) != nil && strings.Contains(req.URL.RawQuery, "query=INSERT") {
+		req = req.Clone(req.Context())
+		req.URL.RawQuery += "&decompress=1"
+	}
+	return f.Transport.RoundTrip(req)
 }
 
 // insertRows is the way without InsertFormat, which the native protocol lacks.

@@ -52,16 +52,12 @@ func asException(err error) *exception {
 // ClickHouse, src/Server/HTTP/exceptionCodeToHTTPStatus.cpp.
 func (e *exception) status() int {
 	switch e.code {
-	case 193, 516, 194, 492: // REQUIRED_PASSWORD, AUTHENTICATION_FAILED, ...
-		return http.StatusForbidden
 	case 497: // ACCESS_DENIED
 		return http.StatusForbidden
-	case 6, 26, 27, 38, 41, 43, 53, 62, 69, 72, 117, 130, 131, 456, 457, 36: // what the text of the query says is wrong
+	case 6, 26, 27, 36, 38, 41, 43, 53, 62, 69, 72, 117, 130, 131, 271, 354, 456, 457: // what the text of the query says is wrong
 		return http.StatusBadRequest
 	case 60, 81, 46, 47, 16, 50, 73, 115, 5, 140, 218: // something named is unknown
 		return http.StatusNotFound
-	case 57, 82, 44: // ALREADY_EXISTS
-		return http.StatusInternalServerError
 	case 48: // NOT_IMPLEMENTED
 		return http.StatusNotImplemented
 	case 158, 396, 307: // TOO_MANY_ROWS, TOO_MANY_ROWS_OR_BYTES, TOO_MANY_BYTES
@@ -72,8 +68,6 @@ func (e *exception) status() int {
 		return http.StatusServiceUnavailable
 	case 381: // HTTP_LENGTH_REQUIRED
 		return http.StatusLengthRequired
-	case 164: // READONLY
-		return http.StatusInternalServerError
 	}
 	return http.StatusInternalServerError
 }

@@ -27,6 +27,7 @@ type reply struct {
 	tag     string
 
 	begun   bool
+	flushed time.Time      // when the client last had all that was written
 	encoder io.WriteCloser // of the Content-Encoding, nil if none
 	frames  *compress.Writer
 	held    *bytes.Buffer // wait_end_of_query: the result so far
@@ -36,7 +37,7 @@ type reply struct {
 func newReply(w http.ResponseWriter, req *request, timeout time.Duration, limit int64) *reply {
 	var tag [8]byte
 	_, _ = rand.Read(tag[:])
-	r := &reply{w: w, control: http.NewResponseController(w), req: req, timeout: timeout, tag: hex.EncodeToString(tag[:]), limit: limit}
+	r := &reply{w: w, control: http.NewResponseController(w), req: req, timeout: timeout, tag: hex.EncodeToString(tag[:]), limit: limit, flushed: time.Now()}
 	if req.whole {
 		r.held = &bytes.Buffer{}
 	}
@@ -109,6 +110,26 @@ func (r *reply) send(piece []byte) error {
 		if _, err := out.Write(part); err != nil {
 			return fmt.Errorf("sending the result: %w", errGone{err})
 		}
+	}
+	return r.flush()
+}
+
+// flushAfter is how long rows of a slow query may wait for more. Fast results go
+// out in one write.
+const flushAfter = 100 * time.Millisecond
+
+func (r *reply) flush() error {
+	if time.Since(r.flushed) < flushAfter {
+		return nil
+	}
+	r.flushed = time.Now()
+	if f, ok := r.encoder.(interface{ Flush() error }); ok {
+		if err := f.Flush(); err != nil {
+			return fmt.Errorf("sending the result: %w", errGone{err})
+		}
+	}
+	if err := r.control.Flush(); err != nil {
+		return fmt.Errorf("sending the result: %w", errGone{err})
 	}
 	return nil
 }

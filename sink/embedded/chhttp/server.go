@@ -45,8 +45,12 @@ type Config struct {
 	// MaxInsertBytes bounds the rows of one INSERT, uncompressed. Defaults to 4 GiB.
 	MaxInsertBytes int64
 	// MaxHeldBytes bounds a result that must be held as a whole, because of its
-	// format or of wait_end_of_query=1. Others are streamed. Defaults to 256 MiB.
+	// format or of wait_end_of_query=1, in the engine's own form (as JSON it can be
+	// ten times that). Others are streamed. Defaults to 64 MiB.
 	MaxHeldBytes int64
+	// MaxQueryMemory is max_memory_usage, in bytes, unless the query sets its own.
+	// Defaults to 2 GiB.
+	MaxQueryMemory int64
 	// Log takes failures of the server's own; nil discards them.
 	Log *slog.Logger
 }
@@ -58,7 +62,8 @@ func (c *Config) setDefaults() {
 	c.IOTimeout = orDefault(c.IOTimeout, time.Minute)
 	c.MaxQueryBytes = orDefault(c.MaxQueryBytes, 16<<20)
 	c.MaxInsertBytes = orDefault(c.MaxInsertBytes, 4<<30)
-	c.MaxHeldBytes = orDefault(c.MaxHeldBytes, 256<<20)
+	c.MaxHeldBytes = orDefault(c.MaxHeldBytes, 64<<20)
+	c.MaxQueryMemory = orDefault(c.MaxQueryMemory, 2<<30)
 	c.SpoolDir = first(c.SpoolDir, os.TempDir())
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
@@ -250,9 +255,10 @@ func (s *Server) prepare(conn *chdb.Conn, req *request, st statement) error {
 			return err
 		}
 	}
-	var set []string
-	if !has(req.settings, "max_execution_time") {
-		set = append(set, fmt.Sprintf("max_execution_time = %d", int(s.cfg.QueryTimeout.Seconds())))
+	// First, so that the request's own settings win.
+	set := []string{
+		fmt.Sprintf("max_execution_time = %g", s.cfg.QueryTimeout.Seconds()),
+		fmt.Sprintf("max_memory_usage = %d", s.cfg.MaxQueryMemory),
 	}
 	for _, setting := range req.settings {
 		set = append(set, setting.Name+" = "+quoteString(setting.Value))

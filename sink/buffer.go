@@ -1,0 +1,102 @@
+package sink
+
+import (
+	"sync"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// buffer counts the bytes of records that wait to be stored, over all
+// partitions, and pauses fetching beyond its limit.
+type buffer struct {
+	client *kgo.Client // set before the first record
+	limit  int64
+
+	mu     sync.Mutex // guards what follows
+	bytes  int64
+	paused map[partitionID]bool
+}
+
+func (b *buffer) add(n int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.bytes += n
+	if len(b.paused) == 0 || b.bytes >= b.limit/2 {
+		return
+	}
+	resume := map[string][]int32{}
+	for id := range b.paused {
+		resume[id.topic] = append(resume[id.topic], id.id)
+	}
+	b.client.ResumeFetchPartitions(resume)
+	clear(b.paused)
+}
+
+func (b *buffer) full() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.bytes >= b.limit
+}
+
+// pause stops fetching these until half of the buffer is free.
+func (b *buffer) pause(ids []partitionID) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.bytes < b.limit {
+		return // stored meanwhile
+	}
+	if b.paused == nil {
+		b.paused = map[partitionID]bool{}
+	}
+	pause := map[string][]int32{}
+	for _, id := range ids {
+		if !b.paused[id] {
+			b.paused[id] = true
+			pause[id.topic] = append(pause[id.topic], id.id)
+		}
+	}
+	b.client.PauseFetchPartitions(pause)
+}
+
+// resume fetches one partition again, whatever waits. kgo keeps a pause over
+// a rebalance.
+func (b *buffer) resume(id partitionID) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.paused[id] {
+		delete(b.paused, id)
+		b.client.ResumeFetchPartitions(map[string][]int32{id.topic: {id.id}})
+	}
+}
+
+// blockPool keeps columns for reuse; there are never more in use than inserts
+// at once, and never more kept than that.
+type blockPool struct {
+	events func() *block
+
+	mu   sync.Mutex // guards free
+	free map[string][]*block
+}
+
+func (p *blockPool) get(table string) *block {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if list := p.free[table]; len(list) > 0 {
+		b := list[len(list)-1]
+		p.free[table] = list[:len(list)-1]
+		return b
+	}
+	if table == tableEvents {
+		return p.events()
+	}
+	return newBlock(tableAttempts, newAttemptRows())
+}
+
+func (p *blockPool) put(b *block) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.free == nil {
+		p.free = map[string][]*block{}
+	}
+	p.free[b.table] = append(p.free[b.table], b)
+}

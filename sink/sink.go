@@ -1,0 +1,333 @@
+package sink
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"regexp"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/hookline/hookline/pipeline"
+)
+
+// Deps are what a Sink needs from outside. Everything but the functions that
+// say so must be set.
+type Deps struct {
+	// ClientOpts reach and authenticate with Kafka; membership options such as
+	// kgo.InstanceID may be among them.
+	ClientOpts []kgo.Opt
+	// Group is the consumer group, GROUP with ".sink".
+	Group string
+	// AttemptsTopic and DeadTopic are hookline.attempts and its dead letters.
+	AttemptsTopic, DeadTopic string
+	// EventTopics to be stored; with EventRegex they are regular expressions.
+	EventTopics []string
+	EventRegex  bool
+	// EventsSince is where the events of a topic begin that was never seen before:
+	// the zero time is its start, another the first record since then.
+	EventsSince time.Time
+	// ParseEvent reads an event record; the event's Payload should be a part of
+	// the record's value. Called by several goroutines at once. The error is not
+	// reported: the router meets the same record.
+	ParseEvent func(rec *kgo.Record) (*pipeline.Event, error)
+	// Taken tells whether an event has takers and so is stored. It must say yes
+	// when in doubt (a subscription that changed in the last minutes), since a body
+	// that was not stored is not shown. Not asked with LogAllEvents. Called by
+	// several goroutines at once.
+	Taken func(ev *pipeline.Event) bool
+	// Metrics may be nil.
+	Metrics Metrics
+	// Logger may be nil.
+	Logger *slog.Logger
+	// Now may be nil: time.Now.
+	Now func() time.Time
+}
+
+// Metrics is what the sink reports; safe for concurrent use.
+type Metrics interface {
+	// SinkRows counts rows that ClickHouse has (hookline_sink_rows_total).
+	SinkRows(table string, rows int)
+	// SinkLag is the age of the oldest record that waits to be stored, 0 where
+	// none does (hookline_sink_lag_seconds). Set about once a second.
+	SinkLag(age time.Duration)
+	// SinkInsertError counts inserts that failed and are repeated
+	// (hookline_sink_insert_errors_total).
+	SinkInsertError(table string)
+}
+
+type noMetrics struct{}
+
+func (noMetrics) SinkRows(string, int)   {}
+func (noMetrics) SinkLag(time.Duration)  {}
+func (noMetrics) SinkInsertError(string) {}
+
+// Sink stores attempts and events in ClickHouse. Make one with New, then Run it
+// once.
+type Sink struct {
+	cfg    Config
+	deps   Deps
+	server *server
+	begun  chan struct{} // closed by Run once client and admin are set, for kgo's callbacks
+	client *kgo.Client
+	admin  *kadm.Client
+	health health
+	builds chan struct{} // one token for each insert that may be under way
+	blocks blockPool
+	buffer buffer
+	count  atomic.Int64 // of partitions; read without mu by those who hold a partition's lock
+
+	mu         sync.Mutex                 // guards what follows
+	partitions map[partitionID]*partition // those assigned
+	fatal      error
+	stop       context.CancelFunc // ends Run
+	cluster    string             // the Kafka cluster's id
+}
+
+type partitionID struct {
+	topic string
+	id    int32
+}
+
+// New checks the configuration and prepares; it connects to nothing.
+func New(cfg Config, deps Deps) (*Sink, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	switch {
+	case deps.Group == "" || deps.AttemptsTopic == "" || deps.DeadTopic == "":
+		return nil, errors.New("making the sink: group, attempts topic and dead topic must be named")
+	case len(deps.EventTopics) > 0 && (deps.ParseEvent == nil || deps.Taken == nil && !cfg.LogAllEvents):
+		return nil, errors.New("making the sink: event topics need ParseEvent and Taken")
+	}
+	if deps.Metrics == nil {
+		deps.Metrics = noMetrics{}
+	}
+	if deps.Logger == nil {
+		deps.Logger = slog.New(slog.DiscardHandler)
+	}
+	if deps.Now == nil {
+		deps.Now = time.Now
+	}
+	if cfg.LogAllEvents {
+		deps.Taken = func(*pipeline.Event) bool { return true }
+	}
+	// One connection more than inserts: for the schema.
+	srv, err := openServer(&cfg, cfg.Inserts+1)
+	if err != nil {
+		return nil, err
+	}
+	s := &Sink{cfg: cfg, deps: deps, server: srv, begun: make(chan struct{}), builds: make(chan struct{}, cfg.Inserts), partitions: map[partitionID]*partition{}}
+	s.health.log, s.health.now = deps.Logger, deps.Now
+	s.buffer.limit = int64(cfg.BufferBytes)
+	s.blocks.events = func() *block { return newBlock(tableEvents, newEventRows(deps.ParseEvent, deps.Taken)) }
+	return s, nil
+}
+
+// Run migrates the schema, as soon as ClickHouse can be reached, and stores
+// until ctx ends. It returns nil on a graceful stop: blocks under way are
+// finished or left declared, and the group is left. A ClickHouse that is away
+// is waited for; an error is returned only where going on is of no use.
+func (s *Sink) Run(ctx context.Context) error {
+	defer s.server.close()
+	if err := s.migrateUntil(ctx); err != nil {
+		return err
+	}
+	if ctx.Err() != nil {
+		return nil
+	}
+	ctx, s.stop = context.WithCancel(ctx)
+	defer s.stop()
+	client, err := kgo.NewClient(s.clientOpts()...)
+	if err != nil {
+		return fmt.Errorf("making the sink's Kafka client: %w", err)
+	}
+	s.client, s.admin = client, kadm.NewClient(client)
+	s.buffer.client = client
+	close(s.begun)
+	defer func() {
+		client.CloseAllowingRebalance() // leaves the group
+		s.end(s.take(nil), 0)           // those assigned since poll returned
+	}()
+
+	var lag sync.WaitGroup
+	lag.Go(func() { s.reportLag(ctx) })
+	defer lag.Wait()
+	s.poll(ctx)
+	s.stop()
+	s.end(s.take(nil), graceStop)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.fatal
+}
+
+// migrateUntil repeats until the schema is there, ctx ends, or it is not the
+// network's nor the server's passing fault.
+func (s *Sink) migrateUntil(ctx context.Context) error {
+	for wait := firstRetry; ctx.Err() == nil; wait = min(2*wait, lastRetry) {
+		err := s.server.migrate(ctx, &s.cfg)
+		if err == nil {
+			s.health.ok()
+			return nil
+		}
+		s.health.failed(err)
+		sleep(ctx, wait)
+	}
+	return nil
+}
+
+func (s *Sink) clientOpts() []kgo.Opt {
+	topics := []string{s.deps.AttemptsTopic}
+	opts := slices.Clone(s.deps.ClientOpts)
+	if s.deps.EventRegex {
+		topics[0] = "^" + regexp.QuoteMeta(s.deps.AttemptsTopic) + "$"
+		opts = append(opts, kgo.ConsumeRegex())
+	}
+	return append(opts,
+		kgo.ConsumerGroup(s.deps.Group),
+		kgo.ConsumeTopics(append(topics, s.deps.EventTopics...)...),
+		kgo.DisableAutoCommit(),
+		// Aborted events were never routed.
+		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
+		// Beyond the log's start: retention passed, which onFetched reports. The
+		// client's default would skip to a minute ago.
+		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
+		kgo.FetchMaxBytes(fetchBytes),
+		kgo.FetchMaxPartitionBytes(fetchPartitionBytes),
+		kgo.MaxConcurrentFetches(fetchesAtOnce),
+		// Records that were polled before a revocation must not reach the partition
+		// of a later assignment.
+		kgo.BlockRebalanceOnPoll(),
+		kgo.OnPartitionsRevoked(s.onRevoked),
+		kgo.OnPartitionsLost(s.onLost),
+		kgo.OnOffsetsFetched(s.onFetched),
+		kgo.AdjustFetchOffsetsFn(s.adjustOffsets),
+	)
+}
+
+// What a process fetches ahead, beside BufferBytes.
+const (
+	fetchBytes          = 16 << 20
+	fetchPartitionBytes = 4 << 20
+	fetchesAtOnce       = 3
+)
+
+// poll hands records to their partitions until ctx ends.
+func (s *Sink) poll(ctx context.Context) {
+	for ctx.Err() == nil {
+		fetches := s.client.PollRecords(ctx, pollRecords)
+		if fetches.IsClientClosed() {
+			return
+		}
+		fetches.EachError(func(topic string, id int32, err error) {
+			if ctx.Err() == nil {
+				s.health.kafka(fmt.Errorf("fetching %s/%d: %w", topic, id, err))
+			}
+		})
+		fetches.EachPartition(func(p kgo.FetchTopicPartition) {
+			if len(p.Records) == 0 {
+				return
+			}
+			if to := s.partition(partitionID{p.Topic, p.Partition}); to != nil {
+				to.push(p.Records)
+			}
+		})
+		s.client.AllowRebalance()
+		s.throttle()
+	}
+}
+
+// pollRecords at most per poll, so that the buffer's limit is kept closely.
+const pollRecords = 10_000
+
+// throttle pauses fetching where too much waits to be stored. A partition that
+// repeats a declared block is never paused: it needs the whole block.
+func (s *Sink) throttle() {
+	if !s.buffer.full() {
+		return
+	}
+	s.mu.Lock()
+	var ids []partitionID
+	for id, p := range s.partitions {
+		if !p.repeats() {
+			ids = append(ids, id)
+		}
+	}
+	s.mu.Unlock()
+	s.buffer.pause(ids)
+}
+
+func (s *Sink) partition(id partitionID) *partition {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.partitions[id]
+}
+
+// interval between two inserts of one partition that are not full.
+func (s *Sink) interval() time.Duration {
+	const atOnce = 16
+	return s.cfg.FlushInterval * time.Duration((s.count.Load()+atOnce-1)/atOnce)
+}
+
+// fail ends Run with err; the first one counts.
+func (s *Sink) fail(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.fatal == nil {
+		s.fatal = err
+	}
+	s.stop()
+}
+
+// Lag is the age of the oldest record that waits to be stored; 0: none waits.
+func (s *Sink) Lag() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var oldest time.Time
+	for _, p := range s.partitions {
+		if t := p.oldest(); !t.IsZero() && (oldest.IsZero() || t.Before(oldest)) {
+			oldest = t
+		}
+	}
+	if oldest.IsZero() {
+		return 0
+	}
+	return max(0, s.deps.Now().Sub(oldest))
+}
+
+func (s *Sink) reportLag(ctx context.Context) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			s.deps.Metrics.SinkLag(s.Lag())
+		}
+	}
+}
+
+// Ready tells whether ClickHouse has been reached since the start. It stays
+// true when ClickHouse goes away: see Healthy.
+func (s *Sink) Ready() bool { return s.health.ready() }
+
+// Healthy returns nil, or why ClickHouse cannot be used now: the sink is
+// degraded then, and catches up later.
+func (s *Sink) Healthy() error { return s.health.err() }
+
+// sleep waits for d or the end of ctx.
+func sleep(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	}
+}
