@@ -39,13 +39,13 @@ func (t *Task) RetryNow(now time.Time, subscription string) int {
 func (t *Task) eachStuck(subscription string, do func(*lane)) int {
 	n := 0
 	s := t.bySub[subscription]
-	for _, l := range t.lanes {
+	t.eachLane(func(l *lane) {
 		if l.sub == s && l.stage == stageIdle && !l.moving && (l.blocked || l.head != nil ||
 			(len(l.parked) > 0 && l.parked[0].attempts > 0)) {
 			do(l)
 			n++
 		}
-	}
+	})
 	return n
 }
 

@@ -118,12 +118,10 @@ func (r *Recovery) Task(now time.Time, st Start) *Task {
 	// Between the committed position and the recovered front everything that
 	// is not in the open set is settled; above it everything is open.
 	t.recoveredFront = t.front
-	for key, rec := range r.lanes {
-		t.recoverLane(key, rec, r.parked[key])
+	for _, key := range slices.Sorted(maps.Keys(r.lanes)) {
+		t.recoverLane(key, r.lanes[key], r.parked[key])
 	}
-	for _, l := range t.lanes {
-		t.advance(l, now)
-	}
+	t.eachLane(func(l *lane) { t.advance(l, now) })
 	return t
 }
 

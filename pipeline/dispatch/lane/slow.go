@@ -54,28 +54,21 @@ func (t *Task) relieveRecord(now time.Time, r *Record) {
 
 // checkAges disables subscriptions with too old a parked delivery.
 func (t *Task) checkAges(now time.Time) {
-	for _, l := range t.lanes {
-		if len(l.parked) == 0 || l.blocked || l.sub.mode() != modeSend {
-			continue
-		}
-		if now.Sub(l.parked[0].since) > t.cfg.MaxParkedAge {
+	disabled := false
+	t.eachLane(func(l *lane) {
+		if len(l.parked) > 0 && !l.blocked && l.sub.mode() == modeSend && now.Sub(l.parked[0].since) > t.cfg.MaxParkedAge {
 			t.disable(l.sub, ReasonBacklog, now)
 		}
+		disabled = disabled || l.sub.disabled != ""
+	})
+	if !disabled {
+		return
 	}
-	for _, s := range t.bySub {
-		if s.disabled != "" {
-			t.kick(now, s)
-		}
-	}
-}
-
-// kick looks at every lane of a subscription anew.
-func (t *Task) kick(now time.Time, s *sub) {
-	for _, l := range t.lanes {
-		if l.sub == s {
+	t.eachLane(func(l *lane) {
+		if l.sub.disabled != "" {
 			t.advance(l, now)
 		}
-	}
+	})
 }
 
 // Update gives the task a newer view of the registry.
@@ -88,16 +81,16 @@ func (t *Task) Update(now time.Time, subs pipeline.Subscriptions) {
 			s.disabled = ""
 		}
 	}
-	for _, l := range t.lanes {
+	t.eachLane(func(l *lane) {
 		if l.blocked && l.sub.conf != nil && l.sub.conf.OnExhausted != pipeline.OnExhaustedBlock {
 			t.endFirstAs(now, l, pipeline.DeadExhausted)
-			continue
+			return
 		}
 		if l.sub.mode() == modeHold && l.stage == stageIdle && len(l.mem) > 0 {
 			t.makeWaiting(l)
 		}
 		t.advance(l, now)
-	}
+	})
 	for id, s := range t.bySub {
 		if s.lanes == 0 && s.disabled == "" {
 			delete(t.bySub, id)

@@ -22,6 +22,8 @@ const (
 type lane struct {
 	key     string
 	sub     *sub
+	newer   *lane // the task's lanes in the order of their making
+	older   *lane
 	stage   stage
 	suspect bool // the last attempt failed
 
@@ -82,6 +84,8 @@ type Task struct {
 	seq         uint64 // transactions cut
 
 	lanes   map[string]*lane
+	oldest  *lane // of lanes: walked in order, so that a run can be repeated
+	newest  *lane
 	bySub   map[string]*sub
 	durable map[string]struct{} // lane keys with a record in lanes/p
 	dirty   map[string]struct{} // lane keys whose record must be written
@@ -179,12 +183,12 @@ func (t *Task) expectNoMore(now time.Time) {
 		return
 	}
 	t.recovering = false
-	for _, l := range t.lanes {
+	t.eachLane(func(l *lane) {
 		if l.expect >= 0 && l.expect < t.read-1 {
 			l.expect = -1
 			t.advance(l, now)
 		}
-	}
+	})
 }
 
 // place puts position i of r into its lane.
@@ -233,9 +237,42 @@ func (t *Task) laneOf(key string, s *sub) *lane {
 	if l == nil {
 		l = &lane{key: key, sub: s, expect: -1}
 		t.lanes[key] = l
+		t.link(l)
 		s.lanes++
 	}
 	return l
+}
+
+func (t *Task) link(l *lane) {
+	if l.older = t.newest; l.older != nil {
+		l.older.newer = l
+	} else {
+		t.oldest = l
+	}
+	t.newest = l
+}
+
+func (t *Task) unlink(l *lane) {
+	if l.older != nil {
+		l.older.newer = l.newer
+	} else {
+		t.oldest = l.newer
+	}
+	if l.newer != nil {
+		l.newer.older = l.older
+	} else {
+		t.newest = l.older
+	}
+	l.older, l.newer = nil, nil
+}
+
+// eachLane calls do for every lane, oldest first. do may release its lane.
+func (t *Task) eachLane(do func(*lane)) {
+	for l := t.oldest; l != nil; {
+		newer := l.newer
+		do(l)
+		l = newer
+	}
 }
 
 // release forgets a lane with nothing left in it; its record becomes a
@@ -254,6 +291,7 @@ func (t *Task) release(l *lane) {
 		return
 	}
 	delete(t.lanes, l.key)
+	t.unlink(l)
 	s := l.sub
 	if s.lanes--; s.lanes == 0 && s.disabled == "" {
 		delete(t.bySub, s.id)
