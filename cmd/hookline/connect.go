@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -17,13 +18,9 @@ import (
 	"github.com/hookline/hookline/configs"
 )
 
-// Limits of the first contact with Kafka or ClickHouse: a failure is told well
-// within 15 s. kgo dials a silent address up to four times, whatever its context
-// says.
-const (
-	connectLimit = 12 * time.Second
-	dialLimit    = connectLimit / 4
-)
+// connectLimit bounds the first contact with Kafka or ClickHouse, so that a
+// failure is told well within 15 s.
+const connectLimit = 10 * time.Second
 
 // unreachableError says that something outside did not answer.
 type unreachableError struct{ err error }
@@ -36,28 +33,44 @@ func unreachable(err error) bool {
 	return ok
 }
 
-// connect makes a Kafka client and makes sure that a broker answers it.
+// connect makes sure that a broker answers and makes a Kafka client.
 func connect(ctx context.Context, cfg *configs.Config, opts ...kgo.Opt) (*kgo.Client, error) {
 	// kgo's own lines about what is then reported here would say it twice.
 	base, err := cfg.Kafka.ClientOpts(slog.New(slog.DiscardHandler))
 	if err != nil {
 		return nil, usage(err)
 	}
-	base = append(base, kgo.DialTimeout(dialLimit))
-	client, err := kgo.NewClient(append(base, opts...)...)
+	if err := ping(ctx, base, strings.Join(cfg.Kafka.Brokers, ",")); err != nil {
+		return nil, err
+	}
+	client, err := kgo.NewClient(slices.Concat(base, opts)...)
 	if err != nil {
 		return nil, fmt.Errorf("making the Kafka client: %w", err)
 	}
+	return client, nil
+}
+
+// ping asks any broker for its metadata, by a client of its own: kgo tries a
+// silent address several times whatever the context says, so that each try gets
+// a part of the time.
+func ping(ctx context.Context, base []kgo.Opt, brokers string) error {
+	client, err := kgo.NewClient(slices.Concat(base, []kgo.Opt{
+		kgo.DialTimeout(connectLimit / 4), kgo.RequestTimeoutOverhead(connectLimit / 4), kgo.RequestRetries(0),
+	})...)
+	if err != nil {
+		return fmt.Errorf("making the Kafka client: %w", err)
+	}
+	defer client.Close()
 	limited, cancel := context.WithTimeout(ctx, connectLimit)
 	defer cancel()
-	if err := client.Ping(limited); err != nil {
-		client.Close()
-		if ctx.Err() != nil {
-			return nil, fmt.Errorf("connecting: %s: interrupted", strings.Join(cfg.Kafka.Brokers, ","))
-		}
-		return nil, unreachableError{kafkaError(err, strings.Join(cfg.Kafka.Brokers, ","))}
+	switch err := client.Ping(limited); {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return fmt.Errorf("connecting: %s: interrupted", brokers)
+	default:
+		return unreachableError{kafkaError(err, brokers)}
 	}
-	return client, nil
 }
 
 // kafkaError names the cause of a failed contact and what to do about it.
@@ -90,10 +103,10 @@ func cause(err error) string {
 		return cert.Err.Error()
 	}
 	if errors.Is(err, context.DeadlineExceeded) {
-		return fmt.Sprintf("no answer within %s", connectLimit)
+		return "no answer in time"
 	}
 	if ne, ok := errors.AsType[net.Error](err); ok && ne.Timeout() {
-		return fmt.Sprintf("no answer within %s", connectLimit)
+		return "no answer in time"
 	}
 	return strings.Join(strings.Fields(err.Error()), " ")
 }

@@ -1,12 +1,14 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/hookline/hookline/internal/telemetry"
 )
@@ -107,17 +109,18 @@ func (t *table) write(w io.Writer) error {
 	return err
 }
 
-// writeJSON writes v as one indented document; encoding/json escapes what could
-// harm a terminal except DEL and C1, which are escaped here.
+// writeJSON writes v as one indented document.
 func writeJSON(w io.Writer, v any) error {
-	b, err := json.MarshalIndent(v, "", "  ")
+	b, err := json.Marshal(v, jsontext.WithIndent("  "), json.Deterministic(true))
 	if err != nil {
 		return fmt.Errorf("writing JSON: %w", err)
 	}
 	return writeRawJSON(w, append(b, '\n'))
 }
 
-// writeRawJSON writes a document that is JSON already.
+// writeRawJSON writes a document that is JSON already, with what could harm a
+// terminal escaped: DEL, C1 and invisible formatting characters (JSON itself
+// has C0 escaped).
 func writeRawJSON(w io.Writer, b []byte) error {
 	var out strings.Builder
 	for _, r := range string(b) {
