@@ -46,7 +46,7 @@ type Out struct {
 
 	lane  *lane
 	since time.Time
-	moves bool // OutParked: a delivery that was tried, becoming its lane's first parked entry
+	moves bool // OutParked: the lane's first entry, which takes its place before those parked already
 }
 
 // emit notes a record for the next transaction, with the entry's bytes.

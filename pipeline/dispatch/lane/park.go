@@ -10,7 +10,8 @@ import (
 // memory behind its first entry. The first entry stays where it is while a
 // request for it is under way or queued; the lane's record names it (wait).
 func (t *Task) makeWaiting(l *lane) {
-	if !l.waiting {
+	before := l.waiting
+	if !before {
 		l.waiting = true
 		t.markDirty(l)
 	}
@@ -25,16 +26,22 @@ func (t *Task) makeWaiting(l *lane) {
 	l.mem = l.mem[:keep:keep]
 	l.sub.queued -= len(followers)
 	for i := range followers {
-		t.parkEntry(l, &followers[i])
+		o := t.parkEntry(l, &followers[i])
+		if before && keep == 0 && i == 0 {
+			// The lane's first entry goes to parked behind later ones: none of
+			// them may be sent before it stands there.
+			l.moving, o.moves = true, true
+		}
 	}
 }
 
 // parkEntry moves a delivery that was not tried, and that is in no list of the
 // lane any more, from deliveries to parked, behind what is parked already.
-func (t *Task) parkEntry(l *lane, e *entry) {
-	t.emit(l, e, OutParked)
+func (t *Task) parkEntry(l *lane, e *entry) *Out {
+	o := t.emit(l, e, OutParked)
 	t.closePosition(e.rec, e.pos)
 	t.countParked(l, e.since)
+	return o
 }
 
 func (t *Task) countParked(l *lane, now time.Time) {

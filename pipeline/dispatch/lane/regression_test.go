@@ -1,0 +1,43 @@
+package lane
+
+import (
+	"testing"
+	"time"
+
+	"github.com/hookline/hookline/pipeline"
+)
+
+// The first entry of a waiting lane goes to parked behind what stands there
+// already; the next one must not be sent meanwhile.
+func TestFirstParkedBehindItsFollowers(t *testing.T) {
+	r := newRig(t, func(c *Config, s *pipeline.Subscription) {
+		c.MaxQueued, s.Ordering = 2, pipeline.OrderingEntity
+	})
+	r.deliver("a")
+	flying := r.next(0)
+	r.deliver("b") // waits for the slot
+	r.deliver("b") // over MaxQueued: b waits, 2 is parked
+	r.wantOuts(r.commit(), "parked 2")
+	r.after(SlackFactor * time.Second)
+	r.task.Relieve(r.now) // 1 is parked too, behind 2
+	r.done(flying, pipeline.OutcomeSuccess)
+	r.none()
+	r.wantOuts(r.commit(), "parked 1")
+	r.send(1, pipeline.OutcomeSuccess)
+	r.send(2, pipeline.OutcomeSuccess)
+}
+
+// Paused with its first entry in the ready queue: the same.
+func TestPausedBehindItsFollowers(t *testing.T) {
+	r := newRig(t, func(c *Config, _ *pipeline.Subscription) { c.MaxQueued = 1 })
+	r.deliver("a") // ready
+	r.deliver("a")
+	r.wantOuts(r.commit(), "parked 1")
+	r.set(func(s *pipeline.Subscription) { s.State = pipeline.StatePaused })
+	r.none()
+	r.set(func(s *pipeline.Subscription) { s.State = pipeline.StateActive })
+	r.none()
+	r.wantOuts(r.commit(), "parked 0")
+	r.send(0, pipeline.OutcomeSuccess)
+	r.send(1, pipeline.OutcomeSuccess)
+}
