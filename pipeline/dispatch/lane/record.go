@@ -22,6 +22,7 @@ type Record struct {
 	open  positions // positions whose home is still this record
 	nopen int
 	since time.Time
+	gap   bool // a record between it and the one before it in Task.recs was settled when read
 }
 
 // whole tells whether no position has been settled or moved yet.

@@ -41,3 +41,23 @@ func TestPausedBehindItsFollowers(t *testing.T) {
 	r.send(0, pipeline.OutcomeSuccess)
 	r.send(1, pipeline.OutcomeSuccess)
 }
+
+// What was settled stays settled in the state that a rebuilt task writes, also
+// between two records that are wholly open.
+func TestSettledBetweenOpenAfterTwoCrashes(t *testing.T) {
+	r := newRig(t, func(_ *Config, s *pipeline.Subscription) { s.Ordering, s.Concurrency = pipeline.OrderingNone, 3 })
+	for range 3 {
+		r.deliver("")
+	}
+	r.next(0)
+	w := r.next(1)
+	r.done(w, pipeline.OutcomeSuccess)
+	r.commit()
+	for range 2 {
+		r.restart()
+		r.next(0)
+		r.next(2)
+		r.none()
+		r.commit()
+	}
+}

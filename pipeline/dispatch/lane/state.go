@@ -93,7 +93,7 @@ func (t *Task) appendState(dst []byte) []byte {
 		switch {
 		case r.nopen == 0:
 			joined = false
-		case r.whole() && joined:
+		case r.whole() && joined && !r.gap:
 			open.runs[len(open.runs)-1].to = r.Offset
 		default:
 			open.add(r)

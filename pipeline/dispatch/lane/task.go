@@ -94,6 +94,7 @@ type Task struct {
 	recs     []*Record // unsettled and, between them, settled ones; by offset
 	nopen    int       // records with an open position
 	memBytes int       // payload bytes of those
+	gap      bool      // the last record read was settled already, and is not in recs
 	read     int64     // every offset of deliveries below is in recs or closed
 	front    int64     // max(read, the recovered front)
 	old      openSet   // recovered open set, not read again yet
@@ -163,9 +164,10 @@ func (t *Task) Deliver(now time.Time, r *Record) {
 	t.touched = true
 	r.nopen = r.open.count()
 	if r.nopen == 0 {
+		t.gap = true
 		return
 	}
-	r.since = now
+	r.since, r.gap, t.gap = now, t.gap, false
 	t.recs = append(t.recs, r)
 	t.nopen++
 	t.memBytes += len(r.Payload)
