@@ -61,3 +61,19 @@ func TestSettledBetweenOpenAfterTwoCrashes(t *testing.T) {
 		r.commit()
 	}
 }
+
+// Relieve closes records that it would come to later itself.
+func TestRelieveClosesLaterRecords(t *testing.T) {
+	r := newRig(t, func(_ *Config, s *pipeline.Subscription) { s.Ordering = pipeline.OrderingEntity })
+	r.deliver("a")
+	r.send(0, pipeline.OutcomeTimeout)
+	r.commit()
+	r.retries()
+	r.after(30 * time.Second)
+	r.next(0) // holds the slot, and is in no record of deliveries any more
+	r.deliver("b")
+	r.deliver("b")
+	r.after(SlackFactor * time.Second)
+	r.task.Relieve(r.now)
+	r.wantOuts(r.commit(), "parked 1, parked 2")
+}

@@ -16,6 +16,9 @@ func (t *Task) Relieve(now time.Time) {
 		patience *= SlackFactor
 	}
 	for _, r := range t.recs {
+		if r == nil {
+			continue // parking an earlier one closed it
+		}
 		if now.Sub(r.since) < patience {
 			break
 		}
