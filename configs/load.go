@@ -77,6 +77,14 @@ func Default() *Config {
 	return c
 }
 
+// SetDefault is Set where the variable was not given a value.
+func (c *Config) SetDefault(name, value string) error {
+	if _, given := c.set[Prefix+name]; given {
+		return nil
+	}
+	return c.Set(name, value)
+}
+
 // Set parses value for one variable into c, as if it stood in the environment.
 // The name is without the prefix.
 func (c *Config) Set(name, value string) error {

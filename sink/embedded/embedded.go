@@ -192,7 +192,7 @@ func findBinary(explicit string) (string, error) {
 	}
 	path, err := exec.LookPath(name)
 	if err != nil {
-		return "", fmt.Errorf("finding %s: it is neither beside this program nor in PATH (run 'make build')", name)
+		return "", fmt.Errorf("finding %s: %w (run 'make build')", name, ErrNoBinary)
 	}
 	return path, nil
 }

@@ -16,6 +16,9 @@ const LibraryEnv = "HOOKLINE_ENGINE_LIB"
 // ErrNoLibrary is returned by FindLibrary when there is no library to be had.
 var ErrNoLibrary = errors.New("libchdb.so not found")
 
+// ErrNoBinary is returned by Start when hookline-engine is not to be found.
+var ErrNoBinary = errors.New("it is neither beside this program nor in PATH")
+
 const libraryFile = "libchdb.so"
 
 // FindLibrary returns the path of the engine's library: explicit if not empty,
