@@ -34,6 +34,8 @@ type bench struct {
 	reg    *fakeRegistry
 	ledger *ledger
 	next   int // events produced
+	// version is the registry version that events are marked with.
+	version int64
 }
 
 func newBench(t *testing.T, addrs []string, partitions int32, subs ...*pipeline.Subscription) *bench {
@@ -115,7 +117,7 @@ func (b *bench) event(subs ...string) int {
 	b.next++
 	env := &pipeline.Envelope{
 		Source:  pipeline.Position{Cluster: "c", Topic: "events", Offset: int64(seq)},
-		EventID: fmt.Sprint("e", seq), EventType: "t", Entity: fmt.Sprint("entity", seq%3), ProducedAt: time.Now(),
+		EventID: fmt.Sprint("e", seq), EventType: "t", RegistryVersion: b.version, Entity: fmt.Sprint("entity", seq%3), ProducedAt: time.Now(),
 	}
 	byPartition := map[int32][]string{}
 	for _, id := range subs {
