@@ -14,7 +14,7 @@ type entry struct {
 	state  *StateInfo             // nil: none
 	// badConfig and badState say why the last record of each key was refused.
 	badConfig, badState error
-	sub    *pipeline.Subscription // effective; nil without a good configuration
+	sub                 *pipeline.Subscription // effective; nil without a good configuration
 }
 
 // apply gives the entry as it is after the record r, which err refused or not.
