@@ -45,6 +45,9 @@ func (t *Task) parkEntry(l *lane, e *entry) *Out {
 }
 
 func (t *Task) countParked(l *lane, now time.Time) {
+	if len(l.parked) == 0 && l.pend == 0 {
+		t.markDirty(l) // its record must say from where to scan
+	}
 	l.pend++
 	l.sub.parked++
 	t.touched = true

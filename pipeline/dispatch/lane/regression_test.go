@@ -77,3 +77,19 @@ func TestRelieveClosesLaterRecords(t *testing.T) {
 	r.task.Relieve(r.now)
 	r.wantOuts(r.commit(), "parked 1, parked 2")
 }
+
+// The first follower that is parked behind a head makes the lane's record say
+// where to scan from.
+func TestFollowerParkedLaterIsFoundAgain(t *testing.T) {
+	r := newRig(t, nil)
+	r.deliver("")
+	r.send(0, pipeline.OutcomeTimeout)
+	r.wantOuts(r.commit(), "retry.1 0")
+	r.deliver("")
+	r.wantOuts(r.commit(), "parked 1")
+	r.restart()
+	r.retries()
+	r.after(30 * time.Second)
+	r.send(0, pipeline.OutcomeSuccess)
+	r.send(1, pipeline.OutcomeSuccess)
+}
