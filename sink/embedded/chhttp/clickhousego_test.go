@@ -139,7 +139,7 @@ func TestClickhouseGoErrors(t *testing.T) {
 			wantCode(t, conn.Exec(ctx, "DROP TABLE nope"), 60)
 			wantCode(t, conn.InsertFormat(ctx, "Native", "INSERT INTO nope", strings.NewReader("")), 60)
 
-			result, err := conn.Query(ctx, "SELECT number, throwIf(number = 3000000) FROM numbers(4000000)")
+			result, err := conn.Query(ctx, "SELECT number, throwIf(number = 300000) FROM numbers(400000)")
 			if err == nil {
 				for result.Next() {
 				}
@@ -227,7 +227,7 @@ func TestQueryFormat(t *testing.T) {
 	if err := errors.Join(err, reader.Close()); err != nil || string(text) != "{\"number\":0}\n{\"number\":1}\n" {
 		t.Errorf("%q, %v", text, err)
 	}
-	reader, err = conn.QueryFormat(context.Background(), "TSV", "SELECT number, throwIf(number = 3000000) FROM numbers(4000000)")
+	reader, err = conn.QueryFormat(context.Background(), "TSV", "SELECT number, throwIf(number = 300000) FROM numbers(400000)")
 	if err != nil {
 		t.Fatal(err)
 	}
