@@ -93,3 +93,33 @@ func TestFollowerParkedLaterIsFoundAgain(t *testing.T) {
 	r.send(0, pipeline.OutcomeSuccess)
 	r.send(1, pipeline.OutcomeSuccess)
 }
+
+// Lanes that only wait to be ended need no slot; once their subscription is
+// taken into use again they do.
+func TestEndingLanesNeedSlotsAgain(t *testing.T) {
+	r := newRig(t, func(_ *Config, s *pipeline.Subscription) {
+		s.Ordering, s.State = pipeline.OrderingNone, pipeline.StatePaused
+	})
+	r.deliver("")
+	r.deliver("")
+	r.wantOuts(r.commit(), "parked 0, parked 1")
+	r.set(func(s *pipeline.Subscription) { s.State = pipeline.StateDisabled })
+	r.set(func(s *pipeline.Subscription) { s.State = pipeline.StateActive })
+	w := r.next(1)
+	r.none()
+	r.done(w, pipeline.OutcomeSuccess)
+	r.send(0, pipeline.OutcomeSuccess)
+}
+
+func TestConcurrencyLowered(t *testing.T) {
+	r := newRig(t, func(_ *Config, s *pipeline.Subscription) { s.Ordering, s.Concurrency = pipeline.OrderingNone, 3 })
+	for range 3 {
+		r.deliver("")
+	}
+	r.set(func(s *pipeline.Subscription) { s.Concurrency = 1 })
+	w := r.next(2)
+	r.none()
+	r.done(w, pipeline.OutcomeSuccess)
+	r.send(0, pipeline.OutcomeSuccess)
+	r.send(1, pipeline.OutcomeSuccess)
+}

@@ -82,7 +82,7 @@ func (t *Task) take(now time.Time, l *lane) *Work {
 	e := l.front()
 	ending := l.ending()
 	if e == nil || t.draining || (ending && e.home != homeParked) ||
-		(!ending && (l.sub.mode() == modeHold || !e.sendable(l, now))) {
+		(!ending && (l.sub.mode() == modeHold || l.sub.crowded() || !e.sendable(l, now))) {
 		t.backToIdle(l)
 		t.advance(l, now)
 		return nil
@@ -99,6 +99,10 @@ func (t *Task) take(now time.Time, l *lane) *Work {
 	}
 	return w
 }
+
+// crowded tells that more slots are taken than the subscription has: it was
+// granted more, or lanes that were only to be ended took them unasked.
+func (s *sub) crowded() bool { return s.conf != nil && s.inflight > max(1, s.conf.Concurrency) }
 
 // front is the entry that the lane would act on next; nil: none, or not here
 // yet.
