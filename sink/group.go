@@ -189,7 +189,7 @@ func (s *Sink) adjustOffsets(_ context.Context, offsets map[string]map[int32]kgo
 
 // onRevoked lets the partitions finish their block, for a moment.
 func (s *Sink) onRevoked(_ context.Context, _ *kgo.Client, lost map[string][]int32) {
-	s.end(s.take(lost), graceStop)
+	s.end(s.take(lost), s.grace)
 }
 
 // onLost drops the partitions: somebody else may have them already.

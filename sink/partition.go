@@ -53,6 +53,7 @@ type partition struct {
 	bytes    int64     // of queue and of the block under way
 	queued   time.Time // when the oldest of queue came
 	stored   time.Time // timestamp of the oldest record of the block under way; zero: none
+	behind   bool      // the last block left records that were due with it
 	closed   bool      // run has ended: nothing is taken any more
 }
 
@@ -182,7 +183,7 @@ func (p *partition) cut() (recs []*kgo.Record, wait time.Duration) {
 	if t := p.flushed.Add(p.s.interval()); t.After(due) {
 		due = t
 	}
-	full := p.rows >= p.s.cfg.BlockRows || p.bytes >= int64(p.s.cfg.BlockBytes)
+	full := p.behind || p.rows >= p.s.cfg.BlockRows || p.bytes >= int64(p.s.cfg.BlockBytes)
 	if wait = time.Until(due); wait > 0 && !full {
 		return nil, wait
 	}
@@ -200,7 +201,7 @@ func (p *partition) off(n int) []*kgo.Record {
 	copy(recs, p.queue)
 	p.queue = append(p.queue[:0], p.queue[n:]...)
 	clear(p.queue[len(p.queue):cap(p.queue)]) // free the records
-	p.queued = time.Now()
+	p.queued, p.behind = time.Now(), false
 	for _, rec := range recs {
 		p.rows -= p.rowsOf(rec)
 	}
@@ -257,6 +258,7 @@ func (p *partition) back(recs []*kgo.Record, used int) []*kgo.Record {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.behind = true
 	p.queue = slices.Insert(p.queue, 0, recs[used:]...)
 	for _, rec := range recs[used:] {
 		p.rows += p.rowsOf(rec)

@@ -79,6 +79,7 @@ type Sink struct {
 	admin  *kadm.Client
 	health health
 	builds chan struct{} // one token for each insert that may be under way
+	grace  time.Duration // graceStop, but in tests
 	blocks blockPool
 	buffer buffer
 	count  atomic.Int64 // of partitions; read without mu by those who hold a partition's lock
@@ -123,7 +124,7 @@ func New(cfg Config, deps Deps) (*Sink, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Sink{cfg: cfg, deps: deps, server: srv, begun: make(chan struct{}), builds: make(chan struct{}, cfg.Inserts), partitions: map[partitionID]*partition{}}
+	s := &Sink{cfg: cfg, deps: deps, server: srv, begun: make(chan struct{}), builds: make(chan struct{}, cfg.Inserts), grace: graceStop, partitions: map[partitionID]*partition{}}
 	s.health.log, s.health.now = deps.Logger, deps.Now
 	s.buffer.limit = int64(cfg.BufferBytes)
 	s.blocks.events = func() *block { return newBlock(tableEvents, newEventRows(deps.ParseEvent, deps.Taken)) }
@@ -161,7 +162,7 @@ func (s *Sink) Run(ctx context.Context) error {
 	defer lag.Wait()
 	s.poll(ctx)
 	s.stop()
-	s.end(s.take(nil), graceStop)
+	s.end(s.take(nil), s.grace)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.fatal
