@@ -31,6 +31,7 @@ func (t *Task) makeWaiting(l *lane) {
 			// The lane's first entry goes to parked behind later ones: none of
 			// them may be sent before it stands there.
 			l.moving, o.moves = true, true
+			t.markDirty(l) // its record says that it is in deliveries
 		}
 	}
 }
