@@ -221,6 +221,27 @@ func (f *Fetcher) EndOffsets(ctx context.Context, topics ...string) (map[string]
 	return flatten(f.adm.ListEndOffsets(ctx, topics...))
 }
 
+// StableEnds gives every partition's last stable offset: below it, every
+// transaction is decided.
+func (f *Fetcher) StableEnds(ctx context.Context, topics ...string) (map[string]map[int32]int64, error) {
+	return flatten(f.adm.ListCommittedOffsets(ctx, topics...))
+}
+
+// OffsetsAfter gives for every partition the offset of the first record at or
+// after a time, or the partition's end where there is none.
+func (f *Fetcher) OffsetsAfter(ctx context.Context, at time.Time, topics ...string) (map[string]map[int32]int64, error) {
+	return flatten(f.adm.ListOffsetsAfterMilli(ctx, at.UnixMilli(), topics...))
+}
+
+// TopicID gives a topic's id: the one that it had when this Fetcher first used it.
+func (f *Fetcher) TopicID(ctx context.Context, topic string) ([16]byte, error) {
+	e, err := f.cat.get(ctx, topic)
+	if err != nil {
+		return [16]byte{}, err
+	}
+	return e.id, nil
+}
+
 func flatten(all kadm.ListedOffsets, err error) (map[string]map[int32]int64, error) {
 	if err == nil {
 		err = all.Error()

@@ -119,3 +119,47 @@ func LeaveGroup(ctx context.Context, cl *kgo.Client, group, instance string) err
 	}
 	return nil
 }
+
+// CommitOffsets commits offsets of group outside any transaction, as its member
+// m, which fences the commit. IsFenced tells whether m has been replaced.
+func (f *Fetcher) CommitOffsets(ctx context.Context, group string, m Member, offsets map[string]map[int32]Committed) error {
+	if m.Generation < 0 || m.ID == "" {
+		panic("BUG: committing offsets without a member and generation; Kafka would not fence it")
+	}
+	ids, byID, err := topicIDs(ctx, f.cat, offsets)
+	if err != nil {
+		return err
+	}
+	req := kmsg.NewPtrOffsetCommitRequest()
+	req.Group, req.MemberID, req.Generation = group, m.ID, m.Generation
+	if m.Instance != "" {
+		req.InstanceID = &m.Instance
+	}
+	for t, ps := range offsets {
+		rt := kmsg.NewOffsetCommitRequestTopic()
+		rt.Topic, rt.TopicID = t, ids[t]
+		for p, o := range ps {
+			rp := kmsg.NewOffsetCommitRequestTopicPartition()
+			rp.Partition, rp.Offset, rp.Metadata = p, o.Offset, &o.Metadata
+			rt.Partitions = append(rt.Partitions, rp)
+		}
+		req.Topics = append(req.Topics, rt)
+	}
+	resp, err := req.RequestWith(ctx, f.cl)
+	if err != nil {
+		return fmt.Errorf("committing offsets of group %s: %w", group, err)
+	}
+	for i := range resp.Topics {
+		t := &resp.Topics[i]
+		name := t.Topic
+		if name == "" { // v10 has ids only
+			name = byID[t.TopicID]
+		}
+		for j := range t.Partitions {
+			if err := kerr.ErrorForCode(t.Partitions[j].ErrorCode); err != nil {
+				return fmt.Errorf("committing offsets of group %s: %s/%d: %w", group, name, t.Partitions[j].Partition, err)
+			}
+		}
+	}
+	return nil
+}

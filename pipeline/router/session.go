@@ -1,0 +1,266 @@
+package router
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/hookline/hookline/pipeline/kafkax"
+)
+
+// hookError carries a test hook's error through Run.
+type hookError struct{ err error }
+
+func (e *hookError) Error() string { return e.err.Error() }
+
+// session is one life of a GroupTransactSession.
+type session struct {
+	r       *Router
+	s       *kgo.GroupTransactSession
+	starter *starter
+	batch   *batch
+	specs   map[string]*TopicSpec
+	bombs   []bomb // of this transaction
+
+	mu   sync.Mutex
+	fail error // first error of producing in this transaction; written by kgo's goroutines
+}
+
+// session routes until ctx is done (nil) or this session is of no more use.
+func (r *Router) session(ctx context.Context) error {
+	aux, err := kgo.NewClient(r.opts...)
+	if err != nil {
+		return fmt.Errorf("making a Kafka client: %w", err)
+	}
+	defer aux.Close()
+	st := newStarter(r, aux)
+	s, err := kgo.NewGroupTransactSession(r.sessionOpts(st)...)
+	if err != nil {
+		return fmt.Errorf("making a Kafka session: %w", err)
+	}
+	ses := &session{r: r, s: s, starter: st, batch: newBatch(r), specs: map[string]*TopicSpec{}}
+	ses.batch.produce = func(rec *kgo.Record) { s.Produce(context.Background(), rec, ses.produced) }
+
+	// What is under way when ctx ends gets stopTimeout more.
+	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	stopped := context.AfterFunc(ctx, func() {
+		t := time.AfterFunc(stopTimeout, cancel)
+		context.AfterFunc(work, func() { t.Stop() })
+	})
+	defer stopped()
+
+	err = ses.loop(ctx, work)
+	if _, crash := errors.AsType[*hookError](err); !crash {
+		ses.leave(ctx, aux)
+	}
+	s.Close()
+	return err
+}
+
+// leave leaves the group so that the partitions move at once.
+func (ses *session) leave(ctx context.Context, aux *kgo.Client) {
+	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+	defer cancel()
+	err := ses.s.Client().LeaveGroupContext(bounded)
+	k := ses.r.kafka
+	// kgo does not leave for a static member. A session that is made anew is the
+	// same member: it stays.
+	if k.InstanceID != "" && !k.StayOnStop && ctx.Err() != nil {
+		err = errors.Join(err, kafkax.LeaveGroup(bounded, aux, k.RouterGroup(), k.InstanceID))
+	}
+	if err != nil {
+		ses.r.log.Warn("leaving the group failed; its partitions move after the session timeout", "error", err)
+	}
+}
+
+func (ses *session) produced(_ *kgo.Record, err error) {
+	if err == nil {
+		return
+	}
+	ses.mu.Lock()
+	defer ses.mu.Unlock()
+	if ses.fail == nil {
+		ses.fail = err
+	}
+}
+
+// loop runs transactions, one begun at the earliest an interval after the last
+// one: the first record after a pause is routed at once, and under load a
+// transaction gathers for the interval.
+func (ses *session) loop(ctx, work context.Context) error {
+	r := ses.r
+	var began time.Time
+	aborted := 0
+	for ctx.Err() == nil {
+		r.idle.Store(true)
+		fetches := ses.s.PollRecords(ctx, pollRecords)
+		r.idle.Store(false)
+		if err := ses.fetchErrors(fetches); err != nil {
+			return err
+		}
+		if fetches.NumRecords() == 0 && len(ses.bombs) == 0 {
+			continue
+		}
+		gatherUntil := began.Add(r.cfg.Interval)
+		began = time.Now()
+		committed, err := ses.transaction(ctx, work, fetches, gatherUntil)
+		if err != nil {
+			return err
+		}
+		if committed {
+			aborted = 0
+			continue
+		}
+		aborted++
+		if !sleep(ctx, min(minBackoff<<min(aborted-1, 10), maxBackoff)) {
+			return nil
+		}
+	}
+	return nil
+}
+
+// transaction routes fetches, and what else comes until gatherUntil.
+func (ses *session) transaction(ctx, work context.Context, fetches kgo.Fetches, gatherUntil time.Time) (committed bool, err error) {
+	b := ses.batch
+	b.matcher = ses.r.matcher()
+	if b.matcher == nil {
+		return false, errors.New("the registry was taken back") // never: it only grows newer
+	}
+	if err := ses.s.Begin(); err != nil {
+		return false, fmt.Errorf("beginning a transaction: %w", err)
+	}
+	err = ses.route(fetches)
+	for err == nil && !b.full() && ctx.Err() == nil && time.Now().Before(gatherUntil) {
+		poll, cancel := context.WithDeadline(ctx, gatherUntil)
+		more := ses.s.PollRecords(poll, pollRecords)
+		cancel()
+		if err = ses.fetchErrors(more); err == nil {
+			err = ses.route(more)
+		}
+	}
+	if err == nil && ses.r.hook != nil {
+		_ = ses.s.Client().Flush(work)
+		if herr := ses.r.hook(ctx); herr != nil {
+			return false, &hookError{herr}
+		}
+	}
+	return ses.end(work, err)
+}
+
+// end commits what was routed, or aborts it all.
+func (ses *session) end(work context.Context, routing error) (committed bool, err error) {
+	try := kgo.TryCommit
+	if routing == nil {
+		routing = ses.s.Client().Flush(work)
+	}
+	if routing == nil {
+		routing = ses.takeFailure()
+	}
+	if routing != nil {
+		try = kgo.TryAbort
+		ses.r.warn("routing a batch failed; it is aborted and tried again", "error", routing)
+	}
+	committed, err = ses.s.End(ses.withBombs(work), try)
+	_ = ses.takeFailure() // an abort fails what was buffered
+	if committed {
+		ses.batch.publish()
+		ses.skipBombs()
+	} else {
+		ses.starter.rewind(ses.s.Client().CommittedOffsets())
+	}
+	ses.bombs = ses.bombs[:0]
+	ses.batch.reset(err == nil)
+	if err != nil {
+		return false, fmt.Errorf("ending a transaction: %w", err)
+	}
+	return committed, nil
+}
+
+func (ses *session) takeFailure() error {
+	ses.mu.Lock()
+	defer ses.mu.Unlock()
+	err := ses.fail
+	ses.fail = nil
+	return err
+}
+
+// route adds everything in fetches to the batch. Where it stops at an error the
+// transaction must be aborted.
+func (ses *session) route(fetches kgo.Fetches) error {
+	ses.routeBombs()
+	for i := range fetches {
+		for j := range fetches[i].Topics {
+			t := &fetches[i].Topics[j]
+			if err := ses.routeTopic(t); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (ses *session) routeTopic(t *kgo.FetchTopic) error {
+	spec := ses.spec(t.Topic)
+	for i := range t.Partitions {
+		p := &t.Partitions[i]
+		ses.starter.seen(p, t.Topic)
+		if len(p.Records) == 0 {
+			continue
+		}
+		id, ok := ses.starter.topicID(t.Topic)
+		if spec == nil || !ok {
+			return fmt.Errorf("routing records of topic %s: it is not one of EVENTS_TOPICS or was not assigned", t.Topic)
+		}
+		for _, rec := range p.Records {
+			ses.batch.add(rec, spec, id)
+		}
+	}
+	return nil
+}
+
+func (ses *session) spec(topic string) *TopicSpec {
+	s, ok := ses.specs[topic]
+	if !ok {
+		s = ses.r.cfg.EventsTopics.find(topic)
+		ses.specs[topic] = s
+	}
+	return s
+}
+
+// fetchErrors sorts out what a poll brought besides records. An error means that
+// the session must be made anew.
+func (ses *session) fetchErrors(fetches kgo.Fetches) error {
+	var fatal error
+	fetches.EachError(func(topic string, partition int32, err error) {
+		switch {
+		case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		case errors.Is(err, kgo.ErrClientClosed):
+			fatal = err
+		default:
+			if large, ok := errors.AsType[*kgo.ErrDecompressTooLarge](err); ok {
+				ses.bombs = append(ses.bombs, bomb{ErrDecompressTooLarge: large})
+				return
+			}
+			if loss, ok := errors.AsType[*kgo.ErrDataLoss](err); ok {
+				ses.r.log.Error("an event topic lost records that were read already; going on where the logs part, or at its start", "error", loss)
+				return
+			}
+			if ge, ok := errors.AsType[*kgo.ErrGroupSession](err); ok {
+				// kgo joins again by itself, unless another process has this identity.
+				ses.r.warn("the consumer group's session failed", "error", ge)
+				if errors.Is(err, kerr.FencedInstanceID) {
+					fatal = err
+				}
+				return
+			}
+			fatal = fmt.Errorf("fetching %s/%d: %w", topic, partition, err)
+		}
+	})
+	return fatal
+}
