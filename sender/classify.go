@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strings"
 	"syscall"
 
 	"github.com/hookline/hookline/pipeline"
@@ -136,7 +137,6 @@ func tlsText(err error) string {
 		invalid   x509.CertificateInvalidError
 		hostname  x509.HostnameError
 		authority x509.UnknownAuthorityError
-		alert     tls.AlertError
 		record    tls.RecordHeaderError
 	)
 	switch {
@@ -151,8 +151,8 @@ func tlsText(err error) string {
 			return "self-signed certificate"
 		}
 		return "unable to verify the first certificate"
-	case errors.As(err, &alert):
-		return "TLS handshake refused by the receiver: " + alert.Error()
+	case tlsAlert(err) != "":
+		return tlsAlert(err)
 	case errors.As(err, &record):
 		return "TLS handshake failed: the receiver does not speak TLS"
 	case isReset(err) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
@@ -160,6 +160,21 @@ func tlsText(err error) string {
 	default:
 		return "TLS handshake failed (TLS 1.2 or newer is required)"
 	}
+}
+
+// tlsAlert names an alert that either side raised; crypto/tls wraps them so, and
+// their texts are its own. Empty for other errors.
+func tlsAlert(err error) string {
+	var op *net.OpError
+	switch {
+	case !errors.As(err, &op):
+		return ""
+	case op.Op == "remote error":
+		return "TLS refused by the receiver: " + strings.TrimPrefix(op.Err.Error(), "tls: ")
+	case op.Op == "local error":
+		return "TLS failed: " + strings.TrimPrefix(op.Err.Error(), "tls: ")
+	}
+	return ""
 }
 
 func classifyExchange(at phase, err error, limit string) verdict {
@@ -170,6 +185,8 @@ func classifyExchange(at phase, err error, limit string) verdict {
 		return verdict{pipeline.OutcomeLocalError, string(at) + " " + errnoName(err)}
 	case isReset(err):
 		return verdict{pipeline.OutcomeConnectError, string(at) + " " + errnoName(err)}
+	case tlsAlert(err) != "":
+		return verdict{pipeline.OutcomeTLSError, tlsAlert(err)}
 	case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
 		return verdict{pipeline.OutcomeConnectError, "socket hang up"}
 	default:

@@ -6,6 +6,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -104,5 +105,98 @@ func TestSendDeliversPayloadAndHeaders(t *testing.T) {
 	}
 	if idle, busy := c.Connections(); idle != 1 || busy != 0 {
 		t.Errorf("connections idle %d, busy %d", idle, busy)
+	}
+}
+
+func TestUnsafeValuesBecomeSafeHeaders(t *testing.T) {
+	var got http.Header
+	srv := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { got = r.Header }))
+	t.Cleanup(srv.Close)
+	c := newClient(t, localConfig(), Deps{})
+	req := request(srv.URL)
+	req.Envelope = &pipeline.Envelope{
+		Format: pipeline.FormatSIGNL4, EventType: "a\r\nX-Forged: 1", Correlation: "ext 7", ContentType: "text/plain\nX-Forged: 1",
+	}
+	mustSend(t, c, req)
+	if got.Get("X-Hookline-Event-Type") != "a%0D%0AX-Forged:%201" || got.Get("X-Forged") != "" ||
+		got.Get("X-S4-ExternalID") != "ext 7" || got.Get("Content-Type") != "application/json" {
+		t.Errorf("receiver got %v", got)
+	}
+	req.Envelope = &pipeline.Envelope{Format: pipeline.FormatSIGNL4, Correlation: "\u00fc", ContentType: "text/plain"}
+	mustSend(t, c, req)
+	if _, there := got["X-S4-Externalid"]; there || got.Get("Content-Type") != "text/plain" {
+		t.Errorf("receiver got %v", got)
+	}
+}
+
+func TestLargePayloadArrivesWhole(t *testing.T) {
+	var got string
+	srv := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { got = readAll(t, r.Body) }))
+	t.Cleanup(srv.Close)
+	c := newClient(t, localConfig(), Deps{})
+	for _, size := range []int{0, 1, joinBytes, joinBytes + 1, 8 << 20} {
+		req := request(srv.URL)
+		req.Payload = []byte(strings.Repeat("x", size))
+		mustSend(t, c, req)
+		if got != string(req.Payload) {
+			t.Errorf("%d bytes arrived as %d", size, len(got))
+		}
+	}
+}
+
+func TestSubscriptionCannotAskForMoreTimeThanTheLimit(t *testing.T) {
+	srv := serveRaw(t, (*peer).hold)
+	cfg := localConfig()
+	cfg.RequestTimeout = 100 * time.Millisecond
+	req := request(srv.url())
+	req.Subscription.Timeout = time.Hour
+	if res := send(newClient(t, cfg, Deps{}), req); res.Outcome != pipeline.OutcomeTimeout || res.Error != "request timeout 100ms" {
+		t.Errorf("got %s %q", res.Outcome, res.Error)
+	}
+}
+
+// TestResultIsReused sends a failure after a success with the same Result:
+// nothing of the first is left.
+func TestResultIsReused(t *testing.T) {
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Set-Cookie", "session=hush")
+		_, _ = w.Write([]byte("body"))
+	}))
+	t.Cleanup(srv.Close)
+	c := newClient(t, localConfig(), Deps{})
+	var res pipeline.Result
+	c.Send(request(srv.URL), &res)
+	if headers := string(res.ResponseHeaders); strings.Contains(headers, "hush") || !strings.Contains(headers, "Set-Cookie: [redacted]\r\n") {
+		t.Errorf("logged %q", headers)
+	}
+	c.Send(request("http://192.0.2.1/"), &res)
+	if res.Outcome != pipeline.OutcomeBlocked || res.StatusCode != 0 || res.RequestWritten || res.TTFB != 0 ||
+		len(res.RequestHeaders)+len(res.ResponseHeaders)+len(res.ResponseBody) != 0 {
+		t.Errorf("got %+v", res)
+	}
+}
+
+// TestSendDoesNotAllocate holds the hot path: a kept connection, a success.
+func TestSendDoesNotAllocate(t *testing.T) {
+	if overrun > 100*time.Millisecond {
+		t.Skip("the race detector allocates")
+	}
+	wire := []byte("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\nok")
+	srv := serveRaw(t, func(p *peer) {
+		buf := make([]byte, 4096) // one read is one request, and nothing is allocated
+		for {
+			if _, err := p.Read(buf); err != nil {
+				return
+			}
+			if _, err := p.Write(wire); err != nil {
+				return
+			}
+		}
+	})
+	c := newClient(t, localConfig(), Deps{Gate: func() bool { return true }})
+	req := request(srv.url())
+	var res pipeline.Result
+	if n := testing.AllocsPerRun(500, func() { c.Send(req, &res) }); n >= 1 || res.Outcome != pipeline.OutcomeSuccess {
+		t.Errorf("%.1f allocations for each request; %s %q", n, res.Outcome, res.Error)
 	}
 }

@@ -161,7 +161,7 @@ func (d *dialer) connectOne(ctx context.Context, to netip.AddrPort, left int) (*
 	defer cancel()
 	c, err := d.net.DialContext(ctx, "tcp", to.String())
 	if err != nil {
-		if ctx.Err() != nil {
+		if ctx.Err() != nil || isTimeout(err) {
 			err = syscall.ETIMEDOUT
 		}
 		return nil, err

@@ -1,0 +1,7 @@
+//go:build race
+
+package sender
+
+import "time"
+
+func init() { overrun = 250 * time.Millisecond }
