@@ -10,7 +10,7 @@ import (
 
 // eventRows fills the table events.
 type eventRows struct {
-	parse func(*kgo.Record) (*pipeline.Event, error)
+	parse func(*kgo.Record, *pipeline.Position) (*pipeline.Event, error)
 	taken func(*pipeline.Event) bool
 	list  []namedColumn
 
@@ -25,7 +25,7 @@ type eventRows struct {
 	producedAt, storedAt                                                        milliColumn
 }
 
-func newEventRows(parse func(*kgo.Record) (*pipeline.Event, error), taken func(*pipeline.Event) bool) *eventRows {
+func newEventRows(parse func(*kgo.Record, *pipeline.Position) (*pipeline.Event, error), taken func(*pipeline.Event) bool) *eventRows {
 	r := &eventRows{parse: parse, taken: taken}
 	r.list = []namedColumn{
 		{"source_cluster", &r.sourceCluster}, {"source_topic_id", &r.sourceTopicID}, {"source_topic", &r.sourceTopic},
@@ -45,7 +45,8 @@ func (r *eventRows) bytes() int { return len(r.raw.Buf) + len(r.payloadApart.Buf
 // add appends the event that rec is, unless nobody takes it. A record that
 // cannot be parsed is skipped: the router puts it into events.dead.
 func (r *eventRows) add(rec *kgo.Record, from origin) error {
-	ev, err := r.parse(rec)
+	src := pipeline.Position{Cluster: from.cluster, TopicID: from.topicID, Topic: rec.Topic, Partition: rec.Partition, Offset: rec.Offset}
+	ev, err := r.parse(rec, &src)
 	if err != nil || ev == nil || !r.taken(ev) {
 		return nil //nolint:nilerr // the router reports it, with the same words
 	}

@@ -33,10 +33,10 @@ type Deps struct {
 	// EventsSince is where the events of a topic begin that was never seen before:
 	// the zero time is its start, another the first record since then.
 	EventsSince time.Time
-	// ParseEvent reads an event record; the event's Payload should be a part of
+	// ParseEvent reads the event record at src; the event's Payload should be a part of
 	// the record's value. Called by several goroutines at once. The error is not
 	// reported: the router meets the same record.
-	ParseEvent func(rec *kgo.Record) (*pipeline.Event, error)
+	ParseEvent func(rec *kgo.Record, src *pipeline.Position) (*pipeline.Event, error)
 	// Taken tells whether an event has takers and so is stored. It must say yes
 	// when in doubt (a subscription that changed in the last minutes), since a body
 	// that was not stored is not shown. Not asked with LogAllEvents. Called by

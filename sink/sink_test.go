@@ -107,7 +107,7 @@ func (w *world) start(change ...func(*Config, *Deps)) *running {
 }
 
 // parseEvent takes "type:payload".
-func parseEvent(rec *kgo.Record) (*pipeline.Event, error) {
+func parseEvent(rec *kgo.Record, _ *pipeline.Position) (*pipeline.Event, error) {
 	kind, payload, ok := bytes.Cut(rec.Value, []byte(":"))
 	if !ok {
 		return nil, errors.New("no colon")
