@@ -90,8 +90,11 @@ func New(cfg Config, deps Deps) (*Client, error) {
 		net:     net.Dialer{Control: p.guard.Control, KeepAlive: cfg.IdleConnectionTimeout, FallbackDelay: -1},
 		tls:     &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}, RootCAs: deps.RootCAs, Time: deps.Now},
 		timeout: cfg.ConnectTimeout,
-		slots:   make(chan struct{}, cfg.MaxDials),
 		now:     deps.Now,
+		slots:   make(chan struct{}, cfg.MaxDials),
+
+		deadSlots: make(chan struct{}, max(1, cfg.MaxDials/4)),
+		dead:      map[poolKey]bool{},
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	if cidrs := trimmed(cfg.AllowCIDRs); len(cidrs) > 0 || cfg.AllowHTTP {

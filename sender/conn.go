@@ -28,11 +28,10 @@ type conn struct {
 	tls  *tls.Conn // nil for plain http
 	wire *probe    // below tls
 
-	dialed  dialTimes // spent by the exchange that dialled it
-	reused  bool      // it has carried an exchange before
-	checked bool      // the first write of the current exchange is behind it
-	written bool      // a byte of the current exchange's request went out
-	gotByte bool      // a byte of the current exchange's answer came
+	reused  bool // it has carried an exchange before
+	checked bool // the first write of the current exchange is behind it
+	written bool // a byte of the current exchange's request went out
+	gotByte bool // a byte of the current exchange's answer came
 	gate    func() bool
 
 	peek    [1]byte

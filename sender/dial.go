@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"strconv"
+	"sync"
 	"syscall"
 	"time"
 
@@ -56,16 +57,37 @@ type dialer struct {
 	net     net.Dialer
 	tls     *tls.Config // template; ServerName is set for each
 	timeout time.Duration
-	slots   chan struct{} // one for each connection under construction
 	now     func() time.Time
+	slots   chan struct{} // one for each connection under construction
+
+	// Hosts whose last connection timed out share a quarter of the slots, so
+	// that a thousand dead hosts do not keep the living from being dialled.
+	deadSlots chan struct{}
+	mu        sync.Mutex
+	dead      map[poolKey]bool
 }
+
+// maxDead bounds the hosts that are remembered as dead.
+const maxDead = 1 << 16
 
 // dial fills times as far as it came, also when it fails.
 func (d *dialer) dial(ctx context.Context, key poolKey, u *endpoint.URL, times *dialTimes) (*conn, error) {
-	if err := d.acquire(ctx); err != nil {
+	if d.isDead(key) {
+		if err := acquire(ctx, d.deadSlots); err != nil {
+			return nil, err
+		}
+		defer func() { <-d.deadSlots }()
+	}
+	if err := acquire(ctx, d.slots); err != nil {
 		return nil, err
 	}
 	defer func() { <-d.slots }()
+	c, err := d.construct(ctx, key, u, times)
+	d.setDead(key, err != nil && (isTimeout(err) || errors.Is(err, syscall.ETIMEDOUT)))
+	return c, err
+}
+
+func (d *dialer) construct(ctx context.Context, key poolKey, u *endpoint.URL, times *dialTimes) (*conn, error) {
 	start := d.now()
 	addrs, err := d.resolve(ctx, u)
 	times.dns = d.now().Sub(start)
@@ -96,21 +118,41 @@ func (d *dialer) dial(ctx context.Context, key poolKey, u *endpoint.URL, times *
 	return c, nil
 }
 
-func (d *dialer) acquire(ctx context.Context) error {
+// acquire waits for a slot, for maxDialWait at most.
+func acquire(ctx context.Context, slots chan struct{}) error {
 	select {
-	case d.slots <- struct{}{}:
+	case slots <- struct{}{}:
 		return nil
 	default:
 	}
 	timer := time.NewTimer(maxDialWait)
 	defer timer.Stop()
 	select {
-	case d.slots <- struct{}{}:
+	case slots <- struct{}{}:
 		return nil
 	case <-timer.C:
 	case <-ctx.Done():
 	}
 	return errDialSlots
+}
+
+func (d *dialer) isDead(key poolKey) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.dead[key]
+}
+
+func (d *dialer) setDead(key poolKey, dead bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !dead {
+		delete(d.dead, key)
+		return
+	}
+	if len(d.dead) >= maxDead {
+		clear(d.dead) // they will be found out again
+	}
+	d.dead[key] = true
 }
 
 // resolve returns addresses of which every one is allowed: one bad answer among

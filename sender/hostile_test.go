@@ -21,8 +21,7 @@ type hostile struct {
 	handle  func(p *peer)
 	outcome pipeline.Outcome
 	text    string // Result.Error
-	status  int
-	timeout bool // takes the whole time limit
+	timeout bool   // takes the whole time limit
 }
 
 const (

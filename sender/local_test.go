@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -175,14 +176,15 @@ func TestConnectErrors(t *testing.T) {
 	}
 }
 
-// TestConnectTimeout fills a listener's backlog, so that the kernel drops what
-// comes next, as a host that is gone would.
-func TestConnectTimeout(t *testing.T) {
+// blackHole is an address that drops what comes to it, as a host that is gone
+// does: a listener whose backlog is full.
+func blackHole(t *testing.T) string {
+	t.Helper()
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer syscall.Close(fd)
+	t.Cleanup(func() { _ = syscall.Close(fd) })
 	if err := errors.Join(syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}), syscall.Listen(fd, 0)); err != nil {
 		t.Fatal(err)
 	}
@@ -193,15 +195,45 @@ func TestConnectTimeout(t *testing.T) {
 	addr := fmt.Sprintf("127.0.0.1:%d", sa.(*syscall.SockaddrInet4).Port)
 	for range 4 {
 		if fill, err := net.DialTimeout("tcp", addr, 50*time.Millisecond); err == nil {
-			defer fill.Close()
+			t.Cleanup(func() { _ = fill.Close() })
 		}
 	}
+	return addr
+}
+
+func TestConnectTimeout(t *testing.T) {
+	addr := blackHole(t)
 	cfg := localConfig()
 	cfg.ConnectTimeout = 200 * time.Millisecond
 	res := send(newClient(t, cfg, Deps{}), request("http://"+addr+"/"))
 	if res.Outcome != pipeline.OutcomeTimeout || res.Error != "connect ETIMEDOUT "+addr || res.Elapsed > 200*time.Millisecond+overrun {
 		t.Errorf("got %s %q after %s", res.Outcome, res.Error, res.Elapsed)
 	}
+}
+
+// TestDeadHostsLeaveSlotsToTheLiving has more tries to a dead host than there
+// are dial slots; a living one is dialled at once.
+func TestDeadHostsLeaveSlotsToTheLiving(t *testing.T) {
+	hole, srv := blackHole(t), serveRaw(t, answer(ok200))
+	cfg := localConfig()
+	cfg.MaxDials, cfg.ConnectTimeout = 4, 300*time.Millisecond
+	c := newClient(t, cfg, Deps{})
+	send(c, request("http://"+hole+"/")) // found out as dead
+	var tries sync.WaitGroup
+	for range 8 {
+		tries.Go(func() { send(c, request("http://"+hole+"/")) })
+	}
+	for len(c.dialer.deadSlots) == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	if n := len(c.dialer.slots); n > 1 {
+		t.Errorf("%d slots taken by the dead", n)
+	}
+	res := send(c, request(srv.url()))
+	if res.Outcome != pipeline.OutcomeSuccess || res.Elapsed > overrun {
+		t.Errorf("got %s %q after %s", res.Outcome, res.Error, res.Elapsed)
+	}
+	tries.Wait()
 }
 
 // TestLocalErrnos are errors of our own machine, at each place they may come up.

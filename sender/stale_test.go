@@ -9,14 +9,15 @@ import (
 	"github.com/hookline/hookline/pipeline"
 )
 
-// closesIdle answers, and closes a connection that was idle for that long.
+// closesIdle answers, and closes a connection that was idle for that long after
+// an answer.
 func closesIdle(idle time.Duration) func(*peer) {
 	return func(p *peer) {
-		for {
-			if err := p.SetReadDeadline(time.Now().Add(idle)); err != nil || !p.request() {
+		for p.request() {
+			p.say(ok200)
+			if err := p.SetReadDeadline(time.Now().Add(idle)); err != nil {
 				return
 			}
-			p.say(ok200)
 		}
 	}
 }

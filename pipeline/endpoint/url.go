@@ -275,7 +275,7 @@ func target(p *url.URL) string {
 	if p.RawQuery != "" || p.ForceQuery {
 		t += "?" + p.RawQuery
 	}
-	if strings.IndexAny(t, unsafeInTarget) < 0 {
+	if !strings.ContainsAny(t, unsafeInTarget) {
 		return t
 	}
 	var b strings.Builder
