@@ -30,6 +30,7 @@ const (
 // Limits of stopping, together well under what the launcher waits.
 const (
 	drainLimit = 3 * time.Second // for requests under way
+	killLimit  = time.Second     // for those that had to be killed
 	closeLimit = 3 * time.Second // for the engine to end its threads
 )
 
@@ -134,7 +135,10 @@ func serve(opt options, stdout, stderr io.Writer) error {
 
 // answer serves until ctx ends, then lets requests under way finish for a while.
 func answer(ctx context.Context, engine *chhttp.Server, listener net.Listener, stdout io.Writer, log *slog.Logger) error {
+	base, abandon := context.WithCancel(context.Background())
+	defer abandon()
 	server := &http.Server{
+		BaseContext:       func(net.Listener) context.Context { return base },
 		Handler:           guard(listener.Addr(), engine),
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       5 * time.Minute,
@@ -150,9 +154,12 @@ func answer(ctx context.Context, engine *chhttp.Server, listener net.Listener, s
 		return fmt.Errorf("serving on %s: %w", listener.Addr(), err)
 	case <-ctx.Done():
 	}
-	drain, cancel := context.WithTimeout(context.Background(), drainLimit)
-	defer cancel()
-	if err := server.Shutdown(drain); err != nil {
+	err := shutDown(server, drainLimit)
+	if err != nil {
+		abandon() // kills the queries under way
+		err = shutDown(server, killLimit)
+	}
+	if err != nil {
 		// Their rows are not acknowledged; what is committed is on disk.
 		log.Warn("ending with requests under way", "requests", engine.UnderWay())
 		_ = server.Close()
@@ -162,6 +169,12 @@ func answer(ctx context.Context, engine *chhttp.Server, listener net.Listener, s
 	<-failed
 	closeEngine(engine, log)
 	return nil
+}
+
+func shutDown(server *http.Server, limit time.Duration) error {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	return server.Shutdown(ctx)
 }
 
 func closeEngine(engine *chhttp.Server, log *slog.Logger) {

@@ -192,6 +192,9 @@ func TestKilledEngineKeepsCommittedRows(t *testing.T) {
 	data := t.TempDir()
 	engine := start(t, data)
 	for _, ddl := range []string{
+		"CREATE DATABASE d",
+		"CREATE TABLE d.t (a UInt64) ENGINE = MergeTree ORDER BY a",
+		"INSERT INTO d.t VALUES (1)",
 		"CREATE TABLE t (a UInt64) ENGINE = MergeTree PARTITION BY a % 3 ORDER BY a SETTINGS non_replicated_deduplication_window = 1000",
 		"CREATE TABLE stats (k UInt64, n UInt64) ENGINE = SummingMergeTree ORDER BY k SETTINGS non_replicated_deduplication_window = 1000",
 		"CREATE MATERIALIZED VIEW mv TO stats AS SELECT a % 10 AS k, count() AS n FROM t GROUP BY k",
@@ -214,8 +217,8 @@ func TestKilledEngineKeepsCommittedRows(t *testing.T) {
 		}
 		engine = start(t, data)
 		insertBlock(t, engine.Addr(), block)
-		want := fmt.Sprintf("%d\t%d\t%d", (block+1)*100, (block+1)*100, (block+1)*100)
-		if got := query(t, engine.Addr(), "SELECT count(), uniqExact(a), (SELECT sum(n) FROM stats) FROM t"); got != want {
+		want := fmt.Sprintf("%d\t%d\t%d\t1", (block+1)*100, (block+1)*100, (block+1)*100)
+		if got := query(t, engine.Addr(), "SELECT count(), uniqExact(a), (SELECT sum(n) FROM stats), (SELECT count() FROM d.t) FROM t"); got != want {
 			t.Fatalf("after kill -9 behind block %d: %q, want %q", block, got, want)
 		}
 	}
@@ -277,6 +280,17 @@ func startWhenFree(t *testing.T, data string) *Engine {
 		if !strings.Contains(err.Error(), "in use by process") || time.Now().After(deadline) {
 			t.Fatal(err)
 		}
+	}
+}
+
+// bin/hookline imports this package and must stay without a dynamic loader.
+func TestLauncherLoadsNoLibrary(t *testing.T) {
+	out, err := exec.Command("go", "list", "-deps", ".").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(string(out), "purego") {
+		t.Error("this package imports purego: bin/hookline would not be static")
 	}
 }
 

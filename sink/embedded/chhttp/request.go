@@ -26,6 +26,7 @@ type request struct {
 	database string
 	format   string // default_format
 	queryID  string
+	mark     string       // the query's log_comment, to find it by
 	settings []chdb.Param // by name
 	params   []chdb.Param // param_name, by name
 	readOnly bool         // GET changes nothing

@@ -182,7 +182,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	defer req.closeBody()
 	s.setHeaders(w, req)
 	out := newReply(w, req, s.cfg.IOTimeout, s.cfg.MaxHeldBytes)
-	if err := s.run(req, out); err != nil {
+	if err := s.run(r.Context(), req, out); err != nil {
 		var gone errGone
 		if errors.As(err, &gone) {
 			s.cfg.Log.Debug("client left before its reply was complete", "query_id", req.queryID, "error", err)
@@ -225,7 +225,7 @@ func (s *Server) setHeaders(w http.ResponseWriter, req *request) {
 	h.Set("X-ClickHouse-Timezone", s.timezone)
 }
 
-func (s *Server) run(req *request, out *reply) error {
+func (s *Server) run(ctx context.Context, req *request, out *reply) error {
 	head, all, err := req.head()
 	if err != nil {
 		return err
@@ -245,7 +245,7 @@ func (s *Server) run(req *request, out *reply) error {
 	if st.insert != nil {
 		return s.insert(conn, req, st, out)
 	}
-	return s.query(conn, req, out)
+	return s.query(ctx, conn, req, out)
 }
 
 // prepare sets the session up: database, then settings, read-only last.
@@ -255,10 +255,12 @@ func (s *Server) prepare(conn *chdb.Conn, req *request, st statement) error {
 			return err
 		}
 	}
+	req.mark = "hookline-engine-" + uuid.NewString()
 	// First, so that the request's own settings win.
 	set := []string{
 		fmt.Sprintf("max_execution_time = %g", s.cfg.QueryTimeout.Seconds()),
 		fmt.Sprintf("max_memory_usage = %d", s.cfg.MaxQueryMemory),
+		"log_comment = " + quoteString(req.mark),
 	}
 	for _, setting := range req.settings {
 		set = append(set, setting.Name+" = "+quoteString(setting.Value))
@@ -272,6 +274,29 @@ func (s *Server) prepare(conn *chdb.Conn, req *request, st statement) error {
 		set = append(set, "readonly = 2")
 	}
 	return conn.Exec("SET " + strings.Join(set, ", "))
+}
+
+// killWith ends the query marked so when ctx ends: its client has left, or the
+// server is stopping. The library itself can only cancel between two pieces. The
+// function it returns must be called at the query's end and waits for all this.
+func (s *Server) killWith(ctx context.Context, mark string) func() {
+	killed := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(killed)
+		conn, err := s.lib.Connect("--path=" + s.cfg.DataDir)
+		if err == nil {
+			defer conn.Close()
+			err = conn.Exec("KILL QUERY WHERE Settings['log_comment'] = " + quoteString(mark) + " ASYNC")
+		}
+		if err != nil {
+			s.cfg.Log.Warn("ending a query whose client has left", "error", err)
+		}
+	})
+	return func() {
+		if !stop() {
+			<-killed
+		}
+	}
 }
 
 func has(settings []chdb.Param, name string) bool {
@@ -313,7 +338,7 @@ func (s *Server) insert(conn *chdb.Conn, req *request, st statement, out *reply)
 }
 
 // query runs anything else and sends its result.
-func (s *Server) query(conn *chdb.Conn, req *request, out *reply) error {
+func (s *Server) query(ctx context.Context, conn *chdb.Conn, req *request, out *reply) error {
 	text, err := req.text(s.cfg.MaxQueryBytes)
 	if err != nil {
 		return err
@@ -322,6 +347,7 @@ func (s *Server) query(conn *chdb.Conn, req *request, out *reply) error {
 	if err != nil {
 		return err
 	}
+	defer s.killWith(ctx, req.mark)()
 	format := first(st.format, req.format, "TabSeparated")
 	result, err := s.start(conn, text, format, req.params)
 	if err != nil {

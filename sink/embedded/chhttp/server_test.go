@@ -310,6 +310,34 @@ func TestSlowQueryDoesNotBlockInserts(t *testing.T) {
 	c.finish()
 }
 
+// A query whose client has left must end before its first row.
+func TestAbandonedQueryEnds(t *testing.T) {
+	c := newClient(t)
+	ctx, cancel := context.WithCancel(context.Background())
+	req, _ := http.NewRequestWithContext(ctx, http.MethodPost, c.url, strings.NewReader("SELECT count() FROM numbers(1000000000000) WHERE NOT ignore(sipHash64(number))"))
+	ended := make(chan error, 1)
+	go func() {
+		resp, err := http.DefaultClient.Do(req)
+		if err == nil {
+			_ = resp.Body.Close()
+		}
+		ended <- err
+	}()
+	const running = "SELECT count() FROM system.processes WHERE query LIKE 'SELECT count() FROM numbers(1000000000000)%'"
+	for c.must(running) != "1\n" { // until it has begun
+	}
+	cancel()
+	if err := <-ended; err == nil {
+		t.Error("the query has a result")
+	}
+	began := time.Now()
+	c.finish()
+	if took := time.Since(began); took > 10*time.Second {
+		t.Errorf("the query went on for %s", took)
+	}
+	c.wants(running, "0\n")
+}
+
 func TestBoundOnRequests(t *testing.T) {
 	c := newClient(t)
 	small := &Server{
