@@ -119,13 +119,13 @@ func (r *Recovery) Task(now time.Time, st Start) *Task {
 	// is not in the open set is settled; above it everything is open.
 	t.recoveredFront = t.front
 	for _, key := range slices.Sorted(maps.Keys(r.lanes)) {
-		t.recoverLane(key, r.lanes[key], r.parked[key])
+		t.recoverLane(now, key, r.lanes[key], r.parked[key])
 	}
 	t.eachLane(func(l *lane) { t.advance(l, now) })
 	return t
 }
 
-func (t *Task) recoverLane(key string, rec *laneRecord, parked map[int64]entry) {
+func (t *Task) recoverLane(now time.Time, key string, rec *laneRecord, parked map[int64]entry) {
 	id := pipeline.LaneSubscription(key)
 	s := t.subOf(id)
 	s.kind = pipeline.LaneOrdering(key)
@@ -149,4 +149,23 @@ func (t *Task) recoverLane(key string, rec *laneRecord, parked map[int64]entry) 
 			l.first = nil
 		}
 	}
+	// Another machine's clock may have set it, or ours been put back.
+	latest := now.Add(t.longestWait())
+	for i := range l.parked {
+		if p := &l.parked[i]; p.notBefore.After(latest) {
+			p.notBefore = latest
+		}
+	}
+}
+
+// maxRetryAfter is the longest Retry-After that is honoured.
+const maxRetryAfter = time.Hour
+
+// longestWait is the longest that a delivery may have to wait for an attempt.
+func (t *Task) longestWait() time.Duration {
+	longest := maxRetryAfter
+	for _, d := range t.cfg.Delays {
+		longest = max(longest, d)
+	}
+	return longest
 }

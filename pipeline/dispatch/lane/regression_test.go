@@ -124,3 +124,62 @@ func TestConcurrencyLowered(t *testing.T) {
 	r.send(0, pipeline.OutcomeSuccess)
 	r.send(1, pipeline.OutcomeSuccess)
 }
+
+// A fetch that fails is not repeated at once.
+func TestFailedFetchWaits(t *testing.T) {
+	r := newRig(t, func(_ *Config, s *pipeline.Subscription) { s.State = pipeline.StatePaused })
+	r.deliver("")
+	r.commit()
+	r.set(func(s *pipeline.Subscription) { s.State = pipeline.StateDisabled })
+	w := r.next(0)
+	r.task.Done(r.now, w, &pipeline.Result{Outcome: pipeline.OutcomeLocalError})
+	r.none()
+	r.after(r.cfg.LocalRetryAfter)
+	r.send(0, pipeline.OutcomeLocalError)
+	r.wantOuts(r.commit(), "dead 0 (cancelled)")
+}
+
+// A delivery that was fetched to be ended is not, once its subscription has
+// been taken into use again.
+func TestFetchedToEndAndTakenBack(t *testing.T) {
+	r := newRig(t, func(_ *Config, s *pipeline.Subscription) { s.State = pipeline.StatePaused })
+	r.deliver("")
+	r.commit()
+	r.set(nil)
+	w := r.next(0)
+	r.set(func(s *pipeline.Subscription) { s.State = pipeline.StateActive })
+	r.done(w, pipeline.OutcomeLocalError)
+	r.send(0, pipeline.OutcomeSuccess)
+	r.wantOuts(r.commit(), "")
+}
+
+// Another machine's clock may be hours ahead: nothing waits longer than the
+// longest wait there is.
+func TestWaitIsBoundedAfterClockStep(t *testing.T) {
+	r := newRig(t, nil)
+	r.deliver("")
+	r.doneWith(r.next(0), pipeline.Result{Outcome: pipeline.OutcomeResponseError, RetryAfter: time.Hour})
+	r.commit()
+	r.now = r.now.Add(-6 * time.Hour)
+	r.restart()
+	r.none()
+	r.after(time.Hour)
+	r.send(0, pipeline.OutcomeSuccess)
+}
+
+// Deliveries that were deleted from outside do not hold the position for ever.
+func TestDeletedFromOutside(t *testing.T) {
+	r := newRig(t, func(_ *Config, s *pipeline.Subscription) { s.Ordering = pipeline.OrderingEntity })
+	r.deliver("a")
+	r.next(0)
+	r.deliver("b")
+	r.commit()
+	r.kafka.deliveries.low = 2
+	r.kafka.deliveries.recs = nil
+	r.restart()
+	r.deliver("c")
+	r.send(2, pipeline.OutcomeSuccess)
+	if b := r.commit(); b.Deliveries != 3 {
+		t.Errorf("position %d, want 3", b.Deliveries)
+	}
+}

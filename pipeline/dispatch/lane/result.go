@@ -37,6 +37,8 @@ func (t *Task) Done(now time.Time, w *Work, res *pipeline.Result) Verdict {
 
 func (t *Task) decide(now time.Time, w *Work, l *lane, e entry, res *pipeline.Result) Verdict {
 	switch {
+	case w.FetchOnly && e.loaded() && !l.ending():
+		return Verdict{} // its subscription was taken into use again: it is sent
 	case w.FetchOnly && e.loaded():
 		t.endFirst(l, e)
 		return Verdict{Final: true}

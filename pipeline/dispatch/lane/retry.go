@@ -167,13 +167,8 @@ func (t *Task) Overdue(now time.Time) time.Duration {
 	return late
 }
 
-// wakeAt arranges that the lane is looked at again when e may be sent, where
-// that is a matter of time alone.
-func (t *Task) wakeAt(l *lane, e *entry, now time.Time) {
-	at := e.notBefore
-	if l.localUntil.After(at) {
-		at = l.localUntil
-	}
+// wakeAt arranges that the lane is looked at again at a time to come.
+func (t *Task) wakeAt(l *lane, at, now time.Time) {
 	if !at.After(now) || (!l.wake.IsZero() && !l.wake.After(at)) {
 		return
 	}

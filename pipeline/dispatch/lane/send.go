@@ -142,6 +142,10 @@ func (t *Task) advance(l *lane, now time.Time) {
 		}
 		switch {
 		case l.ending() && e.home == homeParked:
+			if now.Before(l.localUntil) {
+				t.wakeAt(l, l.localUntil, now) // its fetch failed
+				return
+			}
 			t.enqueue(l)
 			return
 		case l.ending():
@@ -150,7 +154,11 @@ func (t *Task) advance(l *lane, now time.Time) {
 			t.holdFirst(l, e)
 			return
 		case !e.sendable(l, now):
-			t.wakeAt(l, e, now)
+			at := e.notBefore
+			if l.localUntil.After(at) {
+				at = l.localUntil
+			}
+			t.wakeAt(l, at, now)
 			return
 		default:
 			t.requestSlot(l, e, now)

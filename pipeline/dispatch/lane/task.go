@@ -185,6 +185,7 @@ func (t *Task) expectNoMore(now time.Time) {
 		return
 	}
 	t.recovering = false
+	t.old = openSet{}
 	t.eachLane(func(l *lane) {
 		if l.expect >= 0 && l.expect < t.read-1 {
 			l.expect = -1
