@@ -17,6 +17,9 @@ import (
 // stays open through two lost ones.
 const heartbeatsPerSession = 10
 
+// topicsPatience: how long the topics may take to become known at start.
+const topicsPatience = 5 * time.Second
+
 // recoveries is how many tasks are recovered at once.
 const recoveries = 4
 
@@ -46,19 +49,42 @@ func (d *Dispatcher) open(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("making the attempts client: %w", err)
 	}
-	md, err := d.adm.ListTopics(ctx, d.topics.Attempts(), d.topics.Deliveries())
-	if err != nil {
-		return fmt.Errorf("reading metadata: %w", err)
-	}
-	if d.attemptsPartitions = int32(len(md[d.topics.Attempts()].Partitions)); d.attemptsPartitions == 0 {
-		return fmt.Errorf("reading metadata: topic %s does not exist (run `hookline topics`)", d.topics.Attempts())
-	}
-	if len(md[d.topics.Deliveries()].Partitions) == 0 {
-		return fmt.Errorf("reading metadata: topic %s does not exist (run `hookline topics`)", d.topics.Deliveries())
+	if d.attemptsPartitions, err = d.awaitTopics(ctx); err != nil {
+		return err
 	}
 	d.encoders = make([]*attemptEncoder, d.attemptsPartitions)
 	d.txn, err = d.newTransactor(ctx)
 	return err
+}
+
+// awaitTopics waits until the broker knows the topics: one that was made a
+// moment ago may not have reached it yet. It returns the number of partitions
+// of attempts.
+func (d *Dispatcher) awaitTopics(ctx context.Context) (int32, error) {
+	deadline := time.Now().Add(topicsPatience)
+	for {
+		md, err := d.adm.ListTopics(ctx, d.topics.Attempts(), d.topics.Deliveries())
+		if err != nil {
+			return 0, fmt.Errorf("reading metadata: %w", err)
+		}
+		missing := ""
+		for _, t := range []string{d.topics.Deliveries(), d.topics.Attempts()} {
+			if len(md[t].Partitions) == 0 {
+				missing = t
+			}
+		}
+		if missing == "" {
+			return int32(len(md[d.topics.Attempts()].Partitions)), nil
+		}
+		if time.Now().After(deadline) {
+			return 0, fmt.Errorf("reading metadata: topic %s does not exist (run `hookline topics`)", missing)
+		}
+		select {
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
 }
 
 // join makes the member client, which joins the group.
