@@ -2,9 +2,7 @@ package registry
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"slices"
 	"strconv"
@@ -14,8 +12,6 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 	"go.yaml.in/yaml/v3"
 )
-
-var errEOF = io.EOF
 
 // setter puts a node's value into the document, or says why not.
 type setter func(d *Document, n *yaml.Node) (why, remedy string)
@@ -220,63 +216,4 @@ func firstByte(src []byte) byte {
 		return t[0]
 	}
 	return 0
-}
-
-// jsonNodes parses a stream of JSON values to the nodes that YAML would give:
-// YAML refuses tabs and surrogate pairs, which JSON has.
-func jsonNodes(file string, src []byte) ([]*yaml.Node, error) {
-	dec := jsontext.NewDecoder(bytes.NewReader(src))
-	line := func(offset int64) int { return 1 + bytes.Count(src[:offset], []byte("\n")) }
-	var nodes []*yaml.Node
-	for {
-		n, err := jsonNode(dec, line)
-		if errors.Is(err, io.EOF) {
-			return nodes, nil
-		}
-		if err != nil {
-			e := &FieldError{File: file, Line: line(min(dec.InputOffset(), int64(len(src)))), Why: "not valid JSON"}
-			var syntax *jsontext.SyntacticError
-			if errors.As(err, &syntax) {
-				e.Line = line(min(syntax.ByteOffset, int64(len(src))))
-				e.Why += ": " + oneLine(syntax.Err.Error())
-			}
-			return nil, e
-		}
-		nodes = append(nodes, n)
-	}
-}
-
-func jsonNode(dec *jsontext.Decoder, line func(int64) int) (*yaml.Node, error) {
-	tok, err := dec.ReadToken()
-	if err != nil {
-		return nil, err
-	}
-	n := &yaml.Node{Kind: yaml.ScalarNode, Line: line(dec.InputOffset())}
-	switch tok.Kind() {
-	case '{', '[':
-		n.Kind = yaml.MappingNode
-		if tok.Kind() == '[' {
-			n.Kind = yaml.SequenceNode
-		}
-		for k := dec.PeekKind(); k != '}' && k != ']'; k = dec.PeekKind() {
-			child, err := jsonNode(dec, line)
-			if err != nil {
-				return nil, err
-			}
-			n.Content = append(n.Content, child)
-		}
-		_, err = dec.ReadToken()
-		return n, err
-	case '"':
-		n.Tag, n.Value = "!!str", tok.String()
-	case '0':
-		if n.Tag, n.Value = "!!int", tok.String(); strings.ContainsAny(n.Value, ".eE") {
-			n.Tag = "!!float"
-		}
-	case 't', 'f':
-		n.Tag, n.Value = "!!bool", tok.String()
-	default:
-		n.Tag = "!!null"
-	}
-	return n, nil
 }

@@ -3,6 +3,7 @@ package registry
 import (
 	"errors"
 	"fmt"
+	"io"
 	"strconv"
 	"strings"
 
@@ -146,7 +147,7 @@ func (p *parser) yamlNodes(src []byte) ([]*yaml.Node, error) {
 	for {
 		var n yaml.Node
 		err := dec.Decode(&n)
-		if errors.Is(err, errEOF) {
+		if errors.Is(err, io.EOF) {
 			return nodes, nil
 		}
 		if err != nil {

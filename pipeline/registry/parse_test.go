@@ -86,14 +86,19 @@ func TestParseDocumentsJSON(t *testing.T) {
 	}
 }
 
-func TestParseDocumentsRefuses(t *testing.T) {
-	const ok = "tenant: t, url: 'https://a.example.com/'"
-	one := func(fields string) string { return "subscriptions:\n  - {id: a, " + ok + ", " + fields + "}\n" }
-	tests := []struct {
-		name, src string
-		want      []string
-	}{
-		{"all at once", `subscriptions:
+const okFields = "tenant: t, url: 'https://a.example.com/'"
+
+// oneDoc is a document with okFields and these.
+func oneDoc(fields string) string {
+	return "subscriptions:\n  - {id: a, " + okFields + ", " + fields + "}\n"
+}
+
+// refusedDocuments are bad texts with all the errors that each must give.
+var refusedDocuments = []struct {
+	name, src string
+	want      []string
+}{
+	{"all at once", `subscriptions:
   - id: a b
     tenant: t
     url: ftp://x.example.com/
@@ -105,54 +110,56 @@ func TestParseDocumentsRefuses(t *testing.T) {
     timeout: 10
   - text
 `, []string{
-			`f.yaml:11: subscriptions[2]: want a subscription, got text`,
-			`f.yaml:8: subscriptions[1].colour: unknown field (known: `,
-			`f.yaml:2: subscriptions[0].id: "a b" is not an id (1 to 128 of A-Z a-z 0-9 _ -)`,
-			`f.yaml:4: subscriptions[0].url: scheme "ftp" is not https`,
-			`f.yaml:10: subscriptions[1].timeout: "10" is not a duration (write 10s or 500ms)`,
-			`f.yaml:9: subscriptions[1].retries: 4 is not within 0 to 3`,
-		}},
-		{"missing", "- description: x\n", []string{
-			"f.yaml:1: [0].id: missing", "f.yaml:1: [0].tenant: missing (name the tenant", "f.yaml:1: [0].url: missing (write https://host/path)",
-		}},
-		{"duplicate id", "- {id: a, " + ok + "}\n- {id: a, " + ok + "}\n", []string{`f.yaml:2: [1].id: "a" is there twice (first on line 1)`}},
-		{"duplicate field", one("retries: 1, retries: 2"), []string{"subscriptions[0].retries: the field is there twice"}},
-		{"typo", one("onExhausted: block"), []string{"subscriptions[0].onExhausted: unknown field (did you mean on_exhausted?)"}},
-		{"wrong types", one("retries: two, concurrency: 1.5, events: {a: b}, state: [active], headers: [x], description: null"), []string{
-			"retries: want a whole number, got text", "concurrency: want a whole number, got a number", "events: want text or a list of text, got a mapping",
-			"state: want text, got a list", "headers: want a mapping of names to values, got a list", "description: want text, got nothing",
-		}},
-		{"a boolean", one("description: true"), []string{"description: want text, got true or false"}},
-		{"ranges", one("timeout: 16s, concurrency: 0, retries: -1"), []string{
-			"timeout: 16s is more than the request timeout of 15s (lower it", "retries: -1 is not within 0 to 3", "concurrency: 0 is not within 1 to 10000",
-		}},
-		{"timeout below", one("timeout: 10us"), []string{"timeout: 10µs is less than 1ms"}},
-		{"words", one("ordering: strict, on_exhausted: stop, state: on"), []string{
-			`ordering: "strict" is not known (one of subscription, entity, none)`, `on_exhausted: "stop" is not known (one of continue, block)`,
-			`state: "on" is not known (one of active, paused, disabled)`,
-		}},
-		{"events", one(`events: ["", "a\nb"]`), []string{"events.0: empty name", "events.1: it has control characters"}},
-		{"no events", one("events: []"), []string{"events: the list is empty (leave the field out for the default)"}},
-		{"format", one("format: [xml, json, json]"), []string{`format: "xml" is not a format that this version reads (one of cotalker, json`, `format: "json" is there twice`}},
-		{"tenant pattern", "- {id: a, tenant: 'a*', url: 'https://a.example.com/'}", []string{`tenant: "a*" is a pattern (a tenant is named in full`}},
-		{"headers", one(`headers: {Host: x, "X: Y": z}`), []string{`headers: "Host" is set by hookline or reserved`, `headers: name "X: Y" is not a header name`}},
-		{"features", one("filter: 'true', rate: 50/s, content_mode: binary, disable_after: 5d"), []string{
-			"filter: not supported by this version (remove it)", "rate: not supported", "disable_after: not supported",
-			`content_mode: "binary" is not supported by this version (use raw)`,
-		}},
-		{"secrets", one(`auth: {bearer: {secret_ref: "env:CANARY"}}, signing: {secrets: ["whsec_CANARY"]}`), []string{
-			"auth: not supported by this version (remove it)", "signing: inline secrets are refused until sealing exists (remove it)",
-		}},
-		{"bearer in clear", one(`auth: {bearer: {token: CANARY}}`), []string{"auth: inline secrets are refused until sealing exists"}},
-		{"empty", "", []string{"f.yaml: no subscriptions (write a list under subscriptions:)"}},
-		{"text", "hello", []string{"f.yaml:1: want subscriptions, got text"}},
-		{"other field", "subscription: []", []string{"f.yaml:1: subscription: unknown field (the document has one field, subscriptions)"}},
-		{"not a list", "subscriptions: {}", []string{"f.yaml:1: subscriptions: want a list, got a mapping"}},
-		{"yaml", "a: b\n c: d\n", []string{"f.yaml:2: not valid YAML: "}},
-		{"json", "{\"subscriptions\": [\n{\"id\": \"a\",, }]}", []string{"f.yaml:2: not valid JSON: "}},
-		{"merge", "- &x {id: a, " + ok + "}\n- {<<: *x, id: b, " + ok + "}\n", []string{"f.yaml:2: [1].<<: merge keys are not supported (write the fields out)"}},
-	}
-	for _, tt := range tests {
+		`f.yaml:11: subscriptions[2]: want a subscription, got text`,
+		`f.yaml:8: subscriptions[1].colour: unknown field (known: `,
+		`f.yaml:2: subscriptions[0].id: "a b" is not an id (1 to 128 of A-Z a-z 0-9 _ -)`,
+		`f.yaml:4: subscriptions[0].url: scheme "ftp" is not https`,
+		`f.yaml:10: subscriptions[1].timeout: "10" is not a duration (write 10s or 500ms)`,
+		`f.yaml:9: subscriptions[1].retries: 4 is not within 0 to 3`,
+	}},
+	{"missing", "- description: x\n", []string{
+		"f.yaml:1: [0].id: missing", "f.yaml:1: [0].tenant: missing (name the tenant", "f.yaml:1: [0].url: missing (write https://host/path)",
+	}},
+	{"duplicate id", "- {id: a, " + okFields + "}\n- {id: a, " + okFields + "}\n", []string{`f.yaml:2: [1].id: "a" is there twice (first on line 1)`}},
+	{"duplicate field", oneDoc("retries: 1, retries: 2"), []string{"subscriptions[0].retries: the field is there twice"}},
+	{"typo", oneDoc("onExhausted: block"), []string{"subscriptions[0].onExhausted: unknown field (did you mean on_exhausted?)"}},
+	{"wrong types", oneDoc("retries: two, concurrency: 1.5, events: {a: b}, state: [active], headers: [x], description: null"), []string{
+		"retries: want a whole number, got text", "concurrency: want a whole number, got a number", "events: want text or a list of text, got a mapping",
+		"state: want text, got a list", "headers: want a mapping of names to values, got a list", "description: want text, got nothing",
+	}},
+	{"a boolean", oneDoc("description: true"), []string{"description: want text, got true or false"}},
+	{"ranges", oneDoc("timeout: 16s, concurrency: 0, retries: -1"), []string{
+		"timeout: 16s is more than the request timeout of 15s (lower it", "retries: -1 is not within 0 to 3", "concurrency: 0 is not within 1 to 10000",
+	}},
+	{"timeout below", oneDoc("timeout: 10us"), []string{"timeout: 10µs is less than 1ms"}},
+	{"words", oneDoc("ordering: strict, on_exhausted: stop, state: on"), []string{
+		`ordering: "strict" is not known (one of subscription, entity, none)`, `on_exhausted: "stop" is not known (one of continue, block)`,
+		`state: "on" is not known (one of active, paused, disabled)`,
+	}},
+	{"events", oneDoc(`events: ["", "a\nb"]`), []string{"events.0: empty name", "events.1: it has control characters"}},
+	{"no events", oneDoc("events: []"), []string{"events: the list is empty (leave the field out for the default)"}},
+	{"format", oneDoc("format: [xml, json, json]"), []string{`format: "xml" is not a format that this version reads (one of cotalker, json`, `format: "json" is there twice`}},
+	{"tenant pattern", "- {id: a, tenant: 'a*', url: 'https://a.example.com/'}", []string{`tenant: "a*" is a pattern (a tenant is named in full`}},
+	{"headers", oneDoc(`headers: {Host: x, "X: Y": z}`), []string{`headers: "Host" is set by hookline or reserved`, `headers: name "X: Y" is not a header name`}},
+	{"features", oneDoc("filter: 'true', rate: 50/s, content_mode: binary, disable_after: 5d"), []string{
+		"filter: not supported by this version (remove it)", "rate: not supported", "disable_after: not supported",
+		`content_mode: "binary" is not supported by this version (use raw)`,
+	}},
+	{"secrets", oneDoc(`auth: {bearer: {secret_ref: "env:CANARY"}}, signing: {secrets: ["whsec_CANARY"]}`), []string{
+		"auth: not supported by this version (remove it)", "signing: inline secrets are refused until sealing exists (remove it)",
+	}},
+	{"bearer in clear", oneDoc(`auth: {bearer: {token: CANARY}}`), []string{"auth: inline secrets are refused until sealing exists"}},
+	{"empty", "", []string{"f.yaml: no subscriptions (write a list under subscriptions:)"}},
+	{"text", "hello", []string{"f.yaml:1: want subscriptions, got text"}},
+	{"other field", "subscription: []", []string{"f.yaml:1: subscription: unknown field (the document has one field, subscriptions)"}},
+	{"not a list", "subscriptions: {}", []string{"f.yaml:1: subscriptions: want a list, got a mapping"}},
+	{"yaml", "a: b\n c: d\n", []string{"f.yaml:2: not valid YAML: "}},
+	{"json", "{\"subscriptions\": [\n{\"id\": \"a\",, }]}", []string{"f.yaml:2: not valid JSON: "}},
+	{"merge", "- &x {id: a, " + okFields + "}\n- {<<: *x, id: b, " + okFields + "}\n", []string{"f.yaml:2: [1].<<: merge keys are not supported (write the fields out)"}},
+}
+
+func TestParseDocumentsRefuses(t *testing.T) {
+	for _, tt := range refusedDocuments {
 		t.Run(tt.name, func(t *testing.T) {
 			docs, err := ParseDocuments("f.yaml", []byte(tt.src), testPolicy())
 			if err == nil || docs != nil {

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -375,9 +376,10 @@ func TestNothingBeforeTheEnd(t *testing.T) {
 	w, c := fakeWorld(t)
 	w.apply(false, doc("a"), doc("b"))
 	asked, release := make(chan struct{}), make(chan struct{})
+	var once sync.Once
 	c.ControlKey(int16(kmsg.Fetch), func(kmsg.Request) (kmsg.Response, error, bool) {
 		c.SleepControl(func() {
-			close(asked)
+			once.Do(func() { close(asked) }) // kfake asks again for a request that it holds back
 			<-release
 		})
 		return nil, nil, false

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-json-experiment/json"
+
 	"github.com/hookline/hookline/pipeline/match"
 )
 
@@ -96,6 +98,27 @@ func BenchmarkChange(b *testing.B) {
 		}
 		version++
 		x.snapshot(version)
+	}
+}
+
+// BenchmarkParseDocuments is per file of 1,000 subscriptions.
+func BenchmarkParseDocuments(b *testing.B) {
+	yaml, docs := "subscriptions:\n", crowdDocs(1000)
+	for i := range docs {
+		yaml += fmt.Sprintf("  - id: %s\n    tenant: %s\n    url: %s\n    events: [\"COTTask.*\"]\n    retries: 2\n", docs[i].ID, docs[i].Tenant, docs[i].URL)
+	}
+	asJSON, err := json.Marshal(docs)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, bm := range []struct{ name, src string }{{"yaml", yaml}, {"json", string(asJSON)}} {
+		b.Run(bm.name, func(b *testing.B) {
+			for b.Loop() {
+				if got, err := ParseDocuments("f", []byte(bm.src), testPolicy()); err != nil || len(got) != len(docs) {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }
 

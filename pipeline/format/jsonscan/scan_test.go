@@ -201,3 +201,33 @@ func checkStrings(t *testing.T, d *Doc) {
 		}
 	}
 }
+
+// BenchmarkScan has the reference implementation beside it: a scanner of our own
+// must be worth its keep.
+func BenchmarkScan(b *testing.B) {
+	src := []byte(`{"company":"625bcbdcc9a8e3a86dbf041c","type":"COTTask","data":{"_id":"62742b7562f37034d9399914"`)
+	for i := range 18 {
+		src = fmt.Appendf(src, `,"field%d":"6261612d9fa3b40007c2ecc1","n%d":%d`, i, i, i*i)
+	}
+	src = append(src, `},"event":"create"}`...)
+	b.Run("jsonscan", func(b *testing.B) {
+		var d Doc
+		b.SetBytes(int64(len(src)))
+		b.ReportAllocs()
+		for b.Loop() {
+			if err := d.Scan(src); err != nil {
+				b.Fatal(err)
+			}
+			d.Reset()
+		}
+	})
+	b.Run("jsontext", func(b *testing.B) {
+		b.SetBytes(int64(len(src)))
+		b.ReportAllocs()
+		for b.Loop() {
+			if !jsontext.Value(src).IsValid() {
+				b.Fatal("not valid")
+			}
+		}
+	})
+}

@@ -84,14 +84,14 @@ type Scratch struct {
 
 // Required gives v where it is of that kind, else the error that says so.
 func Required(v jsonscan.Value, kind jsonscan.Kind, pointer, want string) error {
-	switch v.Kind() {
-	case kind:
+	got := v.Kind()
+	if got == kind {
 		return nil
-	case jsonscan.Missing:
-		return &Error{What: "missing field", Pointer: pointer, Want: want}
-	default:
-		return &Error{What: "wrong type (" + v.Kind().String() + ")", Pointer: pointer, Want: want}
 	}
+	if got == jsonscan.Missing {
+		return &Error{What: "missing field", Pointer: pointer, Want: want}
+	}
+	return &Error{What: "wrong type (" + got.String() + ")", Pointer: pointer, Want: want}
 }
 
 // AppendText appends a required string that is not empty.
