@@ -45,6 +45,7 @@ type batch struct {
 	produce func(*kgo.Record)
 	matcher Matcher
 
+	src     pipeline.Position
 	ev      pipeline.Event
 	env     pipeline.Envelope
 	matched []*pipeline.Subscription
@@ -91,9 +92,9 @@ func (b *batch) full() bool { return b.records >= batchRecords || b.bytes >= bat
 
 // add routes one record.
 func (b *batch) add(rec *kgo.Record, spec *TopicSpec, topicID [16]byte) {
-	src := pipeline.Position{Cluster: b.r.cluster, TopicID: topicID, Topic: rec.Topic, Partition: rec.Partition, Offset: rec.Offset}
-	if err := b.parse(rec, spec, &src); err != nil {
-		b.dead(rec, spec, &src, err)
+	b.src = pipeline.Position{Cluster: b.r.cluster, TopicID: topicID, Topic: rec.Topic, Partition: rec.Partition, Offset: rec.Offset}
+	if err := b.parse(rec, spec, &b.src); err != nil {
+		b.dead(rec, spec, &b.src, err)
 		return
 	}
 	b.matched = b.matcher.Match(&b.ev, b.matched[:0])
@@ -108,7 +109,7 @@ func (b *batch) add(rec *kgo.Record, spec *TopicSpec, topicID [16]byte) {
 	envelope := b.arena[from:len(b.arena):len(b.arena)]
 	if len(envelope) > maxEnvelope {
 		b.arena = b.arena[:from]
-		b.dead(rec, spec, &src, fmt.Errorf("the event's attributes take %d bytes, more than %d (id, type, tenant, entity and correlation are too long)", len(envelope), maxEnvelope))
+		b.dead(rec, spec, &b.src, fmt.Errorf("the event's attributes take %d bytes, more than %d (id, type, tenant, entity and correlation are too long)", len(envelope), maxEnvelope))
 		return
 	}
 	b.fanOut(envelope)

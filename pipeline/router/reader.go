@@ -12,24 +12,23 @@ import (
 
 // NewReader gives a function that reads event records as the router does, for
 // others that consume the event topics. It is safe for concurrent use. The
-// event's Source lacks the topic's id, since a record does not carry it.
-func NewReader(cfg *Config, kafka *kafkax.Config, cluster string) func(*kgo.Record) (*pipeline.Event, error) {
+// event is valid until the record is.
+func NewReader(cfg *Config, kafka *kafkax.Config) func(*kgo.Record, *pipeline.Position) (*pipeline.Event, error) {
 	specs := make(TopicSpecs, len(cfg.EventsTopics))
 	copy(specs, cfg.EventsTopics)
 	for i := range specs {
 		specs[i].Options.MaxBytes = int(kafka.EventMaxBytes)
 	}
 	parsers := sync.Pool{New: func() any { return NewParser() }}
-	return func(rec *kgo.Record) (*pipeline.Event, error) {
+	return func(rec *kgo.Record, src *pipeline.Position) (*pipeline.Event, error) {
 		spec := specs.find(rec.Topic)
 		if spec == nil {
 			return nil, fmt.Errorf("reading event: topic %s is not in EVENTS_TOPICS", rec.Topic)
 		}
 		parse := parsers.Get().(Parser)
 		defer parsers.Put(parse)
-		src := pipeline.Position{Cluster: cluster, Topic: rec.Topic, Partition: rec.Partition, Offset: rec.Offset}
 		ev := new(pipeline.Event)
-		if err := parse(rec, spec, &src, ev); err != nil {
+		if err := parse(rec, spec, src, ev); err != nil {
 			return nil, err
 		}
 		return ev, nil

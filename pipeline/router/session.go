@@ -55,7 +55,13 @@ func (r *Router) session(ctx context.Context) error {
 	})
 	defer stopped()
 
-	err = ses.loop(ctx, work)
+	// Taking the transactional id ends what a former holder left open, on whose
+	// offsets the partitions' assignment would wait else (up to 10 s).
+	if _, _, err = s.Client().ProducerID(work); err != nil {
+		err = fmt.Errorf("taking the transactional id %s: %w", r.txnID, err)
+	} else {
+		err = ses.loop(ctx, work)
+	}
 	if _, crash := errors.AsType[*hookError](err); !crash {
 		ses.leave(ctx, aux)
 	}
