@@ -53,7 +53,7 @@ type Out struct {
 func (t *Task) emit(l *lane, e *entry, k OutKind) *Out {
 	o := &Out{
 		Kind: k, Subscription: l.sub.id, Lane: l.key, Origin: e.origin, Attempts: e.attempts, Round: e.round,
-		Envelope: e.env(), Header: e.hdr(), Payload: e.body(), lane: l, since: e.since,
+		Envelope: e.env(), Header: e.hdr(), Payload: e.body(), lane: l, since: t.now,
 	}
 	if o.Envelope == nil {
 		panic("BUG: emitting a delivery without its payload, lane " + l.key)
@@ -118,6 +118,7 @@ func (t *Task) Committed(now time.Time, b *Batch, parked []int64) {
 	if t.closed {
 		return
 	}
+	t.now = now
 	t.parkedNeeded = max(t.parkedNeeded, b.parkedNeeded)
 	for _, w := range b.Lanes {
 		if w.Value == nil {
@@ -210,6 +211,8 @@ type laneRecord struct {
 	First   *firstMark `json:"first,omitempty"`
 	From    *int64     `json:"from,omitempty"`
 	Blocked bool       `json:"blocked,omitempty"`
+	Held    bool       `json:"held,omitempty"`  // its subscription was paused
+	FreshMS int64      `json:"fresh,omitempty"` // see lane.fresh
 }
 
 type headMark struct {
@@ -221,7 +224,7 @@ type headMark struct {
 const laneRecordVersion = 1
 
 func (l *lane) record(parkedEnd int64) []byte {
-	r := laneRecord{V: laneRecordVersion, Next: l.next, First: l.first, Blocked: l.blocked}
+	r := laneRecord{V: laneRecordVersion, Next: l.next, First: l.first, Blocked: l.blocked, Held: l.held, FreshMS: unixMS(l.fresh)}
 	if l.head != nil {
 		r.Head = &headMark{l.head.origin, l.head.attempts, l.head.round}
 	}

@@ -11,12 +11,14 @@ import (
 // It returns the number of lanes that this applies to. A delivery that is under
 // way is not skipped.
 func (t *Task) Skip(now time.Time, subscription string) int {
+	t.now = now
 	return t.eachStuck(subscription, func(l *lane) { t.endFirstAs(now, l, pipeline.DeadSkipped) })
 }
 
 // RetryNow sends the first delivery of every such lane at once. An exhausted
 // one begins a new round of attempts.
 func (t *Task) RetryNow(now time.Time, subscription string) int {
+	t.now = now
 	return t.eachStuck(subscription, func(l *lane) {
 		if l.head != nil {
 			if !l.head.due.IsZero() {
@@ -26,6 +28,7 @@ func (t *Task) RetryNow(now time.Time, subscription string) int {
 			p := &l.parked[0]
 			if l.blocked {
 				p.attempts, p.round = 0, p.round+1
+				l.fresh = now
 			}
 			p.notBefore = time.Time{}
 			l.blocked = false

@@ -13,6 +13,7 @@ func (t *Task) makeWaiting(l *lane) {
 	before := l.waiting
 	if !before {
 		l.waiting = true
+		l.held = l.sub.mode() == modeHold
 		t.markDirty(l)
 	}
 	keep := 0
@@ -41,11 +42,11 @@ func (t *Task) makeWaiting(l *lane) {
 func (t *Task) parkEntry(l *lane, e *entry) *Out {
 	o := t.emit(l, e, OutParked)
 	t.closePosition(e.rec, e.pos)
-	t.countParked(l, e.since)
+	t.countParked(l)
 	return o
 }
 
-func (t *Task) countParked(l *lane, now time.Time) {
+func (t *Task) countParked(l *lane) {
 	if len(l.parked) == 0 && l.pend == 0 {
 		t.markDirty(l) // its record must say from where to scan
 	}
@@ -53,7 +54,7 @@ func (t *Task) countParked(l *lane, now time.Time) {
 	l.sub.parked++
 	t.touched = true
 	if l.sub.parked > t.cfg.MaxParked {
-		t.disable(l.sub, ReasonBacklog, now)
+		t.disable(l.sub, ReasonBacklog)
 	}
 }
 
@@ -75,7 +76,7 @@ func (t *Task) park(l *lane, e entry, next time.Time) {
 	// Behind it nothing of the lane may be sent until it stands in parked:
 	// its place there, before what is parked already, is known by then only.
 	l.moving, o.moves = true, true
-	t.countParked(l, next)
+	t.countParked(l)
 	t.makeWaiting(l)
 	t.markDirty(l)
 }

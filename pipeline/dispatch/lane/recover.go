@@ -102,7 +102,7 @@ func (r *Recovery) Task(now time.Time, st Start) *Task {
 		partition: r.partition, cfg: r.cfg, subs: st.Subs, sched: st.Scheduler, incarnation: st.Incarnation,
 		lanes: map[string]*lane{}, bySub: map[string]*sub{}, durable: map[string]struct{}{},
 		dirty: map[string]struct{}{}, read: st.Deliveries, front: st.Deliveries, parkedEnd: st.ParkedEnd,
-		touched: true, recovering: true,
+		touched: true, recovering: true, now: now,
 	}
 	for k := range t.retry {
 		t.retry[k].next = st.Retry[k]
@@ -131,6 +131,8 @@ func (t *Task) recoverLane(now time.Time, key string, rec *laneRecord, parked ma
 	s.kind = pipeline.LaneOrdering(key)
 	l := t.laneOf(key, s)
 	l.waiting, l.next, l.blocked, l.first = true, rec.Next, rec.Blocked, rec.First
+	l.held, l.fresh = rec.Held, fromUnixMS(rec.FreshMS)
+	t.noteHeld(l) // it may have been resumed meanwhile
 	t.durable[key] = struct{}{}
 	if rec.Wait != nil {
 		l.expect = *rec.Wait

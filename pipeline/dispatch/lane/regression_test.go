@@ -183,3 +183,90 @@ func TestDeletedFromOutside(t *testing.T) {
 		t.Errorf("position %d, want 3", b.Deliveries)
 	}
 }
+
+func TestDisabledSinceNow(t *testing.T) {
+	r := newRig(t, func(c *Config, s *pipeline.Subscription) {
+		c.MaxParked, s.Ordering = 1, pipeline.OrderingNone
+	})
+	r.deliver("")
+	r.deliver("")
+	res := pipeline.Result{Outcome: pipeline.OutcomeResponseError, RetryAfter: time.Minute}
+	r.doneWith(r.next(0), res)
+	r.doneWith(r.next(1), res)
+	b := r.commit()
+	r.wantOuts(b, "parked 0, parked 1, disabled (backlog)")
+	if at := b.Outs[2].At; !at.Equal(r.now) {
+		t.Errorf("disabled at %v, now is %v", at, r.now)
+	}
+}
+
+// A head that goes to parked has stood there from now on, not since year 1.
+func TestHeldHeadIsNotOld(t *testing.T) {
+	r := newRig(t, nil)
+	r.deliver("")
+	r.send(0, pipeline.OutcomeTimeout)
+	r.commit()
+	r.retries()
+	r.set(func(s *pipeline.Subscription) { s.State = pipeline.StatePaused })
+	r.after(30 * time.Second)
+	r.wantOuts(r.commit(), "parked 0")
+	r.set(func(s *pipeline.Subscription) { s.State = pipeline.StateActive })
+	r.task.Relieve(r.now)
+	r.wantOuts(r.commit(), "")
+	r.send(0, pipeline.OutcomeSuccess)
+}
+
+// The age of what is parked does not grow while its lane is held; neither does
+// a crash make it grow afterwards.
+func TestAgeDoesNotRunWhileHeld(t *testing.T) {
+	pause := func(s *pipeline.Subscription) { s.State = pipeline.StatePaused }
+	resume := func(s *pipeline.Subscription) { s.State = pipeline.StateActive }
+	tests := map[string]func(*rig){
+		"resumed":      func(r *rig) { r.after(48 * time.Hour); r.set(resume) },
+		"then crashed": func(r *rig) { r.after(48 * time.Hour); r.set(resume); r.commit(); r.restart() },
+		"resumed while down": func(r *rig) {
+			r.after(48 * time.Hour)
+			r.view = r.view.with("s", resume)
+			r.restart()
+		},
+	}
+	for name, do := range tests {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, nil)
+			r.set(pause)
+			r.deliver("")
+			r.wantOuts(r.commit(), "parked 0")
+			do(r)
+			r.task.Relieve(r.now)
+			r.wantOuts(r.commit(), "")
+			r.after(25 * time.Hour)
+			r.task.Relieve(r.now)
+			r.wantOuts(r.commit(), "disabled (backlog)")
+		})
+	}
+}
+
+func TestAgeDoesNotRunWhileBlocked(t *testing.T) {
+	for name, act := range map[string]func(*rig){
+		"retry": func(r *rig) { r.task.RetryNow(r.now, "s") },
+		"skip": func(r *rig) {
+			r.task.Skip(r.now, "s")
+			r.send(0, pipeline.OutcomeLocalError)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, func(c *Config, s *pipeline.Subscription) { s.OnExhausted, s.Retries = pipeline.OnExhaustedBlock, 0 })
+			r.deliver("")
+			w := r.next(0)
+			r.deliver("")
+			r.done(w, pipeline.OutcomeTimeout)
+			r.commit()
+			r.after(48 * time.Hour)
+			r.task.Relieve(r.now)
+			act(r)
+			r.commit()
+			r.task.Relieve(r.now)
+			r.wantOuts(r.commit(), "")
+		})
+	}
+}

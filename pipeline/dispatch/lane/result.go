@@ -18,6 +18,7 @@ type Verdict struct {
 // filled in; if the fetch failed, res says local_error.
 func (t *Task) Done(now time.Time, w *Work, res *pipeline.Result) Verdict {
 	t.inflight--
+	t.now = now
 	if t.closed {
 		return Verdict{Dropped: true}
 	}
@@ -58,7 +59,7 @@ func (t *Task) decide(now time.Time, w *Work, l *lane, e entry, res *pipeline.Re
 		return Verdict{Final: true}
 	}
 	if res.Outcome == pipeline.OutcomeGone {
-		t.disable(l.sub, ReasonGone, now)
+		t.disable(l.sub, ReasonGone)
 		t.end(l, e, pipeline.DeadExhausted, failureText(res))
 		return Verdict{Final: true}
 	}
@@ -197,13 +198,13 @@ func (t *Task) closePosition(r *Record, pos int) {
 }
 
 // disable takes a subscription off, durably with the next transaction.
-func (t *Task) disable(s *sub, reason string, now time.Time) {
+func (t *Task) disable(s *sub, reason string) {
 	if s.disabled != "" || s.conf == nil || s.conf.State == pipeline.StateDisabled {
 		return
 	}
 	s.disabled, s.disabledRevision = reason, s.conf.Revision
 	t.out = append(t.out, &Out{
-		Kind: OutState, Subscription: s.id, StateReason: reason, Revision: s.conf.Revision, At: now,
+		Kind: OutState, Subscription: s.id, StateReason: reason, Revision: s.conf.Revision, At: t.now,
 	})
 	t.touched = true
 }

@@ -60,6 +60,7 @@ func (q *retryLog) position() int64 {
 // Retry feeds the next record of retry.k (k from 1). A record that is not the
 // head of its lane is stale: decided at once.
 func (t *Task) Retry(now time.Time, k int, r *RetryRecord) {
+	t.now = now
 	q := &t.retry[k-1]
 	q.next = r.Offset + 1
 	q.slots = append(q.slots, retrySlot{off: r.Offset})
@@ -101,6 +102,7 @@ func (t *Task) Tick(now time.Time) {
 	if t.closed {
 		return
 	}
+	t.now = now
 	for k := range t.retry {
 		t.retryDue(now, &t.retry[k])
 	}

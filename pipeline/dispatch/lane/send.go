@@ -176,6 +176,9 @@ func (t *Task) endFirst(l *lane, e entry) {
 	if reason == "" {
 		reason, why = l.sub.drainReason()
 	}
+	if l.blocked {
+		l.fresh = t.now
+	}
 	l.endAs, l.blocked = "", false
 	t.end(l, e, reason, why).Untried = true
 }

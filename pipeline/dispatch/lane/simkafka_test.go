@@ -1,11 +1,9 @@
 package lane
 
 import (
-	"fmt"
 	"maps"
 	"math/rand/v2"
 	"slices"
-	"testing"
 	"time"
 
 	"pgregory.net/rapid"
@@ -208,24 +206,4 @@ func newSubscription(id string) *pipeline.Subscription {
 		ID: id, Tenant: pipeline.AnyTenant, Ordering: pipeline.OrderingSubscription,
 		OnExhausted: pipeline.OnExhaustedContinue, Retries: pipeline.MaxRetries, Concurrency: 4, State: pipeline.StateActive,
 	}
-}
-
-// runSeeds runs n simulations, each repeatable by its seed.
-func runSeeds(t *testing.T, first, n uint64) {
-	t.Helper()
-	for seed := first; seed < first+n; seed++ {
-		runOne(t, seed)
-	}
-}
-
-func runOne(t *testing.T, seed uint64) {
-	t.Helper()
-	var s *sim
-	defer func() {
-		if p := recover(); p != nil {
-			t.Fatalf("seed %d, step %d: %v", seed, s.step, p)
-		}
-	}()
-	s = newSim(newSeeded(seed), func(format string, args ...any) { panic(fmt.Sprintf(format, args...)) })
-	s.run(60 + s.rnd.intn(300))
 }

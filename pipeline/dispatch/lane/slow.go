@@ -11,6 +11,7 @@ import (
 // off subscriptions whose parked deliveries have grown too old. Call it every
 // few hundred milliseconds.
 func (t *Task) Relieve(now time.Time) {
+	t.now = now
 	patience := t.cfg.SlowAfter
 	if !t.Full() {
 		patience *= SlackFactor
@@ -59,8 +60,8 @@ func (t *Task) relieveRecord(now time.Time, r *Record) {
 func (t *Task) checkAges(now time.Time) {
 	disabled := false
 	t.eachLane(func(l *lane) {
-		if len(l.parked) > 0 && !l.blocked && l.sub.mode() == modeSend && now.Sub(l.parked[0].since) > t.cfg.MaxParkedAge {
-			t.disable(l.sub, ReasonBacklog, now)
+		if len(l.parked) > 0 && !l.blocked && l.sub.mode() == modeSend && now.Sub(l.parkedSince()) > t.cfg.MaxParkedAge {
+			t.disable(l.sub, ReasonBacklog)
 		}
 		disabled = disabled || l.sub.disabled != ""
 	})
@@ -74,9 +75,18 @@ func (t *Task) checkAges(now time.Time) {
 	})
 }
 
+// parkedSince is from when on the age of the lane's first parked entry counts.
+func (l *lane) parkedSince() time.Time {
+	since := l.parked[0].since
+	if l.fresh.After(since) {
+		return l.fresh
+	}
+	return since
+}
+
 // Update gives the task a newer view of the registry.
 func (t *Task) Update(now time.Time, subs pipeline.Subscriptions) {
-	t.subs = subs
+	t.now, t.subs = now, subs
 	for id, s := range t.bySub {
 		s.conf = subs.Get(id)
 		if s.disabled != "" && (s.conf == nil || s.conf.State == pipeline.StateDisabled ||
@@ -85,6 +95,7 @@ func (t *Task) Update(now time.Time, subs pipeline.Subscriptions) {
 		}
 	}
 	t.eachLane(func(l *lane) {
+		t.noteHeld(l)
 		if l.blocked && l.sub.conf != nil && l.sub.conf.OnExhausted != pipeline.OnExhaustedBlock {
 			t.endFirstAs(now, l, pipeline.DeadExhausted)
 			return
@@ -99,6 +110,18 @@ func (t *Task) Update(now time.Time, subs pipeline.Subscriptions) {
 			delete(t.bySub, id)
 		}
 	}
+}
+
+// noteHeld has the lane's record say whether it is held.
+func (t *Task) noteHeld(l *lane) {
+	held := l.sub.mode() == modeHold
+	if !l.waiting || held == l.held {
+		return
+	}
+	if l.held = held; !held {
+		l.fresh = t.now
+	}
+	t.markDirty(l)
 }
 
 // Stats are counts for metrics.

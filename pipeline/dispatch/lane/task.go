@@ -43,6 +43,10 @@ type lane struct {
 	endAs pipeline.DeadReason
 	first *firstMark
 
+	// fresh is until when the lane was held (paused or blocked): the age of what
+	// is parked counts from then on. Zero: it never was.
+	held       bool // paused, as its record says
+	fresh      time.Time
 	localUntil time.Time // after a local error: no try before
 	wake       time.Time // a wake-up is set for; zero: none
 }
@@ -81,7 +85,8 @@ type Task struct {
 	subs        pipeline.Subscriptions
 	sched       *Scheduler
 	incarnation uint64
-	seq         uint64 // transactions cut
+	now         time.Time // of the call under way
+	seq         uint64    // transactions cut
 
 	lanes   map[string]*lane
 	oldest  *lane // of lanes: walked in order, so that a run can be repeated
@@ -151,6 +156,7 @@ func (t *Task) Close() { t.closed = true; t.draining = true }
 
 // Deliver feeds the next record of deliveries/p. Offsets must increase.
 func (t *Task) Deliver(now time.Time, r *Record) {
+	t.now = now
 	t.read = r.Offset + 1
 	if r.Offset >= t.recoveredFront {
 		r.open = allPositions(len(r.Subs))

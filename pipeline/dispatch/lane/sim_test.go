@@ -1,0 +1,534 @@
+package lane
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/hookline/hookline/pipeline"
+)
+
+// sim is a task with everything around it: topics, registry, receiver, and a
+// shell that does its duties in any order the source decides.
+type sim struct {
+	rnd  source
+	fail func(format string, args ...any)
+	step int
+
+	cfg      Config
+	ids      []string
+	entities int
+	bad      int // of 10 requests, how many fail
+	weights  []int
+
+	now      time.Time
+	started  time.Time // the simulation
+	bornAt   time.Time // the task
+	kafka    simKafka
+	registry *simRegistry // as its topic has it
+	view     *simRegistry // as the task has it
+	ledger   ledger
+
+	sched *Scheduler
+	task  *Task
+	works []*simWork
+
+	batch     *Batch
+	committed bool // the batch under way is durable, the task was not told yet
+	parked    []int64
+	healing   bool // no more faults
+	seen      map[string]int
+	traced    bool
+	trace     []string
+}
+
+type simWork struct {
+	*Work
+	f *fate // nil: no request
+}
+
+// action is one thing that may happen next, and how often.
+type action struct {
+	name   string
+	weight int
+	do     func(*sim)
+}
+
+var actions = []action{
+	{"produce", 20, (*sim).produce},
+	{"feed", 30, (*sim).feed},
+	{"feed retry", 25, (*sim).feedRetry},
+	{"pop", 35, (*sim).pop},
+	{"complete", 35, (*sim).completeOne},
+	{"cut", 20, (*sim).cutBatch},
+	{"end transaction", 20, (*sim).endTransaction},
+	{"confirm", 25, (*sim).confirm},
+	{"tick", 25, (*sim).tick},
+	{"relieve", 8, (*sim).relieve},
+	{"change registry", 4, (*sim).changeRegistry},
+	{"update", 6, (*sim).update},
+	{"operate", 3, (*sim).operate},
+	{"crash", 2, (*sim).crash},
+	{"drain", 1, (*sim).drain},
+}
+
+func (s *sim) init(rnd source, fail func(string, ...any)) {
+	*s = sim{
+		traced: s.traced,
+		rnd:    rnd, fail: fail, seen: map[string]int{},
+		now:      time.UnixMicro(1_900_000_000_000_123),
+		entities: 1 + rnd.intn(3), bad: pick(rnd, 0, 1, 3, 5, 8), sched: &Scheduler{},
+	}
+	s.cfg = Config{
+		MaxQueued: 1 + rnd.intn(4), SlowAfter: time.Second, MaxParked: pick(rnd, 3, 5, 1000, 1000),
+		MaxParkedAge: pick(rnd, 10*time.Minute, 24*time.Hour, 24*time.Hour), MaxRecords: 1 + rnd.intn(6),
+		MaxPayloadBytes: pick(rnd, 40, 200, 1000), MaxRetryHeld: 1 + rnd.intn(4), LocalRetryAfter: time.Second,
+	}
+	for range rnd.intn(pipeline.MaxRetries + 1) {
+		s.cfg.Delays = append(s.cfg.Delays, pick(rnd, 5*time.Second, 30*time.Second, 30*time.Second))
+	}
+	if err := s.cfg.Validate(); err != nil {
+		fail("%v", err)
+	}
+	s.ids = []string{"s0", "s1", "s2"}[:1+rnd.intn(3)]
+	s.registry = &simRegistry{1, map[string]*pipeline.Subscription{}}
+	for _, id := range s.ids {
+		s.registry = s.registry.with(id, s.randomSubscription)
+	}
+	// Each run has its own mix: some never crash, some never change.
+	for _, a := range actions {
+		s.weights = append(s.weights, a.weight*pick(rnd, 0, 1, 1, 1, 4)/pick(rnd, 1, 1, 2))
+	}
+	for _, needed := range []int{0, 1, 3, 4, 5, 6, 7, 8} {
+		s.weights[needed] = max(1, s.weights[needed])
+	}
+	s.ledger = ledger{
+		fail: fail, delays: s.cfg.Delays, fates: map[fateKey]*fate{}, bySub: map[string][]*fate{},
+		flying: map[string]int{}, life: 1,
+	}
+	s.started = s.now
+	s.rebuild()
+}
+
+// note adds to the trace of the run.
+func (s *sim) note(format string, args ...any) {
+	if s.traced {
+		s.trace = append(s.trace, fmt.Sprintf("%4d ", s.step)+fmt.Sprintf(format, args...))
+	}
+}
+
+func (s *sim) randomSubscription(c *pipeline.Subscription) {
+	c.Ordering = pick(s.rnd, pipeline.OrderingSubscription, pipeline.OrderingEntity, pipeline.OrderingEntity, pipeline.OrderingNone)
+	c.OnExhausted = pick(s.rnd, pipeline.OnExhaustedContinue, pipeline.OnExhaustedBlock)
+	c.Retries = s.rnd.intn(pipeline.MaxRetries + 1)
+	c.Concurrency = 1 + s.rnd.intn(3)
+}
+
+func (s *sim) run(steps int) {
+	total := 0
+	for _, w := range s.weights {
+		total += w
+	}
+	for s.step = 1; s.step <= steps; s.step++ {
+		n := s.rnd.intn(total)
+		for i, w := range s.weights {
+			if n -= w; n < 0 {
+				s.seen[actions[i].name]++
+				actions[i].do(s)
+				break
+			}
+		}
+		checkTask(s.task, s.fail)
+	}
+	s.heal()
+}
+
+func (s *sim) produce() {
+	d := simDelivery{
+		env:     &pipeline.Envelope{Entity: "e" + strconv.Itoa(s.rnd.intn(s.entities))},
+		payload: fmt.Appendf(nil, "payload of %d", s.kafka.deliveries.end),
+	}
+	for _, id := range s.ids {
+		if s.rnd.intn(3) > 0 {
+			d.subs = append(d.subs, id)
+		}
+	}
+	if s.rnd.intn(4) == 0 {
+		s.kafka.deliveries.marker()
+	}
+	off := s.kafka.deliveries.append(d)
+	s.note("produce %d %s %v", off, d.env.Entity, d.subs)
+	s.ledger.add(off, &d)
+}
+
+func (s *sim) feed() {
+	if s.task.Full() {
+		return
+	}
+	if r, ok := s.kafka.deliveries.at(s.task.ReadPosition()); ok {
+		s.note("deliver %d", r.off)
+		s.task.Deliver(s.now, &Record{
+			Offset: r.off, Subs: r.val.subs, Envelope: r.val.env, Header: []byte{1}, Payload: r.val.payload,
+		})
+		if n := s.task.Stats().OpenRecords; n > s.cfg.MaxRecords {
+			s.fail("%d open records, at most %d", n, s.cfg.MaxRecords)
+		}
+	}
+}
+
+func (s *sim) feedRetry() {
+	k := 1 + s.rnd.intn(pipeline.MaxRetries)
+	if s.task.RetryFull(k) {
+		return
+	}
+	if r, ok := s.kafka.retry[k-1].at(s.task.RetryPosition(k)); ok {
+		v := r.val
+		v.Offset = r.off
+		s.note("retry.%d at %d: %s@%d", k, r.off, v.Lane, v.Origin)
+		s.task.Retry(s.now, k, &v)
+	}
+}
+
+func (s *sim) pop() {
+	for range 1 + s.rnd.intn(3) {
+		w := s.sched.Next(s.now, s.rnd.intn(3) > 0)
+		if w == nil {
+			return
+		}
+		sw := &simWork{Work: w}
+		s.note("work %s@%d attempt %d round %d parked %d fetch %v", w.LaneKey(), w.Origin, w.Attempt, w.Round, w.ParkedOffset, w.FetchOnly)
+		if !w.FetchOnly {
+			id := pipeline.LaneSubscription(w.LaneKey())
+			sw.f = s.ledger.fates[fateKey{id, w.Origin}]
+			if sw.f == nil {
+				s.fail("%s@%d: sent, but nobody made it", id, w.Origin)
+			}
+			if w.Subscription == nil || w.Subscription.State != pipeline.StateActive {
+				s.fail("%v: sent though its subscription is %+v", sw.f, w.Subscription)
+			}
+			s.ledger.send(s.now, w.LaneKey(), sw.f, w.Attempt, w.Round, w.Subscription.Concurrency)
+		}
+		s.works = append(s.works, sw)
+	}
+}
+
+func (s *sim) completeOne() {
+	if len(s.works) == 0 {
+		return
+	}
+	i := s.rnd.intn(len(s.works))
+	w := s.works[i]
+	s.works = slices.Delete(s.works, i, i+1)
+	s.complete(w)
+}
+
+// fetch reads the work's record from parked, as the shell does.
+func (s *sim) fetch(w *simWork) bool {
+	if w.ParkedOffset < 0 {
+		return true
+	}
+	if !s.healing && s.rnd.intn(10) == 0 {
+		return false
+	}
+	r, ok := s.kafka.parked.at(w.ParkedOffset)
+	if !ok || r.off != w.ParkedOffset || r.val.lane != w.LaneKey() || r.val.origin != w.Origin {
+		s.fail("%s@%d: not at %d of parked (there: %+v)", w.LaneKey(), w.Origin, w.ParkedOffset, r)
+	}
+	w.Envelope, w.Header, w.Payload = r.val.env, []byte{1}, r.val.payload
+	return true
+}
+
+func (s *sim) complete(w *simWork) {
+	res := &pipeline.Result{StartedAt: s.now, Outcome: pipeline.OutcomeLocalError}
+	fetched := s.fetch(w)
+	if w.f != nil {
+		s.ledger.land(w.f)
+		if fetched {
+			s.ledger.of(w.f.sub, w.f.origin, w.Payload)
+			s.outcome(res)
+		}
+	}
+	id := pipeline.LaneSubscription(w.LaneKey())
+	retries := len(s.cfg.Delays)
+	if c := s.view.Get(id); c != nil {
+		retries = min(retries, c.Retries)
+	}
+	v := s.task.Done(s.now, w.Work, res)
+	s.note("done %s@%d %v %v: %+v", w.LaneKey(), w.Origin, res.Outcome, res.RetryAfter, v)
+	if v.Dropped {
+		s.fail("%s: dropped by a living task", w.LaneKey())
+	}
+	if w.f != nil {
+		s.ledger.result(s.now, w.f, w.Work, res, v, retries)
+	} else if fetched && !v.Final && w.Work.lane.ending() {
+		s.fail("%s@%d: fetched to be ended, and not ended", w.LaneKey(), w.Origin)
+	}
+}
+
+func (s *sim) outcome(res *pipeline.Result) {
+	res.Outcome = pipeline.OutcomeSuccess
+	if s.healing || s.rnd.intn(10) >= s.bad {
+		return
+	}
+	switch n := s.rnd.intn(20); {
+	case n < 2:
+		res.Outcome = pipeline.OutcomeLocalError
+	case n == 2:
+		res.Outcome = pipeline.OutcomeGone
+	case n < 6:
+		res.Outcome, res.StatusCode = pipeline.OutcomeResponseError, 503
+		res.RetryAfter = time.Duration(1+s.rnd.intn(100)) * time.Second
+	case n < 10:
+		res.Outcome = pipeline.OutcomeTimeout
+	default:
+		res.Outcome, res.StatusCode = pipeline.OutcomeResponseError, 500
+	}
+}
+
+func (s *sim) cutBatch() {
+	if s.batch != nil || !s.task.Touched() {
+		return
+	}
+	s.batch = s.task.Cut()
+	s.note("cut: %s; position %d, retry %v, %s", outs(s.batch), s.batch.Deliveries, s.batch.Retry, lanesOf(s.batch))
+	s.ledger.batch(s.batch)
+	s.checkStates(s.batch)
+}
+
+// checkStates tells whether there was a reason to disable a subscription.
+func (s *sim) checkStates(b *Batch) {
+	for _, o := range b.Outs {
+		if o.Kind != OutState {
+			continue
+		}
+		if o.At.After(s.now) || o.At.Before(s.bornAt) {
+			s.fail("%s: disabled at %v, now is %v", o.Subscription, o.At, s.now)
+		}
+		if o.StateReason == ReasonBacklog && s.cfg.MaxParked >= 1000 && s.now.Sub(s.started) < s.cfg.MaxParkedAge {
+			s.fail("%s: disabled for its backlog %v after the start", o.Subscription, s.now.Sub(s.started))
+		}
+	}
+}
+
+func (s *sim) endTransaction() {
+	if s.batch == nil || s.committed {
+		return
+	}
+	if !s.healing && s.rnd.intn(5) == 0 {
+		s.note("aborted")
+		s.kafka.abort(s.batch)
+		s.ledger.aborted()
+		s.task.Aborted(s.batch)
+		s.batch = nil
+		return
+	}
+	b := s.batch
+	s.parked, s.committed = s.kafka.produce(b, s.now), true
+	s.note("committed")
+	s.ledger.committed(b)
+	for _, o := range b.Outs {
+		if c := s.registry.Get(o.Subscription); o.Kind == OutState && c != nil && c.Revision == o.Revision {
+			revision := c.Revision
+			s.registry = s.registry.with(o.Subscription, func(c *pipeline.Subscription) {
+				c.State, c.StateReason, c.Revision = pipeline.StateDisabled, o.StateReason, revision
+			})
+		}
+	}
+	if s.rnd.intn(2) == 0 { // what no rebuild needs is deleted
+		s.kafka.deliveries.low = max(s.kafka.deliveries.low, b.Deliveries)
+		for k := range b.Retry {
+			s.kafka.retry[k].low = max(s.kafka.retry[k].low, b.Retry[k])
+		}
+	}
+}
+
+func (s *sim) confirm() {
+	if s.batch == nil || !s.committed {
+		return
+	}
+	b := s.batch
+	s.batch, s.committed = nil, false
+	s.note("told: parked at %v", s.parked)
+	s.task.Committed(s.now, b, s.parked)
+	if s.rnd.intn(2) == 0 {
+		s.kafka.parked.low = max(s.kafka.parked.low, s.task.ParkedNeeded())
+	}
+}
+
+func (s *sim) tick() {
+	ms := pick(s.rnd, 1, 100, 1000, 1000, 5000, 10_000, 31_000, 31_000, 120_000)
+	s.now = s.now.Add(time.Duration(ms)*time.Millisecond + time.Duration(s.rnd.intn(1000))*time.Microsecond)
+	s.note("tick %v", s.now)
+	s.task.Tick(s.now)
+}
+
+func (s *sim) relieve() {
+	s.note("relieve")
+	s.task.Relieve(s.now)
+}
+
+func (s *sim) changeRegistry() {
+	id := pick(s.rnd, s.ids...)
+	change := pick(s.rnd,
+		s.randomSubscription, s.randomSubscription,
+		func(c *pipeline.Subscription) { c.State = pipeline.StatePaused },
+		func(c *pipeline.Subscription) { c.State = pipeline.StatePaused },
+		func(c *pipeline.Subscription) { c.State, c.StateReason = pipeline.StateDisabled, "by hand" },
+		func(c *pipeline.Subscription) { c.State, c.StateReason = pipeline.StateActive, "" },
+		func(c *pipeline.Subscription) { c.State, c.StateReason = pipeline.StateActive, "" },
+		nil)
+	s.registry = s.registry.with(id, change)
+}
+
+func (s *sim) update() {
+	s.view = s.registry
+	for _, id := range s.ids {
+		s.note("update %+v", s.view.Get(id))
+	}
+	s.task.Update(s.now, s.view)
+}
+
+func (s *sim) operate() {
+	id := pick(s.rnd, s.ids...)
+	if s.rnd.intn(2) == 0 {
+		n := s.task.Skip(s.now, id)
+		s.note("skip %s: %d", id, n)
+		return
+	}
+	s.ledger.retryNow(id)
+	n := s.task.RetryNow(s.now, id)
+	s.note("retry %s: %d", id, n)
+}
+
+// crash loses all but what is committed. What was under way has reached the
+// receiver, or has not; a transaction under way was committed, or was not.
+func (s *sim) crash() {
+	if s.batch != nil && !s.committed {
+		s.endTransaction()
+	}
+	for _, w := range s.works {
+		if w.f != nil && s.rnd.intn(2) == 0 {
+			w.f.received = true
+		}
+	}
+	old, works := s.task, s.works
+	s.note("crash")
+	s.lose()
+	if s.rnd.intn(4) == 0 { // another machine's clock
+		step := time.Duration(s.rnd.intn(7)-3) * time.Hour
+		s.now, s.started = s.now.Add(step), s.started.Add(min(0, step))
+		s.ledger.epoch++
+	}
+	if s.rnd.intn(2) == 0 {
+		s.sched = &Scheduler{} // another process
+	} else { // fenced: results come back to a task that is no longer ours
+		old.Close()
+		for _, w := range works {
+			if v := old.Done(s.now, w.Work, &pipeline.Result{Outcome: pipeline.OutcomeSuccess}); !v.Dropped {
+				s.fail("%s: not dropped by a closed task", w.LaneKey())
+			}
+		}
+	}
+	s.rebuild()
+}
+
+func (s *sim) lose() {
+	s.works, s.batch, s.committed, s.parked = nil, nil, false, nil
+	s.ledger.crash()
+}
+
+// drain is a graceful stop: nothing is repeated after it.
+func (s *sim) drain() {
+	s.note("drain")
+	s.task.Drain()
+	if w := s.sched.Next(s.now, true); w != nil {
+		s.fail("%s: work from a draining task", w.LaneKey())
+	}
+	for len(s.works) > 0 {
+		s.completeOne()
+	}
+	for s.batch != nil || s.task.Touched() {
+		s.cutBatch()
+		s.endTransaction()
+		s.confirm()
+	}
+	if n := s.task.InFlight(); n != 0 {
+		s.fail("%d under way after a drain", n)
+	}
+	s.task.Close()
+	s.lose()
+	s.rebuild()
+}
+
+func (s *sim) rebuild() {
+	r := NewRecovery(0, &s.cfg)
+	if err := s.kafka.recover(r, s.rnd.intn(2) == 0); err != nil {
+		s.fail("%v", err)
+	}
+	s.view, s.bornAt = s.registry, s.now
+	s.task = r.Task(s.now, Start{
+		Incarnation: uint64(s.ledger.life), Deliveries: s.kafka.committed, Retry: s.kafka.committedRetry,
+		ParkedEnd: s.kafka.parked.end, Subs: s.view, Scheduler: s.sched,
+	})
+}
+
+// heal ends all faults; then everything must come to its end.
+func (s *sim) heal() {
+	s.healing = true
+	for _, id := range s.ids {
+		s.registry = s.registry.with(id, func(c *pipeline.Subscription) {
+			c.State, c.StateReason, c.OnExhausted = pipeline.StateActive, "", pipeline.OnExhaustedContinue
+		})
+	}
+	limit := 200 + 20*len(s.kafka.deliveries.recs)*len(s.ids)
+	for range limit {
+		s.step++
+		s.confirm()
+		s.update()
+		s.feed()
+		for range 6 {
+			s.feedRetry()
+		}
+		s.pop()
+		for len(s.works) > 0 {
+			s.completeOne()
+		}
+		s.cutBatch()
+		s.endTransaction()
+		s.confirm()
+		s.now = s.now.Add(pick(s.rnd, time.Second, 40*time.Second, 5*time.Minute))
+		s.task.Tick(s.now)
+		s.relieve()
+		checkTask(s.task, s.fail)
+		if s.quiet() {
+			s.checkEnd()
+			return
+		}
+	}
+	for k := range s.kafka.retry {
+		s.note("retry.%d: read %d, end %d, %+v", k+1, s.task.RetryPosition(k+1), s.kafka.retry[k].last(), s.task.retry[k])
+	}
+	s.note("batch %v touched %v read %d end %d", s.batch, s.task.Touched(), s.task.ReadPosition(), s.kafka.deliveries.last())
+	s.fail("stuck: %v is not over after %d rounds; %+v", s.ledger.open(), limit, s.task.Stats())
+}
+
+func (s *sim) quiet() bool {
+	if s.batch != nil || s.task.Touched() || len(s.works) > 0 || s.ledger.open() != nil {
+		return false
+	}
+	for k := range s.kafka.retry {
+		if max(s.task.RetryPosition(k+1), s.kafka.retry[k].low) < s.kafka.retry[k].last() {
+			return false
+		}
+	}
+	return max(s.task.ReadPosition(), s.kafka.deliveries.low) >= s.kafka.deliveries.last()
+}
+
+func lanesOf(b *Batch) string {
+	text := ""
+	for _, w := range b.Lanes {
+		text += fmt.Sprintf("%s=%s ", w.Key, w.Value)
+	}
+	return text
+}
