@@ -9,12 +9,14 @@ import (
 	"fmt"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/hookline/hookline/internal/app/admin"
 	"github.com/hookline/hookline/internal/telemetry"
 	"github.com/hookline/hookline/pipeline/dispatch"
 	"github.com/hookline/hookline/pipeline/kafkax"
+	"github.com/hookline/hookline/pipeline/router"
 	"github.com/hookline/hookline/sender"
 	"github.com/hookline/hookline/sink"
 )
@@ -23,6 +25,7 @@ import (
 // reference.
 type Config struct {
 	Kafka     kafkax.Config
+	Router    router.Config
 	Dispatch  dispatch.Config
 	Sender    sender.Config
 	Sink      sink.Config
@@ -34,6 +37,7 @@ type Config struct {
 
 var sectionTitles = map[string]string{
 	"Kafka":     "Kafka and hookline's topics",
+	"Router":    "Events",
 	"Dispatch":  "Order, retries and limits",
 	"Sender":    "Requests",
 	"Sink":      "ClickHouse and the log",
@@ -70,13 +74,42 @@ func (c *Config) check() Problems {
 			problems = append(problems, split(part.Validate())...)
 		}
 	}
+	if len(c.Router.EventsTopics) == 0 { // NeedEvents tells, where it matters
+		problems = slices.DeleteFunc(problems, func(p Problem) bool { return p.Variable == Prefix+"EVENTS_TOPICS" })
+	}
 	return append(problems, c.crossChecks()...)
 }
 
 // crossChecks are the rules that concern more than one part.
 func (c *Config) crossChecks() Problems {
 	var problems Problems
+	for i := range c.Router.EventsTopics {
+		spec := &c.Router.EventsTopics[i]
+		for _, own := range c.Kafka.Settings() {
+			if spec.Topic != own.Topic && (spec.Pattern == nil || !spec.Pattern.MatchString(own.Topic)) {
+				continue
+			}
+			problems = append(problems, Problem{
+				Variable: Prefix + "EVENTS_TOPICS",
+				Why:      fmt.Sprintf("%s takes %s, which is a topic of hookline's own: its records would be events again", spec.Topic, own.Topic),
+				Remedy:   "name the event topics alone, or choose another HOOKLINE_TOPIC_PREFIX",
+			})
+			break
+		}
+	}
 	return problems
+}
+
+// NeedEvents is an error where no event topics are configured: what reads
+// events cannot run then, all else can.
+func (c *Config) NeedEvents() error {
+	if len(c.Router.EventsTopics) > 0 {
+		return nil
+	}
+	return Problems{{
+		Variable: Prefix + "EVENTS_TOPICS", Why: "no event topics",
+		Remedy: "name them with their formats, e.g. cotalker.events=cotalker",
+	}}
 }
 
 // named finds the variable, and the remedy in brackets, that a part's message has.

@@ -65,6 +65,41 @@ func TestSecretsAreNotPrinted(t *testing.T) {
 	}
 }
 
+func TestEventTopicsMustNotBeOurOwn(t *testing.T) {
+	for _, topics := range []string{"hookline.deliveries=json", "/hook.*/=json", "a=json;/.*retry.1/=json"} {
+		_, err := Load([]string{"HOOKLINE_EVENTS_TOPICS=" + topics})
+		if err == nil || !strings.Contains(err.Error(), "hookline's own") || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%s: %v", topics, err)
+		}
+	}
+	c, err := Load([]string{"HOOKLINE_EVENTS_TOPICS=orders=json:type=/kind;/cot.*/=cotalker"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := c.Router.EventsTopics; len(got) != 2 || got[0].Topic != "orders" || got[1].Pattern == nil || c.NeedEvents() != nil {
+		t.Errorf("%+v, %v", got, c.NeedEvents())
+	}
+	if err := Default().NeedEvents(); err == nil {
+		t.Error("no event topics is nothing to tell")
+	}
+}
+
+// Every problem of a variable with several is told.
+func TestSeveralProblemsOfOneVariable(t *testing.T) {
+	_, err := Load([]string{"HOOKLINE_EVENTS_TOPICS=a b=json;c=nothing", "HOOKLINE_ALLOW_CIDRS=1.2.3.4/99", "HOOKLINE_CLICKHOUSE_ADDR=ftp://u:pw-canary@h"})
+	if err == nil {
+		t.Fatal("accepted")
+	}
+	for _, want := range []string{"a b", "nothing", "HOOKLINE_ALLOW_CIDRS", "HOOKLINE_CLICKHOUSE_ADDR"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("%v does not tell of %s", err, want)
+		}
+	}
+	if strings.Contains(err.Error(), "pw-canary") {
+		t.Errorf("%v shows the password", err)
+	}
+}
+
 func TestSetTwice(t *testing.T) {
 	_, err := Load([]string{"HOOKLINE_LOG_LEVEL=warn", "HOOKLINE_LOG_LEVEL=info"})
 	if err == nil || !strings.Contains(err.Error(), "set twice") {

@@ -1,0 +1,40 @@
+package main
+
+import (
+	"github.com/spf13/cobra"
+
+	"github.com/hookline/hookline/internal/app"
+)
+
+func (c *cli) runCmd() *cobra.Command {
+	roles := ""
+	cmd := &cobra.Command{
+		Use:   "run [--roles router,dispatcher,sink]",
+		Short: "The service; configured by the environment (help config)",
+		Long: "The service. It is configured by the environment: see hookline help config.\n" +
+			"SIGTERM lets requests under way finish and commits; a second one ends at once.",
+		Args: exactly(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			chosen, err := app.ParseRoles(roles)
+			if err != nil {
+				return usage(err)
+			}
+			cfg, err := c.config()
+			if err != nil {
+				return err
+			}
+			log := c.logger(cfg)
+			cluster, err := preflight(cmd.Context(), cfg, chosen, log)
+			if err != nil {
+				return err
+			}
+			a, err := app.New(cfg, chosen, app.Deps{Log: log, Version: versionName(), Cluster: cluster})
+			if err != nil {
+				return err
+			}
+			return a.Run(cmd.Context())
+		},
+	}
+	cmd.Flags().StringVar(&roles, "roles", "", "what this process does (default: all)")
+	return cmd
+}

@@ -1,0 +1,133 @@
+package app
+
+import (
+	"context"
+	"time"
+
+	"github.com/hookline/hookline/internal/app/admin"
+	"github.com/hookline/hookline/internal/telemetry"
+	"github.com/hookline/hookline/pipeline"
+	"github.com/hookline/hookline/pipeline/dispatch"
+	"github.com/hookline/hookline/pipeline/endpoint"
+	"github.com/hookline/hookline/pipeline/registry"
+	"github.com/hookline/hookline/sender"
+)
+
+// stopMargin is what stopping the dispatcher takes beyond the requests under
+// way: the last transaction and leaving the group.
+const stopMargin = 10 * time.Second
+
+func (a *App) addDispatcher() error {
+	gate := dispatch.NewGate(time.Duration(a.cfg.Dispatch.SessionTimeout))
+	send, err := sender.New(a.cfg.Sender, sender.Deps{Gate: gate.Open, Version: a.version, Log: a.log.With("part", "sender")})
+	if err != nil {
+		return err
+	}
+	a.closers = append(a.closers, send.Close)
+	policy, err := a.cfg.Sender.Policy()
+	if err != nil {
+		return err
+	}
+	view := &registryView{registry: a.registry, changed: make(chan struct{}, 1)}
+	d, err := dispatch.New(a.cfg.Dispatch, dispatch.Deps{
+		Kafka: &a.cfg.Kafka, Sender: send, Registry: view, Gate: gate,
+		Metrics: dispatchMetrics{a.metrics}, Log: a.log.With("part", "dispatcher"), Node: a.node,
+		RequestTimeout: a.cfg.Sender.RequestTimeout, StateRecord: disabledRecord,
+		RedactURL: func(raw string) string { return redactURL(raw, policy) },
+	})
+	if err != nil {
+		return err
+	}
+	a.parts = append(a.parts,
+		part{name: "registry view", run: view.follow, stopWithin: stopQuick},
+		part{name: "dispatcher", run: a.afterRegistry(d.Run), stopWithin: a.cfg.Sender.RequestTimeout + stopMargin})
+	a.ready = append(a.ready, func() admin.Part {
+		p := admin.Part{Name: "dispatcher", Ready: d.Ready()}
+		if !p.Ready {
+			p.Detail = "joining the group, or recovering partitions"
+		}
+		return p
+	})
+	return nil
+}
+
+// redactURL is a URL as the log has it: without the values of its query.
+func redactURL(raw string, policy endpoint.Policy) string {
+	u, err := endpoint.ParseURL(raw, policy)
+	if err != nil {
+		return "[not a valid URL]" // it may hold anything
+	}
+	return u.Redacted()
+}
+
+// disabledRecord is the registry's record that disables a subscription.
+func disabledRecord(id, reason string, revision int64, since time.Time) (key, value []byte) {
+	return registry.StateRecord(id, &registry.StateInfo{
+		Revision: revision, State: pipeline.StateDisabled, Reason: reason, Since: since,
+	})
+}
+
+// registryView is the registry as the dispatcher sees it: changes come as
+// values of one channel, of which there is never more than one waiting.
+type registryView struct {
+	registry *registry.Registry
+	changed  chan struct{} // written by follow, read by the dispatcher
+}
+
+// View is the newest view; nil until the registry has been read.
+func (v *registryView) View() pipeline.Subscriptions {
+	snap := v.registry.Snapshot()
+	if snap == nil {
+		return nil
+	}
+	return snap
+}
+
+// Changed tells that there is a newer view.
+func (v *registryView) Changed() <-chan struct{} { return v.changed }
+
+// follow passes the registry's changes on until ctx ends.
+func (v *registryView) follow(ctx context.Context) error {
+	for {
+		next := v.registry.Changed() // before the note, so that no change is missed
+		select {
+		case v.changed <- struct{}{}:
+		default: // one is waiting already
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-next:
+		}
+	}
+}
+
+// dispatchMetrics gives the dispatcher's counts their Prometheus names.
+type dispatchMetrics struct{ m *telemetry.Metrics }
+
+// Attempted counts a try.
+func (d dispatchMetrics) Attempted(a *pipeline.Attempt) { d.m.Attempt(a.Outcome, a.Attempt, a.Elapsed) }
+
+// Delivered counts a delivery that ended.
+func (d dispatchMetrics) Delivered(o pipeline.Outcome) { d.m.Delivery(o) }
+
+// FirstAttemptLag notes how old an event was at its first attempt.
+func (d dispatchMetrics) FirstAttemptLag(lag time.Duration) { d.m.DeliveryLag(lag) }
+
+// Dead counts a dead letter.
+func (d dispatchMetrics) Dead(r pipeline.DeadReason) { d.m.Dead(r) }
+
+// Lanes sets the gauges.
+func (d dispatchMetrics) Lanes(st dispatch.Stats) {
+	d.m.Lanes("waiting", st.Waiting)
+	d.m.Lanes("held", st.Held)
+	d.m.Parked(st.Parked)
+	d.m.InFlight(st.InFlight)
+	d.m.RetryOverdue(st.RetryOverdue)
+}
+
+// CommitTook has no metric of its own.
+func (d dispatchMetrics) CommitTook(time.Duration, int) {}
+
+// KafkaLag sets a topic's lag.
+func (d dispatchMetrics) KafkaLag(topic string, records int64) { d.m.KafkaLag(topic, records) }

@@ -1,0 +1,89 @@
+package app
+
+import (
+	"sync/atomic"
+	"time"
+
+	"github.com/hookline/hookline/internal/app/admin"
+	"github.com/hookline/hookline/pipeline"
+	"github.com/hookline/hookline/pipeline/match"
+	"github.com/hookline/hookline/pipeline/registry"
+	"github.com/hookline/hookline/pipeline/router"
+)
+
+func (a *App) addRouter() error {
+	if err := a.cfg.NeedEvents(); err != nil {
+		return err
+	}
+	r, err := router.New(a.cfg.Router, router.Deps{
+		Kafka: &a.cfg.Kafka, Cluster: a.cluster, Matcher: a.matchers.forRouter,
+		Metrics: a.metrics, Log: a.log.With("part", "router"),
+	})
+	if err != nil {
+		return err
+	}
+	a.parts = append(a.parts, part{name: "router", run: a.afterRegistry(r.Run), stopWithin: stopSlow})
+	a.ready = append(a.ready, func() admin.Part {
+		return admin.Part{Name: "router", Ready: a.registry.Snapshot() != nil} // it waits for nothing else
+	})
+	return nil
+}
+
+// matcher is the index of one snapshot.
+type matcher struct {
+	*match.Index
+	version, generation int64
+	since               time.Time // when this process first had this generation
+}
+
+// Version is the registry version that the index was made from.
+func (m *matcher) Version() int64 { return m.version }
+
+// matchers keeps the index of the newest snapshot. Safe for concurrent use: of
+// two indexes made at once one is kept.
+type matchers struct {
+	registry *registry.Registry
+	now      func() time.Time
+	current  atomic.Pointer[matcher]
+}
+
+// forRouter gives the newest index; nil until the registry was read.
+func (ms *matchers) forRouter() router.Matcher {
+	if m := ms.get(); m != nil {
+		return m
+	}
+	return nil
+}
+
+func (ms *matchers) get() *matcher {
+	snap := ms.registry.Snapshot()
+	if snap == nil {
+		return nil
+	}
+	old := ms.current.Load()
+	switch {
+	case old != nil && old.version == snap.Version():
+		return old
+	case old != nil && old.generation == snap.Generation(): // nothing but the version is new
+		m := &matcher{Index: old.Index, version: snap.Version(), generation: old.generation, since: old.since}
+		ms.current.CompareAndSwap(old, m)
+		return m
+	}
+	m := &matcher{Index: match.NewIndex(snap.All()), version: snap.Version(), generation: snap.Generation(), since: ms.now()}
+	ms.current.CompareAndSwap(old, m)
+	return m
+}
+
+// doubt is how long after a change of the subscriptions every event counts as
+// taken: it may have been routed before the change.
+const doubt = 10 * time.Minute
+
+// taken tells whether an event has takers, and so is stored. It says yes where
+// it cannot know.
+func (ms *matchers) taken(ev *pipeline.Event) bool {
+	m := ms.get()
+	if m == nil || ms.now().Sub(m.since) < doubt {
+		return true
+	}
+	return len(m.Match(ev, nil)) > 0
+}
