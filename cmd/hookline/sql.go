@@ -1,0 +1,132 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/hookline/hookline/internal/telemetry"
+	"github.com/hookline/hookline/sink"
+)
+
+func (c *cli) sqlCmd() *cobra.Command {
+	format, asJSON := "", false
+	cmd := &cobra.Command{
+		Use:   "sql QUERY",
+		Short: "SQL against the configured ClickHouse",
+		Long: "SQL against the configured ClickHouse, in hookline's database: tables attempts and events.\n" +
+			"With - the query is read from standard input. Control characters in results are escaped unless\n" +
+			"a --format is asked for.",
+		Example: "  hookline sql 'SELECT subscription_id, outcome, count() FROM attempts GROUP BY ALL ORDER BY ALL'",
+		Args:    exactly("QUERY"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			exact := format != ""
+			switch {
+			case asJSON && exact:
+				return usagef("reading options: hookline sql: --json and --format exclude each other")
+			case asJSON:
+				format = "JSONEachRow"
+			case !exact && telemetry.IsTerminal(c.out):
+				format = "PrettyCompactNoEscapes"
+			case !exact:
+				format = "TabSeparatedWithNames"
+			}
+			query := args[0]
+			if query == "-" {
+				b, err := c.readFile("-")
+				if err != nil {
+					return err
+				}
+				query = string(b)
+			}
+			return c.sql(cmd.Context(), query, format, exact)
+		},
+	}
+	cmd.Flags().StringVar(&format, "format", "", "ClickHouse's name of an output format, e.g. CSV")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON, one row a line")
+	return cmd
+}
+
+// reader connects to the configured ClickHouse.
+func (c *cli) reader(ctx context.Context) (*sink.Reader, error) {
+	cfg, err := c.config()
+	if err != nil {
+		return nil, err
+	}
+	r, err := sink.OpenReader(cfg.Sink)
+	if err != nil {
+		return nil, usage(err)
+	}
+	if err := pingClickHouse(ctx, r); err != nil {
+		r.Close()
+		return nil, err
+	}
+	return r, nil
+}
+
+// pingClickHouse makes sure that ClickHouse answers.
+func pingClickHouse(ctx context.Context, r *sink.Reader) error {
+	limited, cancel := context.WithTimeout(ctx, connectLimit)
+	defer cancel()
+	err := r.Ping(limited)
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return fmt.Errorf("reaching ClickHouse: interrupted")
+	case sink.Unreachable(err):
+		return unreachableError{fmt.Errorf("%w (is ClickHouse running? set HOOKLINE_CLICKHOUSE_ADDR)", err)}
+	}
+	return fmt.Errorf("%w (set HOOKLINE_CLICKHOUSE_USER and _PASSWORD)", err)
+}
+
+func (c *cli) sql(ctx context.Context, query, format string, exact bool) error {
+	r, err := c.reader(ctx)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	rows, err := r.Query(ctx, query, format)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	if exact && !telemetry.IsTerminal(c.out) {
+		_, err = io.Copy(c.out, rows)
+	} else {
+		err = copySafe(c.out, rows)
+	}
+	if err != nil {
+		return fmt.Errorf("reading the result: %w", err)
+	}
+	return nil
+}
+
+// copySafe copies text line by line with control characters escaped.
+func copySafe(w io.Writer, r io.Reader) error {
+	buf := make([]byte, 0, 64<<10)
+	chunk := make([]byte, 32<<10)
+	for {
+		n, err := r.Read(chunk)
+		buf = append(buf, chunk[:n]...)
+		whole := strings.LastIndexByte(string(buf), '\n') + 1
+		if err != nil {
+			whole = len(buf)
+		}
+		if whole > 0 {
+			if _, werr := io.WriteString(w, safeLines(string(buf[:whole]))); werr != nil {
+				return werr
+			}
+			buf = append(buf[:0], buf[whole:]...)
+		}
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
