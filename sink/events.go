@@ -12,6 +12,7 @@ import (
 type eventRows struct {
 	parse func(*kgo.Record, *pipeline.Position) (*pipeline.Event, error)
 	taken func(*pipeline.Event) bool
+	src   pipeline.Position // of the record under way, a field so that it is not allocated
 	list  []namedColumn
 
 	sourceCluster, sourceTopic, key, raw, payloadApart, eventID, tenant, format strColumn
@@ -45,8 +46,8 @@ func (r *eventRows) bytes() int { return len(r.raw.Buf) + len(r.payloadApart.Buf
 // add appends the event that rec is, unless nobody takes it. A record that
 // cannot be parsed is skipped: the router puts it into events.dead.
 func (r *eventRows) add(rec *kgo.Record, from origin) error {
-	src := pipeline.Position{Cluster: from.cluster, TopicID: from.topicID, Topic: rec.Topic, Partition: rec.Partition, Offset: rec.Offset}
-	ev, err := r.parse(rec, &src)
+	r.src = pipeline.Position{Cluster: from.cluster, TopicID: from.topicID, Topic: rec.Topic, Partition: rec.Partition, Offset: rec.Offset}
+	ev, err := r.parse(rec, &r.src)
 	if err != nil || ev == nil || !r.taken(ev) {
 		return nil //nolint:nilerr // the router reports it, with the same words
 	}

@@ -51,8 +51,14 @@ func newFakeServer(t *testing.T) *fakeServer {
 }
 
 func (f *fakeServer) config() Config {
+	c := testConfig()
+	c.Addr = f.URL
+	return c
+}
+
+func testConfig() Config {
 	return Config{
-		Addr: f.URL, Database: "hookline", User: "default", TTLDays: 90, BlockRows: 1000, BlockBytes: 1 << 20, BufferBytes: 4 << 20,
+		Database: "hookline", User: "default", TTLDays: 90, BlockRows: 1000, BlockBytes: 1 << 20, BufferBytes: 4 << 20,
 		FlushInterval: 20 * time.Millisecond, Inserts: 2, InsertTimeout: 30 * time.Second,
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"go.uber.org/goleak"
@@ -151,18 +152,29 @@ func (w *world) committed(at int64) kadm.OffsetResponse {
 	return w.waitCommitted(attemptsTopic, at)
 }
 
-// waitCommitted asks again and again: Kafka has no signal for a commit.
+// committedPast waits until the attempts partition's committed offset is past at.
+func (w *world) committedPast(at int64) {
+	w.t.Helper()
+	w.await(attemptsTopic, func(o kadm.OffsetResponse) bool { return o.At > at })
+}
+
+// waitCommitted waits until a topic's only partition is committed at. It asks
+// again and again: Kafka has no signal for a commit.
 func (w *world) waitCommitted(topic string, at int64) kadm.OffsetResponse {
 	w.t.Helper()
-	ctx, cancel := context.WithTimeout(w.t.Context(), 20*time.Second)
+	return w.await(topic, func(o kadm.OffsetResponse) bool { return o.At == at })
+}
+
+func (w *world) await(topic string, ok func(kadm.OffsetResponse) bool) kadm.OffsetResponse {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(w.t.Context(), 30*time.Second)
 	defer cancel()
 	for {
 		offs, err := w.adm.FetchOffsets(ctx, groupName)
-		if err != nil {
-			w.t.Fatalf("waiting for offset %d: %v\n%s", at, err, w.logs)
+		if err != nil && !errors.Is(err, kerr.GroupIDNotFound) { // nothing is committed yet
+			w.t.Fatalf("waiting for an offset of %s: %v\n%s", topic, err, w.logs)
 		}
-		o, ok := offs.Lookup(topic, 0)
-		if ok && o.At == at {
+		if o, there := offs.Lookup(topic, 0); there && ok(o) {
 			return o
 		}
 		sleep(ctx, 5*time.Millisecond)
