@@ -81,6 +81,9 @@ func (c *Config) Validate() error {
 	if c.SlowAfter <= 0 {
 		errs = append(errs, fmt.Errorf("SLOW_AFTER: %v: must be over 0", c.SlowAfter))
 	}
+	if c.LocalRetryAfter <= 0 {
+		errs = append(errs, fmt.Errorf("pause after a local error: %v: must be over 0", c.LocalRetryAfter))
+	}
 	if c.MaxParkedAge <= 0 {
 		errs = append(errs, fmt.Errorf("MAX_PARKED_AGE: %v: must be over 0", c.MaxParkedAge))
 	}

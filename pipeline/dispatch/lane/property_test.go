@@ -2,6 +2,7 @@ package lane
 
 import (
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 
@@ -9,12 +10,18 @@ import (
 )
 
 // TestProtocol: many short lives of a task, each repeatable by its seed.
+// HOOKLINE_TEST_SEEDS=first:number runs others.
 func TestProtocol(t *testing.T) {
-	n := uint64(10_000)
+	first, n := uint64(1), uint64(10_000)
 	if testing.Short() {
 		n = 500
 	}
-	runSeeds(t, 1, n)
+	if s := os.Getenv("HOOKLINE_TEST_SEEDS"); s != "" {
+		if _, err := fmt.Sscanf(s, "%d:%d", &first, &n); err != nil {
+			t.Fatalf("HOOKLINE_TEST_SEEDS: %q: want first:number: %v", s, err)
+		}
+	}
+	runSeeds(t, first, n)
 }
 
 // TestProtocolShrunk is the same with a source that rapid can make smaller.
