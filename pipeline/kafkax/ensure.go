@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -55,14 +57,15 @@ func EnsureTopics(ctx context.Context, adm *kadm.Client, cfg *Config, optional .
 	if err != nil {
 		return rep, err
 	}
+	var missing []*Setting
 	for i := range settings {
 		s := &settings[i]
-		if _, ok := have[s.Topic]; ok || s.Optional && !slices.Contains(optional, s.Topic) {
-			continue
+		if _, ok := have[s.Topic]; !ok && (!s.Optional || slices.Contains(optional, s.Topic)) {
+			missing = append(missing, s)
 		}
-		if err := create(ctx, adm, cfg, s, &rep); err != nil {
-			return rep, err
-		}
+	}
+	if err := create(ctx, adm, cfg, missing, &rep); err != nil {
+		return rep, err
 	}
 	for i := range settings {
 		if t, ok := have[settings[i].Topic]; ok {
@@ -113,39 +116,112 @@ func describe(ctx context.Context, adm *kadm.Client, names []string) (map[string
 	return out, nil
 }
 
-func create(ctx context.Context, adm *kadm.Client, cfg *Config, s *Setting, rep *Report) error {
-	configs := make(map[string]*string, len(s.Configs))
-	for k, v := range s.Configs {
-		configs[k] = &v
+// create makes the missing topics, all at once, and waits until every broker's
+// clients can use them.
+func create(ctx context.Context, adm *kadm.Client, cfg *Config, missing []*Setting, rep *Report) error {
+	answers := make([]kadm.CreateTopicResponse, len(missing))
+	errs := make([]error, len(missing))
+	var wg sync.WaitGroup
+	for i, s := range missing {
+		wg.Go(func() {
+			configs := make(map[string]*string, len(s.Configs))
+			for k, v := range s.Configs {
+				configs[k] = &v
+			}
+			rf := cfg.Replication
+			if rf == 0 {
+				rf = -1 // the brokers' default
+			}
+			answers[i], errs[i] = adm.CreateTopic(ctx, s.Partitions, rf, configs, s.Topic)
+		})
 	}
-	rf := cfg.Replication
-	if rf == 0 {
-		rf = -1 // the brokers' default
-	}
-	resp, err := adm.CreateTopic(ctx, s.Partitions, rf, configs, s.Topic)
-	switch {
-	case errors.Is(err, kerr.TopicAlreadyExists):
-		return nil // another process was faster, with the same settings
-	case errors.Is(err, kerr.InvalidReplicationFactor):
-		rep.add(s.Topic, fmt.Sprintf("creating it failed: %v %s", err, resp.ErrMessage), "set HOOKLINE_REPLICATION to at most the number of brokers")
-		return nil
-	case errors.Is(err, kerr.TopicAuthorizationFailed), errors.Is(err, kerr.ClusterAuthorizationFailed):
-		rep.add(s.Topic, "creating it failed: "+err.Error(), "allow this user to create topics, or run: "+createCommand(cfg, s))
-		return nil
-	case errors.Is(err, kerr.PolicyViolation), errors.Is(err, kerr.InvalidConfig):
-		rep.add(s.Topic, fmt.Sprintf("creating it failed: %v %s", err, resp.ErrMessage), createCommand(cfg, s))
-		return nil
-	case err != nil:
-		return fmt.Errorf("creating topic %s: %w", s.Topic, err)
-	}
-	rep.Created = append(rep.Created, s.Topic)
-	if cfg.Replication == 0 && resp.ReplicationFactor >= 3 {
-		// The brokers' default turned out to be enough replicas for two in sync.
-		two := "2"
-		_, err := adm.AlterTopicConfigs(ctx, []kadm.AlterConfig{{Op: kadm.SetConfig, Name: configMinISR, Value: &two}}, s.Topic)
+	wg.Wait()
+	var there []string
+	for i, s := range missing {
+		ok, err := created(cfg, s, answers[i].ErrMessage, errs[i], rep)
 		if err != nil {
-			return fmt.Errorf("setting %s of topic %s: %w", configMinISR, s.Topic, err)
+			return err
 		}
+		if ok {
+			there = append(there, s.Topic)
+		}
+	}
+	if err := awaitTopics(ctx, adm, there); err != nil {
+		return err
+	}
+	return twoInSync(ctx, adm, cfg, rep.Created)
+}
+
+// created sorts out one topic's answer; ok is true where the topic is there now.
+func created(cfg *Config, s *Setting, message string, err error, rep *Report) (ok bool, _ error) {
+	why := fmt.Sprintf("creating it failed: %v %s", err, message)
+	switch {
+	case err == nil:
+		rep.Created = append(rep.Created, s.Topic)
+		return true, nil
+	case errors.Is(err, kerr.TopicAlreadyExists): // another process was faster, with the same settings
+		return true, nil
+	case errors.Is(err, kerr.InvalidReplicationFactor):
+		rep.add(s.Topic, why, "set HOOKLINE_REPLICATION to at most the number of brokers")
+	case errors.Is(err, kerr.TopicAuthorizationFailed), errors.Is(err, kerr.ClusterAuthorizationFailed):
+		rep.add(s.Topic, why, "allow this user to create topics, or run: "+createCommand(cfg, s))
+	case errors.Is(err, kerr.PolicyViolation), errors.Is(err, kerr.InvalidConfig):
+		rep.add(s.Topic, why, createCommand(cfg, s))
+	default:
+		return false, fmt.Errorf("creating topic %s: %w", s.Topic, err)
+	}
+	return false, nil
+}
+
+// awaitTopics waits until the brokers tell the leaders of the topics, which real
+// ones do a moment after they said that the topics are made.
+func awaitTopics(ctx context.Context, adm *kadm.Client, topics []string) error {
+	deadline := time.Now().Add(patience)
+	for tries := 0; len(topics) > 0; tries++ {
+		details, err := adm.ListTopics(ctx, topics...)
+		if err != nil {
+			return fmt.Errorf("waiting for new topics: %w", err)
+		}
+		topics = slices.DeleteFunc(topics, func(t string) bool { return details[t].Err == nil && len(details[t].Partitions) > 0 })
+		if len(topics) == 0 {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("waiting for new topics: after %v the brokers do not know %s yet", patience, topics[0])
+		}
+		if err := pause(ctx, tries); err != nil {
+			return fmt.Errorf("waiting for new topics: %w", err)
+		}
+	}
+	return nil
+}
+
+// twoInSync sets min.insync.replicas of new topics where the brokers' default
+// turned out to be enough replicas for it.
+func twoInSync(ctx context.Context, adm *kadm.Client, cfg *Config, topics []string) error {
+	if cfg.Replication != 0 || len(topics) == 0 {
+		return nil
+	}
+	details, err := adm.ListTopics(ctx, topics...)
+	if err != nil {
+		return fmt.Errorf("counting the replicas of new topics: %w", err)
+	}
+	var enough []string
+	for _, d := range details {
+		if d.Err == nil && d.Partitions.NumReplicas() >= 3 {
+			enough = append(enough, d.Topic)
+		}
+	}
+	if len(enough) == 0 {
+		return nil
+	}
+	two := "2"
+	resp, err := adm.AlterTopicConfigs(ctx, []kadm.AlterConfig{{Op: kadm.SetConfig, Name: configMinISR, Value: &two}}, enough...)
+	for i := 0; err == nil && i < len(resp); i++ {
+		err = resp[i].Err
+	}
+	if err != nil {
+		return fmt.Errorf("setting %s of new topics: %w", configMinISR, err)
 	}
 	return nil
 }
