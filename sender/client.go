@@ -50,8 +50,9 @@ type Client struct {
 	userAgent string
 	dialer    *dialer
 	pool      *pool
-	prepared  prepared
-	exchanges sync.Pool // of *exchange
+	prepared  cache[*target] // by subscription id: what is the same for every try
+	redacted  cache[string]  // by URL
+	exchanges sync.Pool      // of *exchange
 
 	closing atomic.Bool
 	ctx     context.Context // ends with Close
@@ -81,7 +82,7 @@ func New(cfg Config, deps Deps) (*Client, error) {
 	}
 	c := &Client{
 		cfg: cfg, parsed: p, now: deps.Now, gate: deps.Gate, userAgent: "hookline/" + deps.Version,
-		pool: newPool(&cfg),
+		pool: newPool(&cfg), prepared: cache[*target]{limit: maxPrepared}, redacted: cache[string]{limit: maxPrepared},
 	}
 	c.exchanges.New = func() any { return newExchange() }
 	c.dialer = &dialer{

@@ -68,7 +68,9 @@ func (x *exchange) build(to *target, req *pipeline.Request, res *pipeline.Result
 	h.SetContentType(contentType)
 	h.SetContentLength(len(req.Payload))
 	h.Set("webhook-id", endpoint.SafeValue(req.DeliveryID))
-	h.Set("X-Hookline-Event-Type", endpoint.SafeValue(env.EventType))
+	if env.EventType != "" {
+		h.Set("X-Hookline-Event-Type", endpoint.SafeValue(env.EventType))
+	}
 	x.scratch = strconv.AppendInt(x.scratch[:0], int64(req.Attempt), 10)
 	h.SetBytesV("X-Hookline-Attempt", x.scratch)
 	if env.Replay != "" {
@@ -189,17 +191,19 @@ func (x *exchange) readHeaders(br *bufio.Reader) (*bufio.Reader, error) {
 		if err := checkStatusLine(br); err != nil {
 			return br, err
 		}
-		err := x.resp.Read(br)
-		if isOverflow(err) && br != x.large {
+		err := awaitHeaders(br)
+		if errors.Is(err, bufio.ErrBufferFull) && br != x.large {
 			br = x.enlarge(br)
-			err = x.resp.Read(br)
+			err = awaitHeaders(br)
 		}
-		switch {
-		case err == nil:
-		case isOverflow(err):
+		if errors.Is(err, bufio.ErrBufferFull) {
 			return br, errProtocol("Parse Error: Header overflow")
-		default:
-			return br, headerError(err)
+		}
+		if err != nil {
+			return br, err
+		}
+		if x.resp.Read(br) != nil { // its text may quote the answer
+			return br, errProtocol("Parse Error: Invalid header")
 		}
 		switch status := x.resp.StatusCode(); {
 		case status == fasthttp.StatusSwitchingProtocols:
@@ -209,14 +213,6 @@ func (x *exchange) readHeaders(br *bufio.Reader) (*bufio.Reader, error) {
 		}
 	}
 	return br, errProtocol("Parse Error: too many interim answers")
-}
-
-func isOverflow(err error) bool {
-	if err == nil {
-		return false
-	}
-	var small *fasthttp.ErrSmallBuffer
-	return errors.As(err, &small)
 }
 
 // enlarge moves what is buffered into a larger reader, followed by the rest.

@@ -3,6 +3,7 @@ package sender
 import (
 	"net"
 	"net/netip"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -179,6 +180,31 @@ func TestConfigReportsEverythingAtOnce(t *testing.T) {
 		cfg.SuccessStatus = []string{entry}
 		if cfg.Validate() == nil {
 			t.Errorf("SUCCESS_STATUS=%q passes", entry)
+		}
+	}
+}
+
+func TestCacheIsBounded(t *testing.T) {
+	c := cache[int]{limit: 10}
+	for i := range 12 {
+		c.put(strconv.Itoa(i), i)
+		c.put(strconv.Itoa(i), i)
+	}
+	n := 0
+	c.m.Range(func(any, any) bool { n++; return true })
+	if last, ok := c.get("11"); n != 2 || !ok || last != 11 || c.n.Load() != 2 {
+		t.Errorf("%d entries, the last one %d %v", n, last, ok)
+	}
+}
+
+func TestRedactURL(t *testing.T) {
+	c := newClient(t, DefaultConfig(), Deps{})
+	for range 2 {
+		if got := c.RedactURL("https://example.com/x?key=hush"); got != "https://example.com/x?key=[redacted]" {
+			t.Errorf("got %q", got)
+		}
+		if got := c.RedactURL("https://user:hush@example.com/"); got != "[not a valid URL]" {
+			t.Errorf("got %q", got)
 		}
 	}
 }

@@ -14,10 +14,27 @@ import (
 // forgotten and prepared again, at a few microseconds each.
 const maxPrepared = 1 << 18
 
-// prepared keeps what is the same for every try of a subscription, by its id.
-type prepared struct {
-	byID sync.Map // string -> *target
-	n    atomic.Int64
+// cache is a map that forgets everything when it has grown beyond limit.
+type cache[V any] struct {
+	limit int64
+	m     sync.Map // string -> V
+	n     atomic.Int64
+}
+
+func (c *cache[V]) get(key string) (value V, ok bool) {
+	known, ok := c.m.Load(key)
+	if ok {
+		value = known.(V)
+	}
+	return value, ok
+}
+
+func (c *cache[V]) put(key string, value V) {
+	if _, replaced := c.m.Swap(key, value); !replaced && c.n.Add(1) > c.limit {
+		c.m.Clear()
+		c.m.Store(key, value)
+		c.n.Store(1)
+	}
 }
 
 // target is a subscription ready to be sent to. Immutable.
@@ -33,19 +50,27 @@ type target struct {
 // prepare returns the subscription's target. A subscription that changed is
 // another one to the registry, and is prepared anew.
 func (c *Client) prepare(sub *pipeline.Subscription) *target {
-	known, ok := c.prepared.byID.Load(sub.ID)
-	if ok {
-		if t := known.(*target); t.sub == sub {
-			return t
-		}
+	if t, ok := c.prepared.get(sub.ID); ok && t.sub == sub {
+		return t
 	}
 	t := c.newTarget(sub)
-	if !ok && c.prepared.n.Add(1) > maxPrepared {
-		c.prepared.byID.Clear()
-		c.prepared.n.Store(1)
-	}
-	c.prepared.byID.Store(sub.ID, t)
+	c.prepared.put(sub.ID, t)
 	return t
+}
+
+// RedactURL is a subscription's URL as the log has it: without the values of
+// its query. What is not a URL that may be sent to is not shown at all. Cheap
+// when called again for the same URL.
+func (c *Client) RedactURL(raw string) string {
+	if known, ok := c.redacted.get(raw); ok {
+		return known
+	}
+	shown := "[not a valid URL]"
+	if u, err := endpoint.ParseURL(raw, c.parsed.policy); err == nil {
+		shown = u.Redacted()
+	}
+	c.redacted.put(raw, shown)
+	return shown
 }
 
 func (c *Client) newTarget(sub *pipeline.Subscription) *target {

@@ -41,18 +41,41 @@ func checkStatusLine(br *bufio.Reader) error {
 
 func isDigit(c byte) bool { return c >= '0' && c <= '9' }
 
-// headerError keeps the errors of the connection and hides all others, whose
+// awaitHeaders returns when the headers have been buffered to their end, or with
+// bufio.ErrBufferFull. It refuses what fasthttp lets through although receivers
+// and proxies disagree on it: lines without CR, and folded ones.
+func awaitHeaders(br *bufio.Reader) error {
+	for start := 0; ; {
+		block, _ := br.Peek(br.Buffered())
+		for {
+			end := bytes.IndexByte(block[start:], '\n')
+			if end < 0 {
+				break
+			}
+			line := block[start : start+end]
+			switch {
+			case end == 0 || line[end-1] != '\r':
+				return errProtocol("Parse Error: Missing expected CR before LF")
+			case end == 1:
+				return nil
+			case line[0] == ' ' || line[0] == '\t':
+				return errProtocol("Parse Error: Folded header")
+			}
+			start += end + 1
+		}
+		if _, err := br.Peek(len(block) + 1); err != nil {
+			return err
+		}
+	}
+}
+
+// bodyError keeps the errors of the connection and hides all others, whose
 // texts may quote the answer.
-func headerError(err error) error { return protocolUnless(err, "Parse Error: Invalid header") }
-
-func bodyError(err error) error { return protocolUnless(err, "Parse Error: Invalid body framing") }
-
-func protocolUnless(err error, text errProtocol) error {
-	if err == nil || isTimeout(err) || isReset(err) || isLocal(err) ||
-		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+func bodyError(err error) error {
+	if isTimeout(err) || isReset(err) || isLocal(err) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return err
 	}
-	return text
+	return errProtocol("Parse Error: Invalid body framing")
 }
 
 var setCookie = []byte("Set-Cookie")
