@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/hookline/hookline/configs"
 	"github.com/hookline/hookline/internal/telemetry"
 	"github.com/hookline/hookline/sink"
 )
@@ -103,6 +104,21 @@ func (c *cli) sql(ctx context.Context, query, format string, exact bool) error {
 		return fmt.Errorf("reading the result: %w", err)
 	}
 	return nil
+}
+
+// showSQL prints a result as a table.
+func (c *cli) showSQL(ctx context.Context, cfg *configs.Config, query string) error {
+	r, err := sink.OpenReader(cfg.Sink)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	rows, err := r.Query(ctx, query, "PrettyCompactNoEscapes")
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	return copySafe(c.out, rows)
 }
 
 // copySafe copies text line by line with control characters escaped.
