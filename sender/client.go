@@ -155,6 +155,7 @@ func (c *Client) Send(req *pipeline.Request, res *pipeline.Result) {
 	defer c.exchanges.Put(x)
 	x.build(to, req, res)
 	c.try(x, to, res, limit)
+	x.payload = nil // the caller's
 }
 
 // try sends the request that x holds, at most twice: see mayResend.
