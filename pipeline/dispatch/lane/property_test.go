@@ -12,7 +12,7 @@ import (
 // TestProtocol: many short lives of a task, each repeatable by its seed.
 // HOOKLINE_TEST_SEEDS=first:number runs others.
 func TestProtocol(t *testing.T) {
-	first, n := uint64(1), uint64(10_000)
+	first, n := uint64(1), uint64(20_000)
 	if testing.Short() {
 		n = 500
 	}

@@ -270,3 +270,38 @@ func TestAgeDoesNotRunWhileBlocked(t *testing.T) {
 		})
 	}
 }
+
+// The same where the retry is in its topic.
+func TestRetryWaitIsBoundedAfterClockStep(t *testing.T) {
+	r := newRig(t, nil)
+	r.deliver("")
+	r.send(0, pipeline.OutcomeTimeout)
+	r.commit()
+	r.now = r.now.Add(-6 * time.Hour)
+	r.restart()
+	r.retries()
+	r.after(30*time.Second - 1)
+	r.none()
+	r.after(1)
+	r.send(0, pipeline.OutcomeSuccess)
+}
+
+// A lane that expects its first entry from deliveries goes on when that was
+// deleted from outside.
+func TestExpectedDeletedFromOutside(t *testing.T) {
+	r := newRig(t, func(c *Config, _ *pipeline.Subscription) { c.MaxQueued = 1 })
+	r.deliver("")
+	r.next(0)
+	r.deliver("")
+	r.wantOuts(r.commit(), "parked 1")
+	r.kafka.deliveries.recs = nil
+	r.restart()
+	r.none()
+	r.deliver("")
+	r.send(1, pipeline.OutcomeSuccess)
+	r.commit()
+	r.send(2, pipeline.OutcomeSuccess)
+	if b := r.commit(); b.Deliveries != 3 {
+		t.Errorf("position %d, want 3", b.Deliveries)
+	}
+}

@@ -1,0 +1,74 @@
+package lane
+
+import (
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/hookline/hookline/pipeline"
+)
+
+// BenchmarkHealthy is what one delivery costs while nothing fails: Deliver,
+// Next, Done, and its share of a Cut and Committed for every 256 records. Each
+// record goes to as many subscriptions as the case says.
+func BenchmarkHealthy(b *testing.B) {
+	for _, ordering := range []pipeline.Ordering{pipeline.OrderingSubscription, pipeline.OrderingEntity, pipeline.OrderingNone} {
+		for _, fanout := range []int{1, 10} {
+			b.Run(string(ordering)+"/fanout="+strconv.Itoa(fanout), func(b *testing.B) { benchHealthy(b, ordering, fanout) })
+		}
+	}
+}
+
+func benchHealthy(b *testing.B, ordering pipeline.Ordering, fanout int) {
+	const batch, subscriptions, entities = 256, 1000, 500
+	view := &simRegistry{subs: map[string]*pipeline.Subscription{}}
+	lists := make([][]string, subscriptions)
+	for i := range subscriptions {
+		id := "subscription-" + strconv.Itoa(i)
+		view.subs[id] = newSubscription(id)
+		view.subs[id].Ordering = ordering
+		for j := range fanout {
+			lists[i] = append(lists[i], "subscription-"+strconv.Itoa((i+j)%subscriptions))
+		}
+	}
+	envelopes := make([]pipeline.Envelope, entities)
+	for i := range envelopes {
+		envelopes[i].Entity = "entity-" + strconv.Itoa(i)
+	}
+	cfg := DefaultConfig()
+	sched := &Scheduler{}
+	now := time.Now()
+	task := NewRecovery(0, &cfg).Task(now, Start{Subs: view, Scheduler: sched})
+	payload, res := make([]byte, 1000), &pipeline.Result{Outcome: pipeline.OutcomeSuccess}
+	works := make([]*Work, 0, batch*fanout)
+	records := make([]Record, batch)
+	off := 0
+	b.ReportAllocs()
+	b.ResetTimer()
+	for done := 0; done < b.N; {
+		clear(records)
+		for i := range records {
+			r := &records[i]
+			r.Offset, r.Subs, r.Envelope, r.Payload = int64(off), lists[off%subscriptions], &envelopes[off%entities], payload
+			off++
+			task.Deliver(now, r)
+		}
+		for {
+			works = works[:0]
+			for w := sched.Next(now, true); w != nil; w = sched.Next(now, true) {
+				works = append(works, w)
+			}
+			if len(works) == 0 {
+				break
+			}
+			for _, w := range works {
+				task.Done(now, w, res)
+			}
+			done += len(works)
+		}
+		task.Committed(now, task.Cut(), nil)
+	}
+	if st := task.Stats(); st != (Stats{}) {
+		b.Fatalf("left: %+v", st)
+	}
+}
