@@ -31,6 +31,9 @@ type Config struct {
 	// Cluster by which tables are made with ON CLUSTER and ReplicatedMergeTree;
 	// empty: a single server.
 	Cluster string `env:"CLICKHOUSE_CLUSTER"`
+	// SkipMigrations for a user who may only insert and read: the schema is then
+	// checked and not changed; another user makes it.
+	SkipMigrations bool `env:"CLICKHOUSE_SKIP_MIGRATIONS"`
 	// BlockRows after which a block is inserted without waiting any longer.
 	BlockRows int `env:"CLICKHOUSE_BLOCK_ROWS" envDefault:"50000"`
 	// BlockBytes of Kafka records after which a block is inserted without waiting

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -71,7 +72,11 @@ func expect(t *testing.T, r *Reader, sql, want string) {
 
 func TestEngineMigrate(t *testing.T) {
 	cfg, _ := engineConfig(t)
-	cfg.TTLDays = 90
+	cfg.TTLDays, cfg.SkipMigrations = 90, true
+	if err := Migrate(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "schema_migrations") {
+		t.Errorf("skipped migrations of nothing: %v", err)
+	}
+	cfg.SkipMigrations = false
 	var wg sync.WaitGroup
 	for range 4 {
 		wg.Go(func() {
@@ -90,6 +95,11 @@ func TestEngineMigrate(t *testing.T) {
 	ask(t, r, "INSERT INTO schema_migrations VALUES (9000, 'newer', now())") // a rollback finds it
 	ttl := "SELECT arraySort(groupArray(extract(engine_full, 'toIntervalDay\\\\((\\\\d+)\\\\)'))) FROM system.tables WHERE database = currentDatabase() AND engine_full LIKE '%MergeTree%' AND name != 'schema_migrations'"
 	expect(t, r, ttl, "['90','90','97']")
+	cfg.SkipMigrations = true
+	if err := Migrate(t.Context(), cfg); err != nil {
+		t.Error(err)
+	}
+	cfg.SkipMigrations = false
 	for days, want := range map[int]string{30: "['30','30','37']", 0: "['','','']"} {
 		cfg.TTLDays = days
 		for range 2 {
@@ -157,6 +167,35 @@ func TestEngineRepeatedBlock(t *testing.T) {
 	expect(t, r, "SELECT count() FROM (SELECT DISTINCT * FROM attempts)", "300") // both ways store the same values
 }
 
+// TestEngineNativeQuery: the server formats rows for a protocol without formats.
+// The engine has HTTP only; the statement is the same.
+func TestEngineNativeQuery(t *testing.T) {
+	cfg, _ := engineConfig(t)
+	if err := Migrate(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	r := openReader(t, cfg)
+	r.target.http = false
+	for format, want := range map[string]string{
+		"JSONEachRow":  "{\"a\":0,\"b\":\"x\\ty\"}\n{\"a\":1,\"b\":\"x\\ty\"}\n",
+		"CSV":          "0,\"x\ty\"\n1,\"x\ty\"\n",
+		"TabSeparated": "0\tx\\ty\n1\tx\\ty\n",
+	} {
+		out, err := r.Query(t.Context(), "SELECT toUInt8(number) AS a, 'x\ty' AS b FROM numbers(2) ORDER BY a -- why\n;", format)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := io.ReadAll(iotest.OneByteReader(out))
+		if err != nil || string(text) != want {
+			t.Errorf("%s: %q, %v; want %q", format, text, err, want)
+		}
+		out.Close()
+	}
+	if _, err := r.Query(t.Context(), "SELECT 1", "PrettyCompact"); err == nil || !strings.Contains(err.Error(), "http://") {
+		t.Errorf("PrettyCompact over tcp: %v", err)
+	}
+}
+
 // TestEngineChain goes from Kafka to questions, with the engine killed in between.
 func TestEngineChain(t *testing.T) {
 	w := newWorld(t)
@@ -208,10 +247,8 @@ func TestEngineChain(t *testing.T) {
 	}
 }
 
-// TestEngineReader: what was encoded is what is read, and filters filter.
-func TestEngineReader(t *testing.T) {
-	w := newWorld(t)
-	cfg, _ := engineConfig(t)
+// variedAttempts differ in what filters ask for, and have every field set.
+func variedAttempts() []pipeline.Attempt {
 	start := time.Date(2026, 3, 1, 12, 0, 0, 123456000, time.UTC)
 	var list []pipeline.Attempt
 	for i := range 40 {
@@ -228,6 +265,14 @@ func TestEngineReader(t *testing.T) {
 		}
 		list = append(list, a)
 	}
+	return list
+}
+
+// TestEngineReader: what was encoded is what is read, and filters filter.
+func TestEngineReader(t *testing.T) {
+	w := newWorld(t)
+	cfg, _ := engineConfig(t)
+	list := variedAttempts()
 	list[3].NextAttemptAt, list[3].Envelope.Time = time.Time{}, time.Time{}
 	w.produce(attemptsTopic, attemptlog.AppendBatch(nil, list, attemptlog.Options{}))
 	w.start(attemptsOnly, func(c *Config, _ *Deps) { c.Addr, c.TTLDays = cfg.Addr, 0 })

@@ -164,8 +164,8 @@ func (s *Sink) begin(t *topicState, at *kmsg.OffsetFetchResponseGroupTopicPartit
 	s.partitions[p.id] = p
 	s.count.Store(int64(len(s.partitions)))
 	s.mu.Unlock()
-	if old != nil {
-		panic("BUG: a partition was assigned twice")
+	if old != nil { // assigned anew without a revocation: its goroutine must be gone
+		s.end([]*partition{old}, 0)
 	}
 	if p.declared != nil {
 		s.buffer.resume(p.id)

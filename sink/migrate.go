@@ -3,6 +3,7 @@ package sink
 import (
 	"context"
 	"embed"
+	"errors"
 	"fmt"
 	"path"
 	"strconv"
@@ -108,8 +109,11 @@ func (d ddl) statements(m migration) ([]string, error) {
 	return out, nil
 }
 
+// errSchema: the schema is older than this program, which must not change it.
+var errSchema = errors.New("the schema is older than this program (run a sink with a user who may change it, without CLICKHOUSE_SKIP_MIGRATIONS)")
+
 // Migrate brings the schema to this program's version and the TTL to the
-// configured one. It may be called at any time and by several processes at
+// configured one, or with SkipMigrations checks the version. It may be called at any time and by several processes at
 // once. A schema newer than this program is left alone: its steps only add.
 func Migrate(ctx context.Context, cfg Config) error {
 	s, err := openServer(&cfg, 1)
@@ -123,6 +127,13 @@ func Migrate(ctx context.Context, cfg Config) error {
 func (s *server) migrate(ctx context.Context, cfg *Config) error {
 	steps, err := migrations()
 	if err != nil {
+		return err
+	}
+	if cfg.SkipMigrations {
+		have, err := s.applied(ctx)
+		if err == nil && !have[steps[len(steps)-1].version] {
+			err = fmt.Errorf("checking the schema of %s: %w", s.db, errSchema)
+		}
 		return err
 	}
 	d := newDDL(cfg)

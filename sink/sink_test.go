@@ -34,7 +34,8 @@ const (
 // world is a Kafka, a ClickHouse, and sinks between them.
 type world struct {
 	t     *testing.T
-	kafka *kfake.Cluster
+	kafka *kfake.Cluster // nil where addrs are a real Kafka's
+	addrs []string
 	ch    *fakeServer
 	cl    *kgo.Client
 	adm   *kadm.Client
@@ -45,7 +46,8 @@ func newWorld(t *testing.T) *world {
 	w := &world{t: t, ch: newFakeServer(t), logs: &lines{}}
 	w.kafka = testkit.KFake(t, kfake.SeedTopics(1, attemptsTopic, deadTopic, eventsTopic),
 		kfake.BrokerConfigs(map[string]string{"group.initial.rebalance.delay.ms": "0"}))
-	cl, err := kgo.NewClient(kgo.SeedBrokers(w.kafka.ListenAddrs()...), kgo.ConsumeTopics(deadTopic))
+	w.addrs = w.kafka.ListenAddrs()
+	cl, err := kgo.NewClient(kgo.SeedBrokers(w.addrs...), kgo.ConsumeTopics(deadTopic))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -81,7 +83,7 @@ func (w *world) start(change ...func(*Config, *Deps)) *running {
 	w.t.Helper()
 	cfg := w.ch.config()
 	deps := Deps{
-		ClientOpts: []kgo.Opt{kgo.SeedBrokers(w.kafka.ListenAddrs()...), kgo.HeartbeatInterval(50 * time.Millisecond), kgo.SessionTimeout(6 * time.Second), kgo.FetchMaxWait(50 * time.Millisecond)},
+		ClientOpts: []kgo.Opt{kgo.SeedBrokers(w.addrs...), kgo.HeartbeatInterval(50 * time.Millisecond), kgo.SessionTimeout(6 * time.Second), kgo.FetchMaxWait(50 * time.Millisecond)},
 		Group:      groupName, AttemptsTopic: attemptsTopic, DeadTopic: deadTopic, EventTopics: []string{eventsTopic},
 		ParseEvent: parseEvent, Taken: func(ev *pipeline.Event) bool { return ev.Type != "untaken" },
 		Logger: slog.New(slog.NewTextHandler(w.logs, nil)),
