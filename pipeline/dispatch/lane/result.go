@@ -163,7 +163,7 @@ func (t *Task) leaveHome(l *lane, e *entry) {
 		}
 		l.mem[0] = entry{}
 		if l.mem = l.mem[1:]; len(l.mem) == 0 {
-			l.mem = nil
+			l.mem = l.one[:0]
 		}
 		l.sub.queued--
 		t.closePosition(e.rec, e.pos)

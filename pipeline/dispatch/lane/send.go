@@ -36,7 +36,7 @@ func (w *Work) LaneKey() string { return w.lane.key }
 // their lanes became ready. Lanes whose last attempt failed stand in a queue of
 // their own, so that a caller can bound their share.
 type Scheduler struct {
-	healthy, suspect queue[*readyLane]
+	healthy, suspect queue[readyLane]
 }
 
 type readyLane struct {
@@ -58,7 +58,7 @@ func (s *Scheduler) Next(now time.Time, suspectToo bool) *Work {
 // Waiting is the number of lanes that wait for Next, healthy and suspect.
 func (s *Scheduler) Waiting() (healthy, suspect int) { return s.healthy.len(), s.suspect.len() }
 
-func (s *Scheduler) pop(now time.Time, q *queue[*readyLane], suspect bool) *Work {
+func (s *Scheduler) pop(now time.Time, q *queue[readyLane], suspect bool) *Work {
 	for {
 		r, ok := q.pop()
 		if !ok {
@@ -213,7 +213,7 @@ func (t *Task) requestSlot(l *lane, e *entry, now time.Time) {
 func (t *Task) enqueue(l *lane) {
 	l.stage = stageReady
 	l.sub.inflight++
-	r := &readyLane{t, l}
+	r := readyLane{t, l}
 	if l.suspect || (l.sub.kind != pipeline.OrderingSubscription && l.sub.suspect) {
 		t.sched.suspect.push(r)
 		return

@@ -28,6 +28,7 @@ func (t *Task) Relieve(now time.Time) {
 		}
 	}
 	t.checkAges(now)
+	t.forgetIdle()
 }
 
 func (t *Task) relieveRecord(now time.Time, r *Record) {
@@ -105,6 +106,12 @@ func (t *Task) Update(now time.Time, subs pipeline.Subscriptions) {
 		}
 		t.advance(l, now)
 	})
+	t.forgetIdle()
+}
+
+// forgetIdle forgets subscriptions without lanes. They are not forgotten as
+// soon as their last lane is: a busy one comes and goes with every delivery.
+func (t *Task) forgetIdle() {
 	for id, s := range t.bySub {
 		if s.lanes == 0 && s.disabled == "" {
 			delete(t.bySub, id)

@@ -27,9 +27,10 @@ type lane struct {
 	stage   stage
 	suspect bool // the last attempt failed
 
-	mem    []entry // homeDeliveries
-	head   *entry  // homeRetry
-	parked []entry // homeParked, by origin
+	mem    []entry  // homeDeliveries
+	one    [1]entry // the memory of mem while it has one entry at most
+	head   *entry   // homeRetry
+	parked []entry  // homeParked, by origin
 
 	waiting bool  // has a record in lanes/p: new deliveries are parked
 	next    int64 // every delivery of the lane with origin < next is settled
@@ -245,6 +246,7 @@ func (t *Task) laneOf(key string, s *sub) *lane {
 	l := t.lanes[key]
 	if l == nil {
 		l = &lane{key: key, sub: s, expect: -1}
+		l.mem = l.one[:0]
 		t.lanes[key] = l
 		t.link(l)
 		s.lanes++
@@ -301,10 +303,7 @@ func (t *Task) release(l *lane) {
 	}
 	delete(t.lanes, l.key)
 	t.unlink(l)
-	s := l.sub
-	if s.lanes--; s.lanes == 0 && s.disabled == "" {
-		delete(t.bySub, s.id)
-	}
+	l.sub.lanes-- // Relieve forgets the subscription
 }
 
 func (t *Task) markDirty(l *lane) {
