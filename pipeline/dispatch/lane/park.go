@@ -41,7 +41,7 @@ func (t *Task) makeWaiting(l *lane) {
 // lane any more, from deliveries to parked, behind what is parked already.
 func (t *Task) parkEntry(l *lane, e *entry) *Out {
 	o := t.emit(l, e, OutParked)
-	t.closePosition(e.rec, e.pos)
+	t.closePosition(e.rec, int(e.pos))
 	t.countParked(l)
 	return o
 }
@@ -83,7 +83,7 @@ func (t *Task) park(l *lane, e entry, next time.Time) {
 
 // moveHead takes a due head out of its retry topic: it may not be sent now, and
 // must not hold up the topic.
-func (t *Task) moveHead(l *lane, next time.Time) { t.park(l, *l.head, next) }
+func (t *Task) moveHead(l *lane, next time.Time) { t.park(l, l.head.entry, next) }
 
 // block holds the lane until an operator decides on its exhausted head.
 func (t *Task) block(l *lane, e entry) {

@@ -66,49 +66,65 @@ const (
 	homeParked
 )
 
-// entry is one unsettled delivery of a lane.
+// entry is one unsettled delivery of a lane. There may be very many: what only
+// some of them need stands elsewhere.
 type entry struct {
 	origin    int64
-	home      home
+	off       int64     // homeRetry, homeParked: offset there; -1: not known yet
 	attempts  int       // attempts made so far
 	round     int       // operators' retries of an exhausted head
 	notBefore time.Time // zero: at once
 	since     time.Time // queued or parked since
+	rec       *Record   // homeDeliveries
+	got       *fetched  // homeRetry, homeParked: once read back
+	home      home
+	pos       uint8 // homeDeliveries: position in rec's list
+}
 
-	rec *Record // homeDeliveries
-	pos int     // homeDeliveries: position in rec's list
-
-	off int64 // homeRetry, homeParked: offset there; -1: not known yet
-
-	// homeRetry, once read back:
-	due      time.Time // zero: not read back yet
-	failedAt time.Time // with a monotonic reading where this process saw the failure
-	isDue    bool
+// fetched is what was read back of a delivery from retry.k or parked.
+type fetched struct {
 	envelope *pipeline.Envelope
 	header   []byte
 	payload  []byte
 }
 
+// head is the entry of a lane that stands in a retry topic.
+type head struct {
+	entry
+	due      time.Time // zero: not read back yet
+	failedAt time.Time // with a monotonic reading where this process saw the failure
+	isDue    bool
+}
+
 // loaded tells whether the payload is in memory.
-func (e *entry) loaded() bool { return e.rec != nil || e.envelope != nil }
+func (e *entry) loaded() bool { return e.rec != nil || e.got != nil }
 
 func (e *entry) env() *pipeline.Envelope {
-	if e.rec != nil {
+	switch {
+	case e.rec != nil:
 		return e.rec.Envelope
+	case e.got != nil:
+		return e.got.envelope
 	}
-	return e.envelope
+	return nil
 }
 
 func (e *entry) hdr() []byte {
-	if e.rec != nil {
+	switch {
+	case e.rec != nil:
 		return e.rec.Header
+	case e.got != nil:
+		return e.got.header
 	}
-	return e.header
+	return nil
 }
 
 func (e *entry) body() []byte {
-	if e.rec != nil {
+	switch {
+	case e.rec != nil:
 		return e.rec.Payload
+	case e.got != nil:
+		return e.got.payload
 	}
-	return e.payload
+	return nil
 }

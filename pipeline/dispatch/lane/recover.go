@@ -138,7 +138,7 @@ func (t *Task) recoverLane(now time.Time, key string, rec *laneRecord, parked ma
 		l.expect = *rec.Wait
 	}
 	if h := rec.Head; h != nil {
-		l.head = &entry{origin: h.Origin, home: homeRetry, attempts: h.Attempts, round: h.Round, off: -1}
+		l.head = &head{entry: entry{origin: h.Origin, home: homeRetry, attempts: h.Attempts, round: h.Round, off: -1}}
 		s.heads++
 	}
 	l.parked = slices.SortedFunc(maps.Values(parked), func(a, b entry) int { return cmp.Compare(a.origin, b.origin) })

@@ -26,8 +26,8 @@ func (t *Task) Done(now time.Time, w *Work, res *pipeline.Result) Verdict {
 	if l.stage != stageFlying {
 		panic("BUG: a work came back twice for lane " + l.key)
 	}
-	if e.home == homeParked {
-		e.envelope, e.header, e.payload = w.Envelope, w.Header, w.Payload
+	if e.home == homeParked && w.Envelope != nil {
+		e.got = &fetched{w.Envelope, w.Header, w.Payload}
 	}
 	t.touched = true
 	t.backToIdle(l)
@@ -144,9 +144,9 @@ func (t *Task) end(l *lane, e entry, reason pipeline.DeadReason, why string) *Ou
 func (t *Task) toRetry(l *lane, e entry, ended time.Time) {
 	t.emit(l, &e, OutRetry).FailedAt = ended
 	t.leaveHome(l, &e)
-	l.head = &entry{
-		origin: e.origin, home: homeRetry, attempts: e.attempts, round: e.round, off: -1, failedAt: ended,
-	}
+	l.head = &head{failedAt: ended, entry: entry{
+		origin: e.origin, home: homeRetry, attempts: e.attempts, round: e.round, off: -1,
+	}}
 	l.sub.heads++
 	l.next = e.origin
 	t.makeWaiting(l)
@@ -166,7 +166,7 @@ func (t *Task) leaveHome(l *lane, e *entry) {
 			l.mem = l.one[:0]
 		}
 		l.sub.queued--
-		t.closePosition(e.rec, e.pos)
+		t.closePosition(e.rec, int(e.pos))
 	case homeRetry:
 		t.retry[l.head.attempts-1].decide(l.head.off)
 		l.head = nil

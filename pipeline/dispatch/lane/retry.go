@@ -35,7 +35,7 @@ type retrySlot struct {
 
 type retryItem struct {
 	lane *lane
-	head *entry
+	head *head
 }
 
 func (q *retryLog) decide(off int64) {
@@ -72,7 +72,7 @@ func (t *Task) Retry(now time.Time, k int, r *RetryRecord) {
 		return
 	}
 	h := l.head
-	h.off, h.envelope, h.header, h.payload = r.Offset, r.Envelope, r.Header, r.Payload
+	h.off, h.got = r.Offset, &fetched{r.Envelope, r.Header, r.Payload}
 	delay := t.cfg.Delays[k-1]
 	if h.failedAt.IsZero() {
 		// Another process saw the failure: all there is is its wall clock, which

@@ -114,7 +114,7 @@ func (l *lane) front() *entry {
 		if l.head.due.IsZero() {
 			return nil // on its way through its retry topic
 		}
-		return l.head
+		return &l.head.entry
 	case len(l.mem) > 0:
 		return &l.mem[0]
 	case len(l.parked) > 0:
@@ -128,7 +128,7 @@ func (e *entry) sendable(l *lane, now time.Time) bool {
 	if l.fence > 0 || l.blocked || now.Before(l.localUntil) || now.Before(e.notBefore) {
 		return false
 	}
-	return e.home != homeRetry || e.isDue
+	return e.home != homeRetry || l.head.isDue
 }
 
 // advance moves an idle lane on: to the ready queue, to an end, to a hold, or
@@ -187,7 +187,7 @@ func (t *Task) endFirst(l *lane, e entry) {
 // nobody's way.
 func (t *Task) holdFirst(l *lane, e *entry) {
 	switch {
-	case e.home == homeRetry && e.isDue:
+	case e.home == homeRetry && l.head.isDue:
 		t.moveHead(l, time.Time{})
 	case e.home == homeDeliveries:
 		t.makeWaiting(l)

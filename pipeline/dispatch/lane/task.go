@@ -29,7 +29,7 @@ type lane struct {
 
 	mem    []entry  // homeDeliveries
 	one    [1]entry // the memory of mem while it has one entry at most
-	head   *entry   // homeRetry
+	head   *head    // homeRetry
 	parked []entry  // homeParked, by origin
 
 	waiting bool  // has a record in lanes/p: new deliveries are parked
@@ -205,7 +205,7 @@ func (t *Task) expectNoMore(now time.Time) {
 func (t *Task) place(now time.Time, r *Record, i int, id string) {
 	s := t.subOf(id)
 	l := t.laneOf(pipeline.LaneKey(id, s.kind, r.Envelope.Entity, r.Offset), s)
-	e := entry{origin: r.Offset, home: homeDeliveries, rec: r, pos: i, since: now, off: -1}
+	e := entry{origin: r.Offset, home: homeDeliveries, rec: r, pos: uint8(i), since: now, off: -1}
 	if l.expect == r.Offset {
 		l.expect = -1
 		l.mem = append(l.mem, e)
