@@ -3,6 +3,7 @@ package router
 import (
 	"context"
 	"fmt"
+	"os"
 	"sync"
 	"testing"
 	"time"
@@ -17,7 +18,14 @@ import (
 	"github.com/hookline/hookline/pipeline/kafkax"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+var shared = testkit.SharedKafka{Brokers: 1}
+
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		shared.Close()
+		os.Exit(code)
+	}))
+}
 
 // index is a Matcher: type -> subscriptions.
 type index struct {
@@ -77,8 +85,27 @@ type bench struct {
 
 func newBench(t *testing.T, spec string, opts ...kfake.Opt) *bench {
 	t.Helper()
-	b := &bench{t: t, broker: testkit.KFake(t, opts...), kafka: kafkax.DefaultConfig()}
-	b.kafka.Brokers, b.kafka.Partitions = b.broker.ListenAddrs(), 6
+	b := &bench{t: t, broker: testkit.KFake(t, opts...)}
+	b.connect(spec, "hookline.", b.broker.ListenAddrs())
+	return b
+}
+
+// newKafkaBench is a bench on real Kafka, which has no broker to play with.
+func newKafkaBench(t *testing.T, spec, prefix string) *bench {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("starts real Kafka")
+	}
+	b := &bench{t: t}
+	b.connect(spec, prefix, shared.Get(t).Addrs())
+	return b
+}
+
+func (b *bench) connect(spec, prefix string, addrs []string) {
+	b.t.Helper()
+	t := b.t
+	b.kafka = kafkax.DefaultConfig()
+	b.kafka.Brokers, b.kafka.Partitions, b.kafka.TopicPrefix, b.kafka.Group = addrs, 6, prefix, prefix+"group"
 	base, err := b.kafka.ClientOpts(nil)
 	if err != nil {
 		t.Fatal(err)
@@ -97,7 +124,6 @@ func newBench(t *testing.T, spec string, opts ...kfake.Opt) *bench {
 	}
 	x := one()
 	b.deps = Deps{Kafka: &b.kafka, Cluster: "c1", Matcher: func() Matcher { return x }, Metrics: &b.count}
-	return b
 }
 
 func (b *bench) ctx() context.Context {
