@@ -144,6 +144,9 @@ func TestEncoderSharesEnvelopesAndReuses(t *testing.T) {
 	if e.Len() > large-200*100 {
 		t.Fatalf("shared envelopes: %d bytes, apart %d", e.Len(), large)
 	}
+	if attemptlog.Count(e.Bytes()) != 250 || attemptlog.Count(nil) != 0 || attemptlog.Count([]byte{9, 1, 0, 0, 0}) != 0 {
+		t.Fatalf("count in the header %d", attemptlog.Count(e.Bytes()))
+	}
 	if e.Count() != 250 || e.Full() {
 		t.Fatalf("count %d, full %v", e.Count(), e.Full())
 	}

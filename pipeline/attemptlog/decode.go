@@ -85,6 +85,15 @@ func (d *Decoder) Decode(b []byte, fn func(*Row) error) error {
 	return nil
 }
 
+// Count is the number of attempts that the header of batch b claims, 0 where b
+// has no header of this version. It decodes nothing.
+func Count(b []byte) int {
+	if len(b) < headerBytes || b[0] != Version {
+		return 0
+	}
+	return int(binary.LittleEndian.Uint32(b[1:]))
+}
+
 // entry splits the first entry off b.
 func entry(b []byte) (kind byte, body []byte, err error) {
 	if len(b) < entryHeaderBytes {
