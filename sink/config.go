@@ -15,40 +15,44 @@ import (
 // Config of the sink and the reader. The tags are relative to the prefix
 // HOOKLINE_.
 type Config struct {
-	// Addr of ClickHouse: http://host:8123 (the default scheme and the path
+	// Addr is where ClickHouse is: http://host:8123 (the default scheme and the path
 	// tested end to end), https://, or tcp://host:9000 and tcps:// for the native
 	// protocol.
 	Addr string `env:"CLICKHOUSE_ADDR" envDefault:"http://127.0.0.1:8123"`
-	// Database that holds hookline's tables; created where it is missing.
+	// Database is the one with hookline's tables; created where it is missing.
 	Database string `env:"CLICKHOUSE_DATABASE" envDefault:"hookline"`
-	// User of ClickHouse.
+	// User is the ClickHouse user.
 	User string `env:"CLICKHOUSE_USER" envDefault:"default"`
-	// Password of User; never logged.
+	// Password is the ClickHouse user's; never logged.
 	Password kafkax.Password `env:"CLICKHOUSE_PASSWORD"`
-	// TTLDays after which attempts are removed; 0: never. Events stay a week
+	// TTLDays is the number of days after which attempts are removed; 0: never. Events stay a week
 	// longer, since deliveries may wait.
 	TTLDays int `env:"CLICKHOUSE_TTL_DAYS" envDefault:"90"`
-	// Cluster by which tables are made with ON CLUSTER and ReplicatedMergeTree;
-	// empty: a single server.
+	// Cluster is the ClickHouse cluster's name: tables are made ON CLUSTER, with
+	// ReplicatedMergeTree; empty: a single server.
 	Cluster string `env:"CLICKHOUSE_CLUSTER"`
-	// SkipMigrations for a user who may only insert and read: the schema is then
-	// checked and not changed; another user makes it.
+	// SkipMigrations is for a user who may only insert and read: the schema is
+	// then checked and not changed; another user makes it.
 	SkipMigrations bool `env:"CLICKHOUSE_SKIP_MIGRATIONS"`
-	// BlockRows after which a block is inserted without waiting any longer.
+	// BlockRows is the number of rows with which a block is inserted without
+	// waiting any longer.
 	BlockRows int `env:"CLICKHOUSE_BLOCK_ROWS" envDefault:"50000"`
-	// BlockBytes of Kafka records after which a block is inserted without waiting
-	// any longer.
+	// BlockBytes is the size of Kafka records, and of their rows, with which a
+	// block is inserted without waiting any longer.
 	BlockBytes kafkax.Bytes `env:"CLICKHOUSE_BLOCK_BYTES" envDefault:"16MiB"`
 	// FlushInterval is the least time between two inserts of one partition that
 	// are not full. It grows with the partitions of a process: at most 16 such
 	// inserts each interval.
 	FlushInterval time.Duration `env:"CLICKHOUSE_FLUSH_INTERVAL" envDefault:"1s"`
-	// Inserts under way at once. Each may hold about three times BlockBytes.
+	// Inserts is how many are under way at once. Each may hold about three times
+	// CLICKHOUSE_BLOCK_BYTES.
 	Inserts int `env:"CLICKHOUSE_INSERTS" envDefault:"2"`
-	// BufferBytes of fetched records that wait to be inserted, for the whole
-	// process; beyond it fetching pauses. At least twice BlockBytes.
+	// BufferBytes is the size of fetched records that may wait to be inserted, for
+	// the whole process; beyond it fetching pauses. At least twice
+	// CLICKHOUSE_BLOCK_BYTES.
 	BufferBytes kafkax.Bytes `env:"CLICKHOUSE_BUFFER_BYTES" envDefault:"64MiB"`
-	// InsertTimeout after which an insert is given up, and repeated.
+	// InsertTimeout is how long an insert may take before it is given up, and
+	// repeated.
 	InsertTimeout time.Duration `env:"CLICKHOUSE_INSERT_TIMEOUT" envDefault:"60s"`
 	// LogAllEvents stores every event, those without takers too.
 	LogAllEvents bool `env:"LOG_ALL_EVENTS"`
