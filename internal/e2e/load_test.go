@@ -128,21 +128,21 @@ func (s *stage) deadEnds(kind string) {
 // smallPlan is a load that keeps processes busy for as long as events come:
 // endpoints take a few milliseconds each, some fail first attempts, one fails
 // for long, one is dead.
-func smallPlan(events int, failing behaviour) *plan {
+func smallPlan(events, lagMS int, failing behaviour) *plan {
 	p := &plan{
 		events: events, padding: 100, delays: []time.Duration{500 * time.Millisecond, 500 * time.Millisecond, 500 * time.Millisecond},
 		typeOf: func(seq int) string {
-			if seq%150 == 75 {
+			if seq%400 == 75 {
 				return "rare"
 			}
 			return fmt.Sprintf("t%d", seq%4)
 		},
 	}
 	for i := range 24 {
-		s := subscriber{id: fmt.Sprintf("sub-%03d", i), kind: "good", events: fmt.Sprintf("t%d", i%4), answer: lag(3)}
+		s := subscriber{id: fmt.Sprintf("sub-%03d", i), kind: "good", events: fmt.Sprintf("t%d", i%4), answer: lag(lagMS)}
 		switch {
 		case i%6 == 1:
-			s.kind, s.answer = "flaky", flaky(2, 3)
+			s.kind, s.answer = "flaky", flaky(2, lagMS)
 		case i%6 == 5:
 			s.ordering = "entity"
 		case i == 10:

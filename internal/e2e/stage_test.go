@@ -7,7 +7,6 @@ import (
 	"maps"
 	"math/rand/v2"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -19,7 +18,6 @@ import (
 
 	"github.com/hookline/hookline/internal/receiver"
 	"github.com/hookline/hookline/internal/testkit"
-	"github.com/hookline/hookline/pipeline/kafkax"
 )
 
 // Load of one test.
@@ -281,46 +279,25 @@ func (s *stage) judge(procs ...*process) *verdict {
 	return v
 }
 
-// commits reads when each task committed: the times of the records #d in lanes.
-// A commit may have been cut before its record was made, but not before the
-// commit before it had ended; so the last but one is what is sure.
-func (s *stage) commits() since {
+// leads tells what of hookline's work a broker leads at the moment.
+func (s *stage) leads(node int32) (led int, coordinates []string) {
 	s.t.Helper()
-	times := map[int32][]time.Duration{}
-	topic := s.vars["TOPIC_PREFIX"] + "lanes"
-	ends, err := kadm.NewClient(s.kafka.Client()).ListCommittedOffsets(s.ctx, topic)
-	if err != nil || ends.Error() != nil {
-		s.t.Fatalf("reading the end of %s: %v %v", topic, err, ends.Error())
+	// Nodes are counted from 1 in Kafka too.
+	adm := kadm.NewClient(s.kafka.Client())
+	topics, err := adm.ListTopics(s.ctx)
+	if err != nil {
+		s.t.Fatalf("listing topics: %v", err)
 	}
-	cl := s.kafka.Client(kgo.ConsumeTopics(topic), kgo.FetchIsolationLevel(kgo.ReadCommitted()),
-		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.KeepControlRecords())
-	left := 0
-	ends.Each(func(o kadm.ListedOffset) {
-		if o.Offset > 0 {
-			left++
+	topics.EachPartition(func(p kadm.PartitionDetail) {
+		if p.Leader == node && (p.Topic == s.topic || strings.HasPrefix(p.Topic, s.vars["TOPIC_PREFIX"])) {
+			led++
 		}
 	})
-	for left > 0 {
-		fetches := cl.PollFetches(s.ctx)
-		if err := fetches.Err(); err != nil {
-			s.t.Fatalf("reading %s: %v", topic, err)
-		}
-		for r := range fetches.RecordsAll() {
-			if string(r.Key) == "#d" && !r.Attrs.IsControl() {
-				times[r.Partition] = append(times[r.Partition], r.Timestamp.Sub(s.ledger.began))
-			}
-			if end, _ := ends.Lookup(topic, r.Partition); r.Offset+1 == end.Offset {
-				left--
-			}
+	for _, role := range []string{"router", "dispatcher", "sink"} {
+		group := s.vars["GROUP"] + "." + role
+		if c := adm.FindGroupCoordinators(s.ctx, group)[group]; c.Err == nil && c.NodeID == node {
+			coordinates = append(coordinates, role)
 		}
 	}
-	return func(sub int, k span) time.Duration {
-		at := times[kafkax.Partition(s.plan.subs[sub].id, partitions)]
-		// Timestamps are whole milliseconds: 2 ms of doubt.
-		n, _ := slices.BinarySearch(at, k.from-2*time.Millisecond)
-		if n < 2 {
-			return 0
-		}
-		return at[n-2]
-	}
+	return led, coordinates
 }

@@ -10,7 +10,7 @@ import (
 func TestStop(t *testing.T) {
 	t.Parallel()
 	const timeout = 5 * time.Second
-	s := newStage(t, setting{plan: smallPlan(3000, failingFirst(10)), vars: map[string]string{"REQUEST_TIMEOUT": timeout.String()}})
+	s := newStage(t, setting{plan: smallPlan(3000, 3, failingFirst(10)), vars: map[string]string{"REQUEST_TIMEOUT": timeout.String()}})
 	p := s.run(nil)
 	wait := s.produce(400)
 	for i := range 3 {
