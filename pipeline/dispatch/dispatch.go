@@ -45,6 +45,7 @@ type Dispatcher struct {
 	// The loop's own; nobody else touches them.
 	view       pipeline.Subscriptions
 	tasks      map[int32]*ownedTask
+	droppedAt  map[int32]uint64 // the number of the poll under way when a partition's last task was dropped
 	sched      *lane.Scheduler
 	inflight   int
 	failing    int // of them, taken from the queue of failing lanes
@@ -68,6 +69,7 @@ type Dispatcher struct {
 	// What reaches the loop.
 	finished mailbox[*job]
 	fetched  chan fetchedRecords
+	polls    polls
 	calls    chan func()
 	commits  chan *commitRun
 	loopDone chan struct{} // closed when the loop has ended
@@ -98,7 +100,7 @@ func New(cfg Config, deps Deps) (*Dispatcher, error) {
 	d := &Dispatcher{
 		cfg: cfg, lanes: cfg.Lane(), deps: deps, log: deps.Log, topics: deps.Kafka.Topics(),
 		group: deps.Kafka.DispatcherGroup(), base: base, now: time.Now,
-		tasks: map[int32]*ownedTask{}, sched: &lane.Scheduler{}, localRows: map[string]time.Time{},
+		tasks: map[int32]*ownedTask{}, droppedAt: map[int32]uint64{}, sched: &lane.Scheduler{}, localRows: map[string]time.Time{},
 		fetched: make(chan fetchedRecords), calls: make(chan func()), commits: make(chan *commitRun, 1),
 		loopDone: make(chan struct{}), jobs: make(chan *job, cfg.MaxInFlight), acks: newAckGroup(),
 	}
@@ -142,10 +144,15 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	for range d.cfg.MaxInFlight {
 		d.workers.Go(d.work)
 	}
-	if err := d.join(); err != nil {
+	if err := d.join(); err == nil {
+		side.Go(func() { d.keepGate(inner) })
+		side.Go(func() { (&watchdog{d: d, since: map[int32]time.Time{}}).run(inner) })
+		d.loop(ctx, inner)
+	} else {
 		d.fatal = err
+		close(d.loopDone)
 	}
-	d.loop(ctx, inner)
+	d.flushLast()
 	cancel()
 	close(d.jobs)
 	d.workers.Wait()
@@ -153,6 +160,15 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	side.Wait()
 	d.resends.Wait()
 	return d.fatal
+}
+
+// flushLast gives attempts that no transaction waited for a last chance.
+func (d *Dispatcher) flushLast() {
+	ctx, cancel := context.WithTimeout(context.Background(), leaveTimeout)
+	defer cancel()
+	if err := d.attempts.Flush(ctx); err != nil {
+		d.log.Warn("writing the last attempts", "err", err)
+	}
 }
 
 // call runs f in the loop and waits for it; false: the loop has ended.

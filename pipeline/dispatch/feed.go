@@ -3,6 +3,7 @@ package dispatch
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -25,6 +26,7 @@ type fetchedRecords struct {
 	deliveries []partitionRecord[*lane.Record]
 	retry      [pipeline.MaxRetries][]partitionRecord[*lane.RetryRecord]
 	fatal      error
+	poll       uint64 // the number of the poll
 }
 
 // partitionRecord is a record of a partition; a nil record could not be read.
@@ -37,11 +39,13 @@ type partitionRecord[T any] struct {
 // pollLoop reads deliveries and retry.* and decodes them for the loop.
 func (d *Dispatcher) pollLoop(ctx context.Context) {
 	for ctx.Err() == nil {
-		fs := d.fetch.PollRecords(ctx, pollRecords)
+		pctx, number, cancel := d.polls.begin(ctx)
+		fs := d.fetch.PollRecords(pctx, pollRecords)
+		cancel()
 		if fs.IsClientClosed() || ctx.Err() != nil {
 			return
 		}
-		b := fetchedRecords{fatal: d.fetchErrors(fs)}
+		b := fetchedRecords{fatal: d.fetchErrors(fs), poll: number}
 		fs.EachRecord(func(r *kgo.Record) { d.decode(r, &b) })
 		select {
 		case d.fetched <- b:
@@ -51,6 +55,40 @@ func (d *Dispatcher) pollLoop(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// polls numbers the polls, so that a task is begun only when those that might
+// hold records for its predecessor are through.
+//
+// The interleaving that it is for: a poll has taken records of partition p from
+// the fetch client; p is revoked, and its task dropped; p comes back, and a new
+// task begins at the committed offset, below those records; only now does the
+// poll reach the loop. Fed to the new task its records would leave out what
+// lies between.
+type polls struct {
+	mu     sync.Mutex
+	begun  uint64             // the number of the last poll that began; under mu
+	cancel context.CancelFunc // of that poll; under mu
+	seen   uint64             // the number of the last poll that reached the loop; the loop's
+}
+
+func (p *polls) begin(ctx context.Context) (context.Context, uint64, context.CancelFunc) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	ctx, p.cancel = context.WithCancel(ctx)
+	p.begun++
+	return ctx, p.begun, p.cancel
+}
+
+// flush ends the poll under way and returns its number: once that poll has
+// reached the loop, none is on its way that began before. In the loop.
+func (p *polls) flush() uint64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.cancel != nil {
+		p.cancel()
+	}
+	return p.begun
 }
 
 // fetchErrors logs what a poll could not read. A gap in a log that hookline
@@ -130,15 +168,12 @@ func decodeRetry(r *kgo.Record) (*lane.RetryRecord, error) {
 
 // accept takes a poll in. Records of tasks that are gone are dropped: whoever
 // has them now reads them again. In the loop.
-func (d *Dispatcher) accept(now time.Time, b fetchedRecords) {
-	if b.fatal != nil && d.fatal == nil {
-		d.fatal = b.fatal
-		d.beginStop(now)
+func (d *Dispatcher) accept(b fetchedRecords) {
+	d.polls.seen = b.poll
+	if b.fatal != nil {
+		d.fail(b.fatal)
 	}
 	for _, r := range b.deliveries {
-		// A record that was fetched before the partition was taken from us and
-		// given back is below the position that the new task fetches from, or
-		// comes again; only what continues the log is taken.
 		if t := d.tasks[r.partition]; t != nil && r.offset >= t.nextDelivery() {
 			t.deliveries = append(t.deliveries, r.record)
 		}

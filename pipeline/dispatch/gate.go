@@ -1,16 +1,21 @@
 package dispatch
 
 import (
+	"context"
+	"errors"
 	"sync/atomic"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
+// maxGateInterval bounds how long a new member's first POST waits for the gate.
+const maxGateInterval = 250 * time.Millisecond
+
 // Gate tells whether a POST may begin: whether the group's coordinator has
-// answered a heartbeat, a join, a sync or a commit that was sent within half
-// the session timeout. By the monotonic clock, and counted from when the
+// accepted a heartbeat or a commit that was sent within half the session
+// timeout. By the monotonic clock, and counted from when the
 // request was sent: a process that was frozen finds answers in its sockets that
 // say nothing about now.
 //
@@ -20,7 +25,7 @@ import (
 type Gate struct {
 	epoch  time.Time
 	within time.Duration
-	last   atomic.Int64 // since epoch, of the newest answered request; written by client hooks
+	last   atomic.Int64 // since epoch: when the newest request that was answered with yes was sent
 }
 
 // NewGate makes a closed gate for sessions of this length.
@@ -44,14 +49,45 @@ func (g *Gate) touch(t time.Time) {
 	}
 }
 
-// OnBrokerE2E is the hook by which clients tell the gate of answers.
-func (g *Gate) OnBrokerE2E(_ kgo.BrokerMetadata, key int16, e2e kgo.BrokerE2E) {
-	if e2e.Err() != nil {
-		return
+// keep asks the coordinator again and again whether we are a member still, and
+// tells the gate of each yes. kgo's own heartbeats would do, were their answers
+// to be seen: an answer alone says nothing, it may be that we are out.
+func (d *Dispatcher) keepGate(ctx context.Context) {
+	session := time.Duration(d.cfg.SessionTimeout)
+	tick := time.NewTicker(min(session/heartbeatsPerSession, maxGateInterval))
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-d.loopDone:
+			return
+		case <-tick.C:
+		}
+		id, generation := d.member.GroupMetadata()
+		if id == "" || generation < 0 {
+			continue
+		}
+		hctx, cancel := context.WithTimeout(ctx, session/2)
+		d.heartbeat(hctx, id, generation)
+		cancel()
 	}
-	switch kmsg.Key(key) {
-	case kmsg.Heartbeat, kmsg.SyncGroup, kmsg.TxnOffsetCommit, kmsg.ConsumerGroupHeartbeat:
-		g.touch(time.Now().Add(-e2e.DurationE2E()))
+}
+
+func (d *Dispatcher) heartbeat(ctx context.Context, id string, generation int32) {
+	req := kmsg.NewPtrHeartbeatRequest()
+	req.Group, req.Generation, req.MemberID = d.group, generation, id
+	if i := d.deps.Kafka.InstanceID; i != "" {
+		req.InstanceID = &i
+	}
+	sent := time.Now()
+	resp, err := req.RequestWith(ctx, d.member)
+	if err != nil {
+		return // kgo retries and logs; the gate closes by itself
+	}
+	switch err := kerr.ErrorForCode(resp.ErrorCode); {
+	case err == nil, errors.Is(err, kerr.RebalanceInProgress):
+		d.deps.Gate.touch(sent)
 	default:
 	}
 }

@@ -2,12 +2,14 @@ package dispatch
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/hookline/hookline/pipeline/kafkax"
@@ -98,7 +100,7 @@ func (d *Dispatcher) join() error {
 		kgo.HeartbeatInterval(session/heartbeatsPerSession),
 		// A revoke waits for requests under way.
 		kgo.RebalanceTimeout(d.deps.RequestTimeout+30*time.Second),
-		kgo.WithHooks(d.deps.Gate),
+		kgo.WithHooks(manageErrors{d}),
 		kgo.OnPartitionsAssigned(func(ctx context.Context, _ *kgo.Client, m map[string][]int32) {
 			d.assigned(ctx, m[d.topics.Deliveries()])
 		}),
@@ -147,6 +149,21 @@ func (d *Dispatcher) assigned(ctx context.Context, ps []int32) {
 		d.started.Store(true)
 		d.log.Info("partitions assigned", "partitions", len(ps), "took", time.Since(begun).Round(time.Millisecond))
 	}
+}
+
+// manageErrors hears why the group cannot be managed.
+type manageErrors struct{ d *Dispatcher }
+
+// OnGroupManageError is kgo's hook. A second live process with our instance id
+// is not to be waited out: the two would throw each other out for ever.
+func (m manageErrors) OnGroupManageError(err error) {
+	if !errors.Is(err, kerr.FencedInstanceID) {
+		m.d.log.Warn("managing the group", "err", err)
+		return
+	}
+	err = fmt.Errorf("another live process has the instance id %q (give each process its own HOOKLINE_INSTANCE_ID): %w",
+		m.d.deps.Kafka.InstanceID, err)
+	go m.d.call(func() { m.d.fail(err) })
 }
 
 // release is a revocation: it waits until its tasks have no request under way

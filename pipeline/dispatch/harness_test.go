@@ -24,7 +24,15 @@ import (
 	"github.com/hookline/hookline/pipeline/kafkax"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// kafka is the real broker that this package's tests share.
+var kafka testkit.SharedKafka
+
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		kafka.Close()
+		os.Exit(code)
+	}))
+}
 
 // bench is a broker with hookline's topics, a registry and a ledger.
 type bench struct {
@@ -79,8 +87,9 @@ func (b *bench) start(change func(*Config)) *running {
 	if os.Getenv("HOOKLINE_TEST_LOG") != "" {
 		log = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	}
+	own := b.kafka
 	d, err := New(cfg, Deps{
-		Kafka: &b.kafka, Sender: b.ledger, Registry: b.reg, Gate: NewGate(time.Duration(cfg.SessionTimeout)), Metrics: nopMetrics{},
+		Kafka: &own, Sender: b.ledger, Registry: b.reg, Gate: NewGate(time.Duration(cfg.SessionTimeout)), Metrics: nopMetrics{},
 		Log: log, Node: "test", RequestTimeout: 5 * time.Second,
 		StateRecord: func(id, reason string, rev int64, _ time.Time) ([]byte, []byte) {
 			return []byte(id + "#state"), []byte(reason + "/" + strconv.FormatInt(rev, 10))

@@ -47,7 +47,7 @@ func (d *Dispatcher) loop(ctx, inner context.Context) {
 		}
 		now := d.now()
 		if batch != nil {
-			d.accept(now, *batch)
+			d.accept(*batch)
 		}
 		spare = d.finished.take(spare)
 		for i, j := range spare {
@@ -76,6 +76,7 @@ func (d *Dispatcher) loop(ctx, inner context.Context) {
 		}
 		if d.stopped() {
 			d.committing.Wait()
+			d.flushAttempts() // of tasks that were lost
 			return
 		}
 	}
@@ -142,6 +143,14 @@ func (d *Dispatcher) releaseDone(now time.Time, r *release) bool {
 		}
 	}
 	return true
+}
+
+// fail stops the dispatcher for a reason that it cannot go on with. In the loop.
+func (d *Dispatcher) fail(err error) {
+	if d.fatal == nil {
+		d.fatal = err
+	}
+	d.beginStop(d.now())
 }
 
 // beginStop begins a graceful stop: everything is given back.

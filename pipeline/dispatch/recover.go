@@ -15,12 +15,14 @@ import (
 	"github.com/hookline/hookline/pipeline/kafkax"
 )
 
+var errStopped = errors.New("the dispatcher has stopped")
+
 // recoverUntilDone recovers partition p, again and again until it succeeds or
 // the assignment ends. A task is never begun on a part of its state.
 func (d *Dispatcher) recoverUntilDone(ctx context.Context, p int32) {
 	for pause := 50 * time.Millisecond; ; pause = min(2*pause, 2*time.Second) {
 		err := d.recoverTask(ctx, p)
-		if err == nil || ctx.Err() != nil {
+		if err == nil || ctx.Err() != nil || errors.Is(err, errStopped) {
 			return
 		}
 		d.log.Error("recovering a partition; it is tried again", "partition", p, "err", err)
@@ -75,8 +77,13 @@ func (d *Dispatcher) recoverTask(ctx context.Context, p int32) error {
 			st.Retry[i-1] = off
 		}
 	}
-	if !d.call(func() { d.install(rec, st, p) }) {
-		return errors.New("installing the task: the dispatcher has stopped")
+	for installed := false; !installed; {
+		if !d.call(func() { installed = d.install(rec, st, p) }) {
+			return errStopped
+		}
+		if !installed {
+			time.Sleep(installPause)
+		}
 	}
 	d.log.Info("partition recovered", "partition", p, "took", time.Since(begun).Round(time.Millisecond))
 	return nil
@@ -128,8 +135,15 @@ func newIncarnation() uint64 {
 	return binary.BigEndian.Uint64(b[:])
 }
 
-// install begins the task. In the loop.
-func (d *Dispatcher) install(rec *lane.Recovery, st lane.Start, p int32) {
+// installPause between two looks whether older polls are through.
+const installPause = 2 * time.Millisecond
+
+// install begins the task; false: not yet, older polls of the partition may
+// still be on their way. In the loop.
+func (d *Dispatcher) install(rec *lane.Recovery, st lane.Start, p int32) bool {
+	if d.polls.seen < d.droppedAt[p] {
+		return false
+	}
 	st.Subs = d.view
 	if old := d.tasks[p]; old != nil {
 		panic("BUG: a partition was assigned twice")
@@ -144,6 +158,7 @@ func (d *Dispatcher) install(rec *lane.Recovery, st lane.Start, p int32) {
 	}
 	d.resumeAll(p)
 	d.fetch.AddConsumePartitions(add)
+	return true
 }
 
 // drop forgets a task. In the loop.
@@ -159,5 +174,6 @@ func (d *Dispatcher) drop(p int32) {
 		rm[d.topics.Retry(k)] = []int32{p}
 	}
 	d.fetch.RemoveConsumePartitions(rm)
+	d.droppedAt[p] = d.polls.flush()
 	d.parked.forget(p)
 }

@@ -45,7 +45,6 @@ func (d *Dispatcher) newTransactor(ctx context.Context) (*transactor, error) {
 		kgo.RecordPartitioner(kgo.ManualPartitioner()),
 		kgo.ProducerLinger(0),
 		kgo.ProducerBatchCompression(kgo.Lz4Compression(), kgo.NoCompression()),
-		kgo.WithHooks(d.deps.Gate),
 	)...)
 	if err != nil {
 		return nil, fmt.Errorf("making the transactional client: %w", err)
@@ -111,9 +110,11 @@ func (d *Dispatcher) fill(ctx context.Context, c *commitRun, m kafkax.Member) er
 	if err != nil {
 		return err
 	}
+	sent := time.Now()
 	if err := d.txn.committer.Commit(ctx, m, c.offsets); err != nil {
 		return err
 	}
+	d.deps.Gate.touch(sent)
 	for _, g := range c.acks {
 		if err := g.wait(ctx); err != nil {
 			return fmt.Errorf("waiting until the attempts are written: %w", err)
