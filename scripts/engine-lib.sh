@@ -19,7 +19,7 @@
 # ...) and does not load outside of a Python process.
 set -euo pipefail
 
-VERSION=${HOOKLINE_CHDB_VERSION:-26.5.3}
+VERSION=${HOOKLINE_CHDB_VERSION:-26.7.3-stable.1}
 NODE_VERSION=22.20.0 # of the npm that pip brings
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 PINS=$HERE/engine-lib.sha256
