@@ -107,9 +107,15 @@ func (c *Config) Settings() []Setting {
 		days       int
 		optional   bool
 	}{
-		{t.Dead(), n, 30, false}, {t.Attempts(), 4, 7, false}, {t.AttemptsJSON(), 4, 7, true},
-		{t.AttemptsDead(), 1, 30, false}, {t.EventsDead(), 1, 30, false}, {t.Notices(), 1, 30, false},
-		{t.Audit(), 1, 30, false}, {t.WebhookCalled(), 1, 30, true}, {t.Control(), 1, 1, false},
+		{t.Dead(), n, 30, false},
+		{t.Attempts(), 4, 7, false},
+		{t.AttemptsJSON(), 4, 7, true},
+		{t.AttemptsDead(), 1, 30, false},
+		{t.EventsDead(), 1, 30, false},
+		{t.Notices(), 1, 30, false},
+		{t.Audit(), 1, 30, false},
+		{t.WebhookCalled(), 1, 30, true},
+		{t.Control(), 1, 1, false},
 	} {
 		s := Setting{Topic: d.topic, Partitions: d.partitions, Optional: d.optional}
 		s.Configs = map[string]string{configRetention: millis(time.Duration(d.days) * day)}

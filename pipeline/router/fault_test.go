@@ -196,3 +196,19 @@ func TestCrashAfterTheOffsetsWereCommitted(t *testing.T) {
 		t.Errorf("%d records for 50 events", len(got))
 	}
 }
+
+// An error that makes kgo give a partition up is answered by a new session.
+func TestFetchErrorsAreSurvived(t *testing.T) {
+	b := newBench(t, spec)
+	b.topic("ev", 1)
+	h := b.broker.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Fetch}, Topic: "ev", Err: kerr.TopicAuthorizationFailed, Count: 3})
+	b.produce(event("ev", 0, `{"t":"a","id":"n0"}`))
+	_, stop := b.start()
+	b.read("hookline.deliveries", 1)
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.ids(b.all("hookline.deliveries")); got != "[n0]" || h.Hits() != 3 {
+		t.Errorf("routed %s after %d errors", got, h.Hits())
+	}
+}

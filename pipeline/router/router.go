@@ -55,9 +55,9 @@ type Router struct {
 
 	deliveries, eventsDead string
 
-	// Written and read by Run's goroutine.
-	lastWarn   time.Time
-	suppressed int
+	// warned is when each message was last written, and how many were left out
+	// since. Written and read by Run's goroutine; its keys are our own messages.
+	warned map[string]warning
 
 	// idle is true from a poll's begin until it brings records; tests read it.
 	idle atomic.Bool
@@ -78,6 +78,7 @@ func New(cfg Config, deps Deps) (*Router, error) {
 	r := &Router{
 		cfg: cfg, kafka: deps.Kafka, cluster: deps.Cluster, parse: deps.Parse, matcher: deps.Matcher, metrics: deps.Metrics, log: deps.Log,
 		deliveries: deps.Kafka.Topics().Deliveries(), eventsDead: deps.Kafka.Topics().EventsDead(), hook: deps.beforeEnd,
+		warned: map[string]warning{},
 	}
 	if r.parse == nil {
 		r.parse = NewParser()
@@ -215,17 +216,24 @@ func (r *Router) awaitRegistry(ctx context.Context) bool {
 	return ctx.Err() == nil
 }
 
-// warn writes at most one warning in warnInterval.
+// warning is what is known of one message.
+type warning struct {
+	at         time.Time
+	suppressed int
+}
+
+// warn writes the same message at most once in warnInterval.
 func (r *Router) warn(msg string, attrs ...any) {
-	now := time.Now()
-	if since := now.Sub(r.lastWarn); since < warnInterval {
-		r.suppressed++
+	w, now := r.warned[msg], time.Now()
+	if now.Sub(w.at) < warnInterval {
+		w.suppressed++
+		r.warned[msg] = w
 		return
 	}
-	if r.suppressed > 0 {
-		attrs = append(attrs, "suppressed", r.suppressed)
+	if w.suppressed > 0 {
+		attrs = append(attrs, "suppressed", w.suppressed)
 	}
-	r.lastWarn, r.suppressed = now, 0
+	r.warned[msg] = warning{at: now}
 	r.log.Warn(msg, attrs...)
 }
 

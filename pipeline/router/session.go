@@ -146,9 +146,12 @@ func (ses *session) transaction(ctx, work context.Context, fetches kgo.Fetches, 
 		poll, cancel := context.WithDeadline(ctx, gatherUntil)
 		more := ses.s.PollRecords(poll, pollRecords)
 		cancel()
-		if err = ses.fetchErrors(more); err == nil {
-			err = ses.route(more)
+		if err = ses.fetchErrors(more); err != nil {
+			// kgo tells of it once only: this session is of no more use.
+			_, end := ses.end(work, err)
+			return false, errors.Join(err, end)
 		}
+		err = ses.route(more)
 	}
 	if err == nil && ses.r.hook != nil {
 		_ = ses.s.Client().Flush(work)

@@ -1,6 +1,7 @@
 package router
 
 import (
+	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -8,6 +9,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/hookline/hookline/pipeline"
 	"github.com/hookline/hookline/pipeline/kafkax"
 )
 
@@ -117,5 +119,62 @@ func TestTopicsByExpressionButNotOurOwn(t *testing.T) {
 	}
 	if n := b.count.get("json/dead"); n != 0 {
 		t.Errorf("%d dead letters", n)
+	}
+}
+
+// Two routers that see a topic first at the same time agree on where it starts.
+func TestFirstSightByTwoRouters(t *testing.T) {
+	b := newBench(t, spec)
+	b.cfg.Start = StartLatest
+	b.topic("ev", 4)
+	for p := range int32(4) {
+		b.produce(event("ev", p, `{"t":"a","id":"old"}`))
+	}
+	_, stop1 := b.start()
+	_, stop2 := b.start()
+	b.settled("ev", 0, 1, 2, 3)
+	for i := range 40 {
+		b.produce(event("ev", int32(i%4), fmt.Sprintf(`{"t":"a","id":"n%d"}`, i)))
+	}
+	b.read("hookline.deliveries", 40)
+	if err := errors.Join(stop1(), stop2()); err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]int{}
+	for _, r := range b.all("hookline.deliveries") {
+		env, _ := decode(t, r)
+		got[env.EventID]++
+	}
+	if got["old"] != 0 || len(got) != 40 {
+		t.Errorf("routed %v", got)
+	}
+}
+
+// A topic that is made after the router has started is found.
+func TestTopicThatIsMadeLater(t *testing.T) {
+	b := newBench(t, spec)
+	r, stop := b.start()
+	b.eventually("the router waits", r.idle.Load)
+	b.topic("ev", 1)
+	b.produce(event("ev", 0, `{"t":"a"}`))
+	b.read("hookline.deliveries", 1)
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestReaderReadsAsTheRouterDoes(t *testing.T) {
+	b := newBench(t, spec)
+	read := NewReader(&b.cfg, &b.kafka)
+	src := pipeline.Position{Cluster: "c1", Topic: "ev", Offset: 5}
+	ev, err := read(event("ev", 0, `{"t":"a","id":"x"}`), &src)
+	if err != nil || ev.Type != "a" || ev.ID != "x" || ev.Source != src {
+		t.Errorf("%+v, %v", ev, err)
+	}
+	if _, err := read(event("other", 0, `{}`), &src); err == nil {
+		t.Error("a topic without an entry was read")
+	}
+	if _, err := read(event("ev", 0, `{"t":`), &src); err == nil {
+		t.Error("a record that is no event was read")
 	}
 }
