@@ -187,8 +187,6 @@ func (r *demoRun) around(ctx context.Context, f func(context.Context) error) err
 // work applies the subscriptions, produces the events, waits for what must come
 // and checks it.
 func (r *demoRun) work(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, r.plan.Limit())
-	defer cancel()
 	if r.stack.NoEngine != nil {
 		r.say("going on without SQL, attempts go to %s: %v", r.stack.AttemptsFile(&r.cfg.Kafka, nil).Path(), r.stack.NoEngine)
 	}
@@ -204,7 +202,9 @@ func (r *demoRun) work(ctx context.Context) error {
 		return err
 	}
 	r.say("produced %d events; retry delays %s (the service's default: 30s,30s,30s)", r.plan.Events, demo.Delays(r.plan.RetryDelays))
-	if err := r.await(ctx); err != nil {
+	limited, cancel := context.WithTimeout(ctx, r.plan.Limit())
+	defer cancel()
+	if err := r.await(limited); err != nil {
 		return err
 	}
 	seen, err := r.observe(ctx, writer)

@@ -16,7 +16,7 @@ type Request = receiver.Request
 
 // Rows is what ClickHouse has of one subscription.
 type Rows struct {
-	Attempts  int // rows
+	Attempts  int // rows of tries that sent a request
 	Unique    int // different attempt ids
 	Successes int
 	Final     int // deliveries that ended
