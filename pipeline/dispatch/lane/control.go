@@ -21,9 +21,7 @@ func (t *Task) RetryNow(now time.Time, subscription string) int {
 	t.now = now
 	return t.eachStuck(subscription, func(l *lane) {
 		if l.head != nil {
-			if !l.head.due.IsZero() {
-				l.head.isDue = true
-			}
+			l.head.isDue = true // as soon as it has been read back
 		} else if len(l.parked) > 0 {
 			p := &l.parked[0]
 			if l.blocked {

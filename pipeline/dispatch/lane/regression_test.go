@@ -305,3 +305,38 @@ func TestExpectedDeletedFromOutside(t *testing.T) {
 		t.Errorf("position %d, want 3", b.Deliveries)
 	}
 }
+
+// An operator's retry also counts for a head that has not been read back yet.
+func TestRetryNowBeforeTheHeadIsReadBack(t *testing.T) {
+	r := newRig(t, nil)
+	r.deliver("")
+	r.send(0, pipeline.OutcomeTimeout)
+	if n := r.task.RetryNow(r.now, "s"); n != 1 {
+		t.Fatalf("retry applies to %d", n)
+	}
+	r.none()
+	r.commit()
+	r.retries()
+	if w := r.next(0); w.Attempt != 2 {
+		t.Errorf("attempt %d", w.Attempt)
+	}
+}
+
+// One slow request does not make the task keep all that is settled behind it.
+func TestSettledRecordsAreForgotten(t *testing.T) {
+	r := newRig(t, func(_ *Config, s *pipeline.Subscription) { s.Ordering, s.Concurrency = pipeline.OrderingNone, 2 })
+	r.deliver("")
+	r.next(0)
+	for range 1000 {
+		r.send(r.deliver(""), pipeline.OutcomeSuccess)
+	}
+	if n := len(r.task.recs); n > 2*keepSettled {
+		t.Errorf("%d records in memory", n)
+	}
+	if b := r.commit(); b.Deliveries != 0 {
+		t.Errorf("position %d, want 0", b.Deliveries)
+	}
+	r.restart()
+	r.next(0)
+	r.none()
+}

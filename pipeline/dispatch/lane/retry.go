@@ -83,7 +83,7 @@ func (t *Task) Retry(now time.Time, k int, r *RetryRecord) {
 		h.due = h.failedAt.Add(delay) // by the monotonic clock
 	}
 	q.fifo = append(q.fifo, retryItem{l, h})
-	if l.ending() {
+	if l.ending() || h.isDue {
 		t.advance(l, now)
 	}
 }

@@ -174,6 +174,9 @@ func (t *Task) Deliver(now time.Time, r *Record) {
 		t.gap = true
 		return
 	}
+	if len(t.recs) > 2*t.nopen+keepSettled {
+		t.forgetSettled()
+	}
 	r.since, r.gap, t.gap = now, t.gap, false
 	t.recs = append(t.recs, r)
 	t.nopen++
@@ -183,6 +186,28 @@ func (t *Task) Deliver(now time.Time, r *Record) {
 			t.place(now, r, i, id)
 		}
 	}
+}
+
+// keepSettled is how many settled records, beyond one for each open one, may
+// stand between the open ones before they are looked through.
+const keepSettled = 16
+
+// forgetSettled takes settled records out from between the open ones, so that
+// one slow request does not keep all that came after it in memory.
+func (t *Task) forgetSettled() {
+	open := t.recs[:0]
+	gap := false
+	for _, r := range t.recs {
+		if r.nopen == 0 {
+			gap = true
+			continue
+		}
+		r.gap, gap = r.gap || gap, false
+		open = append(open, r)
+	}
+	clear(t.recs[len(open):])
+	t.recs = open
+	t.gap = t.gap || gap
 }
 
 // expectNoMore lets go of entries that lanes expected to read again but that
