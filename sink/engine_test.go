@@ -167,6 +167,38 @@ func TestEngineRepeatedBlock(t *testing.T) {
 	expect(t, r, "SELECT count() FROM (SELECT DISTINCT * FROM attempts)", "300") // both ways store the same values
 }
 
+// TestEngineRollupHeals: a process or a server that ends between the table and
+// its rollup leaves the rollup behind; the repeated block mends it.
+func TestEngineRollupHeals(t *testing.T) {
+	cfg, _ := engineConfig(t)
+	if err := Migrate(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	s, err := openServer(&cfg, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.close()
+	r := openReader(t, cfg)
+	b := newBlock(tableAttempts, newAttemptRows())
+	b.build(benchRecords(100), origin{storedAt: time.Now()}, 1<<30) // some 30 MB, many frames
+	if err := b.encode(); err != nil {
+		t.Fatal(err)
+	}
+	ask(t, r, "DETACH TABLE subscription_stats_1m_mv")
+	if err := s.insert(t.Context(), b, "x"); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, r, "SELECT (SELECT count() FROM attempts), (SELECT sum(attempts) FROM subscription_stats_1m)", "25600\t0")
+	ask(t, r, "ATTACH TABLE subscription_stats_1m_mv")
+	for range 2 {
+		if err := s.insert(t.Context(), b, "x"); err != nil {
+			t.Fatal(err)
+		}
+		expect(t, r, "SELECT (SELECT count() FROM attempts), (SELECT sum(attempts) FROM subscription_stats_1m)", "25600\t25600")
+	}
+}
+
 // TestEngineNativeQuery: the server formats rows for a protocol without formats.
 // The engine has HTTP only; the statement is the same.
 func TestEngineNativeQuery(t *testing.T) {

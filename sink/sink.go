@@ -177,6 +177,9 @@ func (s *Sink) migrateUntil(ctx context.Context) error {
 			s.health.ok()
 			return nil
 		}
+		if ctx.Err() != nil {
+			break
+		}
 		s.health.failed(err)
 		sleep(ctx, wait)
 	}
