@@ -66,7 +66,51 @@ type Event struct {
 	Payload []byte
 	// ContentType of the payload; empty: application/json.
 	ContentType string
+	// Splice says where each subscription's own ids go into the payload; nil:
+	// the payload is sent as it is. Only SIGNL4 notifications that name no
+	// subscription have one.
+	Splice *Splice
 }
+
+// Splice is where a payload that goes to every match gets its subscription's
+// id and a notification id of its own. All offsets count from the payload's
+// first byte; the payload is one JSON object with at least one member, and all
+// its other bytes are sent as they were produced. An id that is written stands
+// between quotes and must need no escapes (see SafeID).
+//
+// The edits, in the order of their offsets, with S the subscription's id and N
+// the notification's:
+//
+//   - N: payload[IDFrom:IDTo], the value of the member "id" with its quotes, is
+//     replaced by "N". IDFrom == IDTo: there is none, and `"id":"N",` is put in
+//     at InsertAt.
+//   - S: by Sub, and put in at InsertAt where the payload has no "subscription".
+//
+// The two ranges never overlap; InsertAt lies before both.
+type Splice struct {
+	IDFrom, IDTo int
+	InsertAt     int // just behind the opening brace
+	Sub          SubscriptionSplice
+	// SubFrom and SubTo are the bytes that Sub replaces; both 0 with SubAbsent,
+	// equal with SubWithoutID.
+	SubFrom, SubTo int
+}
+
+// SubscriptionSplice says how a payload gets its member "subscription".
+type SubscriptionSplice uint8
+
+// The ways to put a subscription's id S in.
+const (
+	// SubAbsent: `"subscription":{"id":"S"},` goes in at InsertAt.
+	SubAbsent SubscriptionSplice = iota
+	// SubValue: the value of "subscription" (null, {}) becomes {"id":"S"}.
+	SubValue
+	// SubIDValue: the value of "subscription"'s "id" (null, "") becomes "S".
+	SubIDValue
+	// SubWithoutID: `"id":"S",` goes in at SubFrom, just behind the opening
+	// brace of a "subscription" that has other members.
+	SubWithoutID
+)
 
 // Envelope is what travels with a payload from the router to the last attempt:
 // everything about the event but its payload.
