@@ -72,3 +72,20 @@ func benchHealthy(b *testing.B, ordering pipeline.Ordering, fanout int) {
 		b.Fatalf("left: %+v", st)
 	}
 }
+
+// TestHealthyAllocations holds what BenchmarkHealthy showed: the lane and the
+// Work, and what keys and the shares of maps and a Cut take.
+func TestHealthyAllocations(t *testing.T) {
+	r := newRig(t, nil)
+	record, res := Record{Subs: []string{"s"}, Envelope: &pipeline.Envelope{}}, &pipeline.Result{Outcome: pipeline.OutcomeSuccess}
+	off := int64(0)
+	got := testing.AllocsPerRun(1000, func() {
+		c := record
+		c.Offset, off = off, off+1
+		r.task.Deliver(r.now, &c)
+		r.task.Done(r.now, r.sched.Next(r.now, true), res)
+	})
+	if got > 4 {
+		t.Errorf("%v allocations per delivery, at most 4", got)
+	}
+}

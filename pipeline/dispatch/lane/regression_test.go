@@ -324,19 +324,25 @@ func TestRetryNowBeforeTheHeadIsReadBack(t *testing.T) {
 
 // One slow request does not make the task keep all that is settled behind it.
 func TestSettledRecordsAreForgotten(t *testing.T) {
-	r := newRig(t, func(_ *Config, s *pipeline.Subscription) { s.Ordering, s.Concurrency = pipeline.OrderingNone, 2 })
+	r := newRig(t, func(_ *Config, s *pipeline.Subscription) { s.Ordering, s.Concurrency = pipeline.OrderingNone, 3 })
 	r.deliver("")
 	r.next(0)
+	r.send(r.deliver(""), pipeline.OutcomeSuccess)
+	middle := r.deliver("")
+	r.next(middle)
 	for range 1000 {
 		r.send(r.deliver(""), pipeline.OutcomeSuccess)
 	}
+	last := r.deliver("")
 	if n := len(r.task.recs); n > 2*keepSettled {
 		t.Errorf("%d records in memory", n)
 	}
 	if b := r.commit(); b.Deliveries != 0 {
 		t.Errorf("position %d, want 0", b.Deliveries)
 	}
-	r.restart()
+	r.restart() // what was forgotten is still settled
 	r.next(0)
+	r.next(middle)
+	r.next(last)
 	r.none()
 }

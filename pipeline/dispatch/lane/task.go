@@ -190,7 +190,7 @@ func (t *Task) Deliver(now time.Time, r *Record) {
 
 // keepSettled is how many settled records, beyond one for each open one, may
 // stand between the open ones before they are looked through.
-const keepSettled = 16
+const keepSettled = 4
 
 // forgetSettled takes settled records out from between the open ones, so that
 // one slow request does not keep all that came after it in memory.
