@@ -1,10 +1,10 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -128,7 +128,7 @@ func copySafe(w io.Writer, r io.Reader) error {
 	for {
 		n, err := r.Read(chunk)
 		buf = append(buf, chunk[:n]...)
-		whole := strings.LastIndexByte(string(buf), '\n') + 1
+		whole := bytes.LastIndexByte(buf, '\n') + 1
 		if err != nil {
 			whole = len(buf)
 		}

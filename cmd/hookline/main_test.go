@@ -1,0 +1,316 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kfake"
+
+	"github.com/hookline/hookline/internal/receiver"
+	"github.com/hookline/hookline/internal/testkit"
+)
+
+// runMain makes the test's own binary the command: HOOKLINE_TEST_* variables
+// are no configuration.
+const runMain = "HOOKLINE_TEST_RUN_MAIN"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(runMain) == "1" {
+		main()
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// command is hookline as a process, with nothing of ours in its environment but
+// env.
+func command(ctx context.Context, env []string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, os.Args[0], args...)
+	for _, kv := range os.Environ() {
+		if !strings.HasPrefix(kv, "HOOKLINE_") {
+			cmd.Env = append(cmd.Env, kv)
+		}
+	}
+	cmd.Env = append(append(cmd.Env, runMain+"=1"), env...)
+	return cmd
+}
+
+type result struct {
+	code     int
+	out, err string
+}
+
+func run(t *testing.T, env []string, args ...string) result {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	cmd := command(ctx, env, args...)
+	var out, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &stderr
+	err := cmd.Run()
+	if _, exited := errors.AsType[*exec.ExitError](err); err != nil && !exited {
+		t.Fatal(err)
+	}
+	return result{cmd.ProcessState.ExitCode(), out.String(), stderr.String()}
+}
+
+func TestExitCodes(t *testing.T) {
+	dir := t.TempDir()
+	bad := filepath.Join(dir, "bad.yaml")
+	if err := os.WriteFile(bad, []byte("subscriptions:\n  - id: 'a b'\n    url: ftp://x\n  - id: ok\n    tenant: t\n    url: https://example.com/\n    nonsense: 1\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	away := []string{"HOOKLINE_KAFKA_BROKERS=127.0.0.1:1", "HOOKLINE_CLICKHOUSE_ADDR=http://127.0.0.1:1", "HOOKLINE_EVENTS_TOPICS=orders=json"}
+	for _, tt := range []struct {
+		name string
+		env  []string
+		args []string
+		code int
+		want []string // on standard error
+	}{
+		{"no command", nil, nil, exitDone, nil},
+		{"version", nil, []string{"version"}, exitDone, nil},
+		{"unknown command", nil, []string{"prodce"}, exitUsage, []string{`no command "prodce" (did you mean produce?)`}},
+		{"unknown option", nil, []string{"produce", "--topick", "x"}, exitUsage, []string{"unknown flag: --topick"}},
+		{"missing argument", nil, []string{"sql"}, exitUsage, []string{"want QUERY"}},
+		{"group alone", nil, []string{"subs"}, exitUsage, []string{"which command?"}},
+		{"no such role", nil, []string{"run", "--roles", "router,cook"}, exitUsage, []string{`"cook" is no role`}},
+		{"bad demo", nil, []string{"demo", "--retry-delays", "soon"}, exitUsage, []string{"--retry-delays"}},
+		{
+			"all configuration errors", []string{"HOOKLINE_GRUOP=x", "HOOKLINE_PARTITIONS=many", "HOOKLINE_ADMIN_ADDR=0.0.0.0:80"},
+			[]string{"run"}, exitUsage,
+			[]string{"HOOKLINE_GRUOP: unknown variable (did you mean HOOKLINE_GROUP?)", "HOOKLINE_PARTITIONS", "HOOKLINE_ADMIN_ADDR"},
+		},
+		{"no event topics", nil, []string{"run"}, exitUsage, []string{"HOOKLINE_EVENTS_TOPICS: no event topics"}},
+		{"kafka away", away, []string{"run"}, exitUnreachable, []string{"hookline: connecting: 127.0.0.1:1: connection refused (is Kafka running? set HOOKLINE_KAFKA_BROKERS)\n"}},
+		{"clickhouse away", away, []string{"logs"}, exitUnreachable, []string{"HOOKLINE_CLICKHOUSE_ADDR"}},
+		{"check tells both", away, []string{"check"}, exitUnreachable, []string{"is Kafka running?", "is ClickHouse running?"}},
+		{"check offline", away, []string{"check", "--offline"}, exitDone, nil},
+		{"dry run without Kafka", away, []string{"subs", "apply", "--dry-run", "-f", bad}, exitUsage, []string{bad + ":2", bad + ":3", bad + ":7"}},
+		{"no such file", away, []string{"subs", "apply", "-f", filepath.Join(dir, "none")}, exitUsage, []string{"no such file"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			r := run(t, tt.env, tt.args...)
+			if r.code != tt.code {
+				t.Errorf("exit code %d, want %d", r.code, tt.code)
+			}
+			for _, w := range tt.want {
+				if !strings.Contains(r.err, w) {
+					t.Errorf("standard error lacks %q", w)
+				}
+			}
+			for line := range strings.Lines(r.err) {
+				if !strings.HasPrefix(line, "hookline: ") {
+					t.Errorf("a line that is no error of ours: %q", line)
+				}
+			}
+			if t.Failed() {
+				t.Logf("out: %s\nerr: %s", r.out, r.err)
+			}
+		})
+	}
+}
+
+func TestHelpConfig(t *testing.T) {
+	for format, want := range map[string]string{"text": "HOOKLINE_RETRY_DELAYS  (list of duration, default 30s,30s,30s)", "env": "#HOOKLINE_RETRY_DELAYS=30s,30s,30s", "markdown": "| `HOOKLINE_RETRY_DELAYS` |"} {
+		r := run(t, nil, "help", "config", "--format", format)
+		if r.code != exitDone || !strings.Contains(r.out, want) {
+			t.Errorf("%s: exit code %d, %q not there", format, r.code, want)
+		}
+	}
+	if r := run(t, nil, "help", "nothing"); r.code != exitUsage {
+		t.Errorf("help of nothing: exit code %d", r.code)
+	}
+	if r := run(t, nil, "completion", "bash"); r.code != exitDone || !strings.Contains(r.out, "hookline") {
+		t.Errorf("completion: exit code %d", r.code)
+	}
+}
+
+// adminAddr finds the admin address in the log.
+var adminAddr = regexp.MustCompile(`"admin":"([^"]+)"`)
+
+// service is a hookline run under way.
+type service struct {
+	cmd   *exec.Cmd
+	lines *lockedBuffer
+	admin string
+}
+
+// start runs hookline run and waits until it is ready.
+func start(t *testing.T, env []string, args ...string) *service {
+	t.Helper()
+	s := &service{cmd: command(t.Context(), env, append([]string{"run"}, args...)...), lines: &lockedBuffer{more: make(chan struct{}, 1)}}
+	s.cmd.Stderr = s.lines
+	if err := s.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = s.cmd.Process.Kill() // it has ended already, mostly
+		_ = s.cmd.Wait()
+		if t.Failed() {
+			t.Logf("hookline run wrote:\n%s", s.lines.String())
+		}
+	})
+	deadline := time.After(30 * time.Second)
+	for s.admin == "" {
+		select {
+		case <-s.lines.more:
+			if m := adminAddr.FindStringSubmatch(s.lines.String()); m != nil {
+				s.admin = "http://" + m[1]
+			}
+		case <-deadline:
+			t.Fatal("hookline run does not start")
+		}
+	}
+	for !s.ready(t) {
+		select {
+		case <-time.After(20 * time.Millisecond): // nothing signals readiness but the question
+		case <-deadline:
+			t.Fatal("hookline run does not get ready")
+		}
+	}
+	return s
+}
+
+func (s *service) ready(t *testing.T) bool {
+	t.Helper()
+	resp, err := http.Get(s.admin + "/readyz")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	var body struct {
+		Ready bool
+		Parts []struct{ Name string }
+	}
+	if err := json.NewDecoder(resp.Body).Decode(&body); err != nil {
+		t.Fatal(err)
+	}
+	if len(body.Parts) < 3 {
+		t.Errorf("%d parts named", len(body.Parts))
+	}
+	return body.Ready
+}
+
+// From a file to an endpoint, by the commands that people use.
+func TestFromProduceToDelivery(t *testing.T) {
+	cluster := testkit.KFake(t, kfake.SeedTopics(3, "orders", "tasks"))
+	recv, err := receiver.New(receiver.Config{KeepBodies: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Second)
+	defer cancel()
+	received := make(chan error, 1)
+	go func() { received <- recv.Run(ctx) }()
+	defer func() {
+		cancel()
+		if err := <-received; err != nil {
+			t.Error(err)
+		}
+	}()
+
+	env := []string{
+		"HOOKLINE_KAFKA_BROKERS=" + strings.Join(cluster.ListenAddrs(), ","), "HOOKLINE_EVENTS_TOPICS=orders=json:type=/kind;tasks=cotalker",
+		"HOOKLINE_START=earliest", "HOOKLINE_PARTITIONS=3", "HOOKLINE_ALLOW_HTTP=true", "HOOKLINE_ALLOW_CIDRS=127.0.0.0/8",
+		"HOOKLINE_ALLOW_PORTS=1-65535", "HOOKLINE_ADMIN_ADDR=127.0.0.1:0", "HOOKLINE_RETRY_DELAYS=100ms", "HOOKLINE_REPLICATION=1",
+	}
+	subs := filepath.Join(t.TempDir(), "subs.yaml")
+	err = os.WriteFile(subs, []byte(`subscriptions:
+  - {id: all, tenant: "*", url: "`+recv.URL()+`/fail?first=1"}
+  - {id: other, tenant: "*", format: cotalker, url: "`+recv.URL()+`/ok"}
+`), 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	expect(t, run(t, env, "topics"), "created hookline.deliveries")
+	expect(t, run(t, env, "topics", "--json"), `"problems": []`)
+	expect(t, run(t, env, "subs", "apply", "-f", subs), "all created")
+	expect(t, run(t, env, "subs", "list"), "other")
+	expect(t, run(t, env, "subs", "get", "all", "--json"), `"revision": 1`)
+
+	s := start(t, env, "--roles", "router,dispatcher")
+	cmd := command(ctx, env, "produce", "-t", "orders", "-k", "o-1", "-H", "source=test")
+	body := `{ "kind":"order.placed",  "n":1.50 }`
+	cmd.Stdin = strings.NewReader(body + "\n" + `{"kind":"order.paid"}`)
+	if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "produced 2 records") {
+		t.Fatalf("producing: %v %s", err, out)
+	}
+	if err := recv.Wait(ctx, 4); err != nil {
+		t.Fatal(err)
+	}
+	checkDelivered(t, recv.Requests(), body)
+	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.cmd.Wait(); err != nil {
+		t.Errorf("after SIGTERM: %v", err)
+	}
+	if n := recv.Total(); n != 4 {
+		t.Errorf("%d requests, want 4", n)
+	}
+	expect(t, run(t, env, "subs", "delete", "all", "other"), "all deleted")
+}
+
+func expect(t *testing.T, r result, want string) {
+	t.Helper()
+	if r.code != exitDone || !strings.Contains(r.out, want) {
+		t.Errorf("exit code %d, %q not in the output\n%s%s", r.code, want, r.out, r.err)
+	}
+}
+
+// checkDelivered: two events, each refused once, in their order and byte for
+// byte.
+func checkDelivered(t *testing.T, got []receiver.Request, first string) {
+	t.Helper()
+	for i, want := range []struct {
+		kind    string
+		attempt int
+	}{{"order.placed", 1}, {"order.placed", 2}, {"order.paid", 1}, {"order.paid", 2}} {
+		r := got[i]
+		if r.EventType != want.kind || r.Attempt != want.attempt || r.Subscription != "all" {
+			t.Errorf("request %d: %s attempt %d for %s, want %s attempt %d", i, r.EventType, r.Attempt, r.Subscription, want.kind, want.attempt)
+		}
+	}
+	if got[0].Body != first {
+		t.Errorf("body %q, want %q", got[0].Body, first)
+	}
+	if gap := got[1].Time.Sub(got[0].Time); gap < 100*time.Millisecond {
+		t.Errorf("the retry came after %v", gap)
+	}
+}
+
+// The demo checks itself; without its engine it says so.
+func TestDemoWithoutEngine(t *testing.T) {
+	r := run(t, []string{"HOOKLINE_ENGINE_LIB=/nonexistent"}, "demo", "--fast")
+	expect(t, r, "ok  every event reached every endpoint that takes it")
+	expect(t, r, "going on without SQL, attempts go to ")
+	expect(t, r, "retry delays 500ms,500ms,500ms")
+}
+
+// The event topics of hookline run are others' to make.
+func TestMissingEventTopicsAreTold(t *testing.T) {
+	cluster := testkit.KFake(t, kfake.SeedTopics(1, "there"))
+	env := []string{"HOOKLINE_KAFKA_BROKERS=" + cluster.ListenAddrs()[0], "HOOKLINE_EVENTS_TOPICS=there=json;missing1=json;missing2=json"}
+	r := run(t, env, "run")
+	if r.code != exitUsage {
+		t.Errorf("exit code %d", r.code)
+	}
+	for _, name := range []string{"missing1", "missing2"} {
+		if !strings.Contains(r.err, "checking topic "+name+": there is no such topic (create it: ") {
+			t.Errorf("%s is not told: %s", name, r.err)
+		}
+	}
+}
