@@ -16,8 +16,9 @@ import (
 )
 
 const (
-	// attemptsBuffered bounds the attempt batches that wait for Kafka.
-	attemptsBuffered = 1024
+	// attemptsBufferedBytes bounds the attempts that wait for Kafka: beyond it
+	// no request is begun.
+	attemptsBufferedBytes = 64 << 20
 	// localRowEvery: at most one row of a local error per delivery in this time.
 	localRowEvery = time.Minute
 	// localRowsKept bounds the memory of that rule; beyond it, it starts anew.
@@ -138,6 +139,7 @@ func (d *Dispatcher) produceAttempts(p int32) {
 	batch := e.enc.Bytes()
 	e.enc.Reset(nil, attemptlog.Options{}) // batch belongs to the client now
 	d.acks.add()
+	d.attemptBytes.Add(int64(len(batch)))
 	d.sendAttempts(p, batch, d.acks)
 }
 
@@ -147,15 +149,18 @@ func (d *Dispatcher) sendAttempts(p int32, batch []byte, acks *ackGroup) {
 	rec := &kgo.Record{Topic: d.topics.Attempts(), Partition: p, Value: batch}
 	d.attempts.Produce(context.Background(), rec, func(_ *kgo.Record, err error) {
 		if err == nil {
+			d.attemptBytes.Add(-int64(len(batch)))
 			acks.done()
 			return
 		}
 		if errors.Is(err, kgo.ErrClientClosed) {
 			return // nobody waits any more
 		}
+		again := batch
 		if errors.Is(err, kerr.MessageTooLarge) {
 			if bare, err := attemptlog.WithoutBodies(nil, batch); err == nil {
-				batch = bare
+				again = bare
+				d.attemptBytes.Add(int64(len(bare) - len(batch)))
 			}
 		}
 		d.log.Error("writing attempts; it is tried again", "topic", rec.Topic, "partition", p, "err", err)
@@ -163,7 +168,7 @@ func (d *Dispatcher) sendAttempts(p int32, batch []byte, acks *ackGroup) {
 		d.resends.Go(func() {
 			select {
 			case <-time.After(resendPause):
-				d.sendAttempts(p, batch, acks)
+				d.sendAttempts(p, again, acks)
 			case <-d.loopDone:
 			}
 		})

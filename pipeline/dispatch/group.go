@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -46,7 +47,7 @@ func (d *Dispatcher) open(ctx context.Context) error {
 		kgo.RecordPartitioner(kgo.ManualPartitioner()),
 		kgo.ProducerLinger(0),
 		kgo.ProducerBatchCompression(kgo.Lz4Compression(), kgo.NoCompression()),
-		kgo.MaxBufferedRecords(attemptsBuffered),
+		kgo.MaxBufferedRecords(math.MaxInt32), // Produce must not block the loop; see attemptsBufferedBytes
 	)...)
 	if err != nil {
 		return fmt.Errorf("making the attempts client: %w", err)

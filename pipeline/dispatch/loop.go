@@ -172,7 +172,15 @@ func (d *Dispatcher) beginStop(now time.Time) {
 // stopped tells that the loop may end: all is given back and committed, and the
 // group has been left.
 func (d *Dispatcher) stopped() bool {
-	if !d.stopping || d.commit != nil {
+	if !d.stopping {
+		return false
+	}
+	if d.commit != nil {
+		// Kafka does not answer: what is under way is decided by whoever comes
+		// next, as after a crash.
+		if d.now().After(d.final.until.Add(stopSlack)) {
+			d.abandon()
+		}
 		return false
 	}
 	select {

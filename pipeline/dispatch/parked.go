@@ -1,8 +1,10 @@
 package dispatch
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -16,7 +18,7 @@ const (
 	// parkedFetchBytes is what one read of parked/p asks for. Lanes drain in the
 	// order of the log, more or less, so what follows is wanted soon.
 	parkedFetchBytes = 512 << 10
-	// parkedCacheBytes bounds what is kept of one partition.
+	// parkedCacheBytes bounds each of the two shelves of one partition.
 	parkedCacheBytes = 2 << 20
 )
 
@@ -30,11 +32,20 @@ type parkedCache struct {
 	parts map[int32]*parkedPartition // under mu
 }
 
+// parkedPartition keeps apart what a read brought for the subscription that
+// asked and for others. Many subscriptions drain at different paces, so that
+// each reads in another place of the log: on one shelf each read would throw out
+// what the one before had brought, and every delivery would cost a read.
 type parkedPartition struct {
-	mu    sync.Mutex
-	recs  map[int64]*kgo.Record // under mu
-	order []int64               // offsets of recs, oldest read first; under mu
-	bytes int                   // under mu
+	mu       sync.Mutex
+	own, too shelf // under mu
+}
+
+// shelf is a bounded number of records, the oldest read out first.
+type shelf struct {
+	recs  map[int64]*kgo.Record
+	order []int64 // offsets of recs, oldest read first
+	bytes int
 }
 
 func newParkedCache(f *kafkax.Fetcher, topic string) *parkedCache {
@@ -53,7 +64,7 @@ func (c *parkedCache) part(p int32) *parkedPartition {
 	defer c.mu.Unlock()
 	pp := c.parts[p]
 	if pp == nil {
-		pp = &parkedPartition{recs: map[int64]*kgo.Record{}}
+		pp = &parkedPartition{own: shelf{recs: map[int64]*kgo.Record{}}, too: shelf{recs: map[int64]*kgo.Record{}}}
 		c.parts[p] = pp
 	}
 	return pp
@@ -84,56 +95,59 @@ func (c *parkedCache) get(ctx context.Context, p int32, off int64) (*kgo.Record,
 	pp := c.part(p)
 	pp.mu.Lock()
 	defer pp.mu.Unlock()
-	if r := pp.recs[off]; r != nil {
-		pp.remove(off, r)
-		return r, nil
+	for _, sh := range []*shelf{&pp.own, &pp.too} {
+		if r := sh.recs[off]; r != nil {
+			sh.remove(off, r)
+			return r, nil
+		}
 	}
 	recs, _, err := c.fetcher.At(ctx, c.topic, p, off, parkedFetchBytes)
 	if err != nil {
 		return nil, err
 	}
-	var found *kgo.Record
-	for _, r := range recs {
-		if r.Offset == off {
-			found = r
-		} else {
-			pp.add(r)
-		}
-	}
-	if found == nil {
+	i := slices.IndexFunc(recs, func(r *kgo.Record) bool { return r.Offset == off })
+	if i < 0 {
 		return nil, fmt.Errorf("%s/%d has no record at offset %d", c.topic, p, off)
+	}
+	found := recs[i]
+	for _, r := range recs[i+1:] {
+		if bytes.Equal(r.Key, found.Key) {
+			pp.own.add(r)
+		} else {
+			pp.too.add(r)
+		}
 	}
 	return found, nil
 }
 
-func (pp *parkedPartition) remove(off int64, r *kgo.Record) {
-	delete(pp.recs, off)
-	pp.bytes -= len(r.Value)
+func (s *shelf) remove(off int64, r *kgo.Record) {
+	delete(s.recs, off)
+	s.bytes -= len(r.Value)
 }
 
-func (pp *parkedPartition) add(r *kgo.Record) {
-	if pp.recs[r.Offset] != nil {
+func (s *shelf) add(r *kgo.Record) {
+	if s.recs[r.Offset] != nil {
 		return
 	}
-	pp.recs[r.Offset] = r
-	pp.order = append(pp.order, r.Offset)
-	pp.bytes += len(r.Value)
-	for pp.bytes > parkedCacheBytes && len(pp.order) > 0 {
-		off := pp.order[0]
-		pp.order = pp.order[1:]
-		if old := pp.recs[off]; old != nil {
-			pp.remove(off, old)
+	s.recs[r.Offset] = r
+	s.order = append(s.order, r.Offset)
+	s.bytes += len(r.Value)
+	for s.bytes > parkedCacheBytes && len(s.order) > 0 {
+		off := s.order[0]
+		s.order = s.order[1:]
+		if old := s.recs[off]; old != nil {
+			s.remove(off, old)
 		}
 	}
 	// Offsets that were taken stay in order until their turn: drop them when
 	// they are most of it.
-	if len(pp.order) > 64 && len(pp.order) > 4*len(pp.recs) {
-		kept := pp.order[:0]
-		for _, off := range pp.order {
-			if pp.recs[off] != nil {
+	if len(s.order) > 64 && len(s.order) > 4*len(s.recs) {
+		kept := s.order[:0]
+		for _, off := range s.order {
+			if s.recs[off] != nil {
 				kept = append(kept, off)
 			}
 		}
-		pp.order = kept
+		s.order = kept
 	}
 }

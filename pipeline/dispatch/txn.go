@@ -123,16 +123,19 @@ func (d *Dispatcher) fill(ctx context.Context, c *commitRun, m kafkax.Member) er
 	return nil
 }
 
+// abort ends the open transaction so that nothing of it counts, by a new
+// producer id if need be.
 func (d *Dispatcher) abort(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
+	actx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
-	if err := d.txn.cl.AbortBufferedRecords(ctx); err != nil {
-		return d.renew(ctx)
+	err := d.txn.cl.AbortBufferedRecords(actx)
+	if err == nil {
+		err = d.txn.cl.EndTransaction(actx, kgo.TryAbort)
 	}
-	if err := d.txn.cl.EndTransaction(ctx, kgo.TryAbort); err != nil {
-		return errors.Join(fmt.Errorf("aborting: %w", err), d.renew(context.WithoutCancel(ctx)))
+	if err == nil {
+		return nil
 	}
-	return nil
+	return errors.Join(fmt.Errorf("aborting: %w", err), d.renew(ctx))
 }
 
 // renew replaces the transactional client. When it returns nil, the open

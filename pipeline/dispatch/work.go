@@ -22,7 +22,12 @@ type job struct {
 
 // hand gives free slots to lanes that are ready. In the loop.
 func (d *Dispatcher) hand(now time.Time) {
-	for d.inflight < d.cfg.MaxInFlight && !d.stopping {
+	// Without a live session nothing may be sent, and while Kafka does not take
+	// the attempts that were made, no more are made.
+	if d.stopping || !d.deps.Gate.Open() || d.attemptBytes.Load() > attemptsBufferedBytes {
+		return
+	}
+	for d.inflight < d.cfg.MaxInFlight {
 		w := d.sched.Next(now, d.failing < d.cfg.failingSlots())
 		if w == nil {
 			return
