@@ -8,7 +8,6 @@ import (
 	"github.com/hookline/hookline/internal/telemetry"
 	"github.com/hookline/hookline/pipeline"
 	"github.com/hookline/hookline/pipeline/dispatch"
-	"github.com/hookline/hookline/pipeline/endpoint"
 	"github.com/hookline/hookline/pipeline/registry"
 	"github.com/hookline/hookline/sender"
 )
@@ -24,16 +23,12 @@ func (a *App) addDispatcher() error {
 		return err
 	}
 	a.closers = append(a.closers, send.Close)
-	policy, err := a.cfg.Sender.Policy()
-	if err != nil {
-		return err
-	}
 	view := &registryView{registry: a.registry, changed: make(chan struct{}, 1)}
 	d, err := dispatch.New(a.cfg.Dispatch, dispatch.Deps{
 		Kafka: &a.cfg.Kafka, Sender: send, Registry: view, Gate: gate,
 		Metrics: dispatchMetrics{a.metrics}, Log: a.log.With("part", "dispatcher"), Node: a.node,
 		RequestTimeout: a.cfg.Sender.RequestTimeout, StateRecord: disabledRecord,
-		RedactURL: func(raw string) string { return redactURL(raw, policy) },
+		RedactURL: send.RedactURL,
 	})
 	if err != nil {
 		return err
@@ -49,15 +44,6 @@ func (a *App) addDispatcher() error {
 		return p
 	})
 	return nil
-}
-
-// redactURL is a URL as the log has it: without the values of its query.
-func redactURL(raw string, policy endpoint.Policy) string {
-	u, err := endpoint.ParseURL(raw, policy)
-	if err != nil {
-		return "[not a valid URL]" // it may hold anything
-	}
-	return u.Redacted()
 }
 
 // disabledRecord is the registry's record that disables a subscription.
