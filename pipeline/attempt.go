@@ -29,10 +29,12 @@ type Attempt struct {
 	ResponseBody      []byte
 	ResponseTruncated bool
 	Resends           int // requests sent again on a fresh connection within this try (0 or 1)
-	AckID             string
-	Final             bool      // the delivery ended with this attempt
-	NextAttemptAt     time.Time // zero: none
-	Node              string    // the process that made it
+	// AckID is the number by which the receiver of a task event acknowledged it:
+	// the "id" of its answer, as it is spelled there; else empty.
+	AckID         string
+	Final         bool      // the delivery ended with this attempt
+	NextAttemptAt time.Time // zero: none
+	Node          string    // the process that made it
 }
 
 // Retry is the number of retries made before this attempt: 0 for the first.

@@ -70,7 +70,16 @@ type Event struct {
 	// the payload is sent as it is. Only SIGNL4 notifications that name no
 	// subscription have one.
 	Splice *Splice
+	// Attributes are the context attributes of a CloudEvent in binary mode, as
+	// its record's headers had them, but for datacontenttype, which is
+	// ContentType. Nil for one in structured mode, whose payload has them, and
+	// for other formats.
+	Attributes []Attribute
 }
+
+// Attribute is a CloudEvents context attribute or extension: its name in lower
+// case, without a prefix, and its value as text, not escaped.
+type Attribute struct{ Name, Value string }
 
 // Splice is where a payload that goes to every match gets its subscription's
 // id and a notification id of its own. All offsets count from the payload's
@@ -127,6 +136,8 @@ type Envelope struct {
 	ProducedAt      time.Time
 	RegistryVersion int64  // the version of the registry that the event was matched with
 	Replay          string // the id of the replay that made this delivery; empty: live
+	Splice          *Splice
+	Attributes      []Attribute
 }
 
 // idEncoding is lower-case base32 without padding: safe in headers, URLs and

@@ -25,11 +25,13 @@ type Result struct {
 	TLS               time.Duration
 	TTFB              time.Duration
 	RequestHeaders    []byte
+	RequestBytes      int // length of the body that was made for the request
 	RequestWritten    bool
 	ResponseHeaders   []byte
 	ResponseBody      []byte
 	ResponseTruncated bool
 	Resends           int
+	AckID             string // see Attempt.AckID
 	// RetryAfter is the answer's Retry-After on 429 and 503, cut to [0, 1h];
 	// 0: none.
 	RetryAfter time.Duration

@@ -26,6 +26,18 @@ const (
 	OnExhaustedBlock    OnExhausted = "block"    // hold the lane for an operator
 )
 
+// ContentMode says in which form a subscription's receiver gets events.
+type ContentMode string
+
+// The content modes. The zero value means the same as raw.
+const (
+	// ContentRaw: the payload as it was produced; a CloudEvent in the mode in
+	// which it was produced.
+	ContentRaw        ContentMode = "raw"
+	ContentStructured ContentMode = "structured" // one CloudEvents JSON object, the payload within
+	ContentBinary     ContentMode = "binary"     // the payload, with ce-* headers
+)
+
 // State is a subscription's state.
 type State string
 
@@ -64,9 +76,10 @@ type Subscription struct {
 	Retries     int           // 0..3
 	Concurrency int           // requests under way at once, 1 per lane
 	Headers     []Header      // in the order of their names
-	State       State         // effective: the worse of configuration and #state
-	StateReason string        // why, when not from the configuration
-	Revision    int64         // grows with each apply
+	ContentMode ContentMode
+	State       State  // effective: the worse of configuration and #state
+	StateReason string // why, when not from the configuration
+	Revision    int64  // grows with each apply
 	// Extra is what packages attach at load (precompiled matchers, URL forms).
 	// It has no meaning here and is never stored.
 	Extra any
