@@ -236,9 +236,8 @@ func (r *demoRun) after(ctx context.Context, keep bool) error {
 		return nil
 	}
 	r.say("\nrunning on until interrupted (Ctrl-C):")
-	r.say("  export HOOKLINE_KAFKA_BROKERS=%s", r.stack.Broker.Addr())
-	if r.stack.Engine != nil {
-		r.say("  export HOOKLINE_CLICKHOUSE_ADDR=http://%s", r.stack.Engine.Addr())
+	for _, line := range exports(r.cfg) {
+		r.say("  %s", line)
 	}
 	r.say("  curl http://%s/readyz", r.app.AdminAddr())
 	<-ctx.Done()

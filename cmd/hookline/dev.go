@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -16,7 +17,7 @@ import (
 // devDefaults is what dev and demo set where the environment does not: one
 // machine, receivers on it, and events from before the start too.
 var devDefaults = [][2]string{
-	{"EVENTS_TOPICS", "cotalker.events=cotalker;events=json:type=/type,id=/id,tenant=/tenant,entity=/entity"},
+	{"EVENTS_TOPICS", "cotalker.events=cotalker;events=json:type=/type"},
 	{"START", "earliest"},
 	{"PARTITIONS", "6"},
 	{"ALLOW_HTTP", "true"},
@@ -113,9 +114,21 @@ func (c *cli) printDev(cfg *configs.Config, stack *local.Stack, a *app.App, data
 		fmt.Fprintf(c.out, "clickhouse  http://%s (hookline sql 'SELECT count() FROM hookline.attempts')\n", stack.Engine.Addr())
 	}
 	fmt.Fprintf(c.out, "admin       http://%s/readyz\n", a.AdminAddr())
-	fmt.Fprintf(c.out, "events      %s\n", given(cfg, "EVENTS_TOPICS"))
 	fmt.Fprintf(c.out, "data        %s\n", data)
+	fmt.Fprintln(c.out, "for commands in another terminal:")
+	for _, line := range exports(cfg) {
+		fmt.Fprintln(c.out, "  "+line)
+	}
 }
 
-// given is a variable's value as it was set.
-func given(cfg *configs.Config, name string) string { return cfg.Given()[configs.Prefix+name] }
+// exports are the shell lines that give other commands this configuration, but
+// for its secrets.
+func exports(cfg *configs.Config) []string {
+	var lines []string
+	for _, f := range configs.Fields() {
+		if value, ok := cfg.Given()[f.Name]; ok && !f.Secret && !strings.HasPrefix(f.Name, configs.Prefix+"ADMIN_") {
+			lines = append(lines, "export "+f.Name+"='"+strings.ReplaceAll(value, "'", `'\''`)+"'")
+		}
+	}
+	return lines
+}

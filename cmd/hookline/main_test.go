@@ -314,3 +314,24 @@ func TestMissingEventTopicsAreTold(t *testing.T) {
 		}
 	}
 }
+
+// The examples must be accepted as they stand.
+func TestExamples(t *testing.T) {
+	root, err := testkit.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	examples := filepath.Join(root, "examples")
+	local := []string{"HOOKLINE_ALLOW_HTTP=true", "HOOKLINE_ALLOW_CIDRS=127.0.0.0/8", "HOOKLINE_ALLOW_PORTS=1-65535"}
+	expect(t, run(t, nil, "subs", "apply", "--dry-run", "-f", filepath.Join(examples, "subscriptions.yaml")), "2 subscriptions are valid")
+	expect(t, run(t, local, "subs", "apply", "--dry-run", "-f", filepath.Join(examples, "local.yaml")), "2 subscriptions are valid")
+	for _, name := range []string{"order.json", "task.json"} {
+		b, err := os.ReadFile(filepath.Join(examples, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !json.Valid(b) {
+			t.Errorf("%s is not JSON", name)
+		}
+	}
+}

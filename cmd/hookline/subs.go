@@ -10,7 +10,10 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/hookline/hookline/configs"
 	"github.com/hookline/hookline/internal/app"
 	"github.com/hookline/hookline/pipeline/registry"
 )
@@ -32,9 +35,7 @@ func (c *cli) writer(ctx context.Context) (*registry.Writer, error) {
 		return nil, err
 	}
 	defer client.Close()
-	if report, err := ensureTopics(ctx, client, cfg); err != nil {
-		return nil, err
-	} else if err := report.Err(); err != nil {
+	if err := ensureRegistry(ctx, client, cfg); err != nil {
 		return nil, err
 	}
 	rc, deps, err := app.RegistryParts(cfg, c.logger(cfg))
@@ -42,6 +43,21 @@ func (c *cli) writer(ctx context.Context) (*registry.Writer, error) {
 		return nil, err
 	}
 	return registry.NewWriter(rc, deps), nil
+}
+
+// ensureRegistry makes hookline's topics where the registry's is missing. What is
+// wrong with other topics is no matter here: topics and run tell.
+func ensureRegistry(ctx context.Context, client *kgo.Client, cfg *configs.Config) error {
+	topic := cfg.Kafka.Topics().Subscriptions()
+	have, err := kadm.NewClient(client).ListTopics(ctx, topic)
+	if err != nil {
+		return fmt.Errorf("looking for topic %s: %w", topic, err)
+	}
+	if have.Has(topic) {
+		return nil
+	}
+	report, err := ensureTopics(ctx, client, cfg)
+	return errors.Join(err, report.Err())
 }
 
 func (c *cli) subsApply() *cobra.Command {
