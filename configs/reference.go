@@ -151,6 +151,17 @@ func WriteEnv(w io.Writer, fields []Field) error {
 	return err
 }
 
+// otherVariables are not read by the service.
+const otherVariables = `
+## Read by others
+
+| variable | read by | meaning |
+|---|---|---|
+| ` + "`HOOKLINE_ENGINE_LIB`" + ` | dev, demo, hookline-engine | Path of libchdb.so, the ClickHouse engine; without it the newest that ` + "`make setup`" + ` brought. |
+| ` + "`HOOKLINE_CHDB_VERSION`" + ` | scripts/engine-lib.sh | Another version of the engine, of those that its table of checksums lists. |
+| ` + "`HOOKLINE_KAFKA_HEAP`, `HOOKLINE_KAFKA_WAIT`, `HOOKLINE_KAFKA_EXTRA`" + ` | scripts/kafka.sh | See there. |
+`
+
 // WriteMarkdown writes the reference as a page.
 func WriteMarkdown(w io.Writer, fields []Field) error {
 	var b strings.Builder
@@ -173,6 +184,7 @@ func WriteMarkdown(w io.Writer, fields []Field) error {
 		}
 		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", f.Name, kind, def, cell(f.Doc))
 	}
+	b.WriteString(otherVariables)
 	_, err := io.WriteString(w, b.String())
 	return err
 }
