@@ -148,6 +148,45 @@ func (v Value) Get(name string) Value {
 	return Value{}
 }
 
+// Name is the member's name, decoded; nil for what is no object's member. It
+// aliases the scanned bytes unless the name has escapes.
+func (v Value) Name() []byte {
+	if v.doc == nil {
+		return nil
+	}
+	n := &v.doc.nodes[v.at]
+	name := v.doc.src[n.keyFrom:n.keyTo]
+	if n.keyEscaped {
+		return appendUnquoted(nil, name)
+	}
+	return name
+}
+
+// Children steps through the members or elements of a value, in their order.
+type Children struct {
+	doc     *Doc
+	at, end uint32
+}
+
+// Children starts in front of the first member or element; there is none in
+// anything but an object or an array.
+func (v Value) Children() Children {
+	if k := v.Kind(); k != Object && k != Array {
+		return Children{}
+	}
+	return Children{v.doc, v.at + 1, v.doc.nodes[v.at].next}
+}
+
+// Next gives the next one; missing behind the last.
+func (c *Children) Next() Value {
+	if c.at >= c.end {
+		return Value{}
+	}
+	v := Value{c.doc, c.at}
+	c.at = c.doc.nodes[c.at].next
+	return v
+}
+
 // Index is the array's element i; missing where v is no array or is shorter.
 func (v Value) Index(i int) Value {
 	if v.Kind() != Array || i < 0 {

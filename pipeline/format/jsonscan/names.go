@@ -105,6 +105,10 @@ func (d *Doc) under(token string) int {
 	return -1
 }
 
+// Token spells a member's name as an error's pointer has it: a slash, and the
+// name by RFC 6901 without control characters.
+func Token(name []byte) string { return "/" + escapeToken(string(name)) }
+
 // escapeToken spells a name as a JSON Pointer's token (RFC 6901), without
 // control characters: it ends up in one line of text.
 func escapeToken(s string) string {

@@ -49,6 +49,9 @@ type TopicOptions struct {
 	DefaultTenant string
 	// MaxBytes is the largest value that is read; 0: no limit but the scanner's.
 	MaxBytes int
+	// AllowUnknownTypes lets goflow events of types outside the published list
+	// pass (option unknown-types=allow).
+	AllowUnknownTypes bool
 	// Type, Tenant, ID, Entity and Time are the pointers of format json; one
 	// that is not set leaves its attribute empty.
 	Type, Tenant, ID, Entity, Time jsonscan.Pointer
@@ -92,6 +95,44 @@ func Required(v jsonscan.Value, kind jsonscan.Kind, pointer, want string) error 
 		return &Error{What: "missing field", Pointer: pointer, Want: want}
 	}
 	return &Error{What: "wrong type (" + got.String() + ")", Pointer: pointer, Want: want}
+}
+
+// Present tells whether an optional value is there: neither missing nor null.
+func Present(v jsonscan.Value) bool {
+	return v.Kind() != jsonscan.Missing && v.Kind() != jsonscan.Null
+}
+
+// RequiredText refuses v unless it is a string that is not empty.
+func RequiredText(v jsonscan.Value, pointer, want string) error {
+	if err := Required(v, jsonscan.String, pointer, want); err != nil {
+		return err
+	}
+	if len(v.Raw()) == len(`""`) {
+		return &Error{What: "empty string", Pointer: pointer, Want: want}
+	}
+	return nil
+}
+
+// Optional refuses v unless it is missing, null or of that kind.
+func Optional(v jsonscan.Value, kind jsonscan.Kind, pointer, want string) error {
+	if !Present(v) {
+		return nil
+	}
+	return Required(v, kind, pointer, want)
+}
+
+// OptionalName is AppendName for what may be missing, null or empty; then it
+// appends nothing.
+func OptionalName(dst []byte, v jsonscan.Value, pointer, want string) ([]byte, error) {
+	if !Present(v) {
+		return dst, nil
+	}
+	if err := Required(v, jsonscan.String, pointer, want); err != nil {
+		return dst, err
+	}
+	from := len(dst)
+	dst = v.AppendString(dst)
+	return dst, CheckName(dst[from:], pointer)
 }
 
 // AppendText appends a required string that is not empty.
