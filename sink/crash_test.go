@@ -137,7 +137,7 @@ func TestFenced(t *testing.T) {
 	w.attempts(10)
 	slow := func(_ *Config, d *Deps) { // learns of nothing by heartbeat
 		d.EventTopics = nil
-		d.ClientOpts = append(d.ClientOpts, kgo.HeartbeatInterval(5*time.Second), kgo.ClientID("zombie"))
+		d.ClientOpts = append(d.ClientOpts, kgo.HeartbeatInterval(20*time.Second), kgo.SessionTimeout(time.Minute), kgo.ClientID("zombie"))
 	}
 	zombie := w.start(slow)
 	w.ch.until(t, "the held insert", func() bool { return len(w.ch.inserts) == 1 })
@@ -173,9 +173,11 @@ func commitAs(ctx context.Context, s *Sink, offset int64) error {
 func TestClickHouseDown(t *testing.T) {
 	w := newWorld(t)
 	errs := &counting{errs: make(chan struct{}, 100)}
+	now := time.Now().Add(time.Hour) // stands still: one line of trouble, however slow the test
 	s := w.start(attemptsOnly, func(c *Config, d *Deps) {
 		c.BlockBytes, c.BufferBytes = 64<<10, 128<<10
 		d.Metrics = errs
+		d.Now = func() time.Time { return now }
 	})
 	w.attempts(1)
 	w.ch.once(t, 1)

@@ -103,12 +103,12 @@ func TestRealKafka(t *testing.T) {
 	release := sync.OnceFunc(func() { close(held) })
 	defer release()
 	w.ch.fault = func(n int, _ fakeInsert) fault {
-		if n == 3 {
+		if n == 0 { // its owner hands over meanwhile: the block is declared
 			return fault{hold: held}
 		}
 		return fault{mute: n%5 == 0}
 	}
-	total := 0
+	total, seen := 0, 0
 	for range 3 {
 		s := w.start()
 		for range 20 {
@@ -116,8 +116,7 @@ func TestRealKafka(t *testing.T) {
 			w.produce(eventsTopic, []byte("t:x"))
 			total += 10
 		}
-		w.ch.until(t, "some inserts", func() bool { return len(w.ch.inserts) > 5 })
-		release()
+		w.ch.until(t, "an insert", func() bool { return len(w.ch.inserts) > seen })
 		other := w.start()
 		w.attempts(9)
 		total += 9
@@ -125,7 +124,12 @@ func TestRealKafka(t *testing.T) {
 		w.ch.once(t, total)
 		w.settled()
 		other.stop()
+		w.ch.until(t, "nothing", func() bool { seen = len(w.ch.inserts); return true }) // read under its lock
 	}
+	landed := w.ch.insertsStored()
+	release()
+	w.ch.until(t, "the held insert", func() bool { return w.ch.stored > landed })
+	w.ch.once(t, total)
 }
 
 // settled waits until all that is in the topics is committed, and no block is
