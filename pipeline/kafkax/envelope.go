@@ -27,7 +27,7 @@ const (
 const MaxEnvelopeBytes = 32 << 10
 
 // envelopeVersion changes only when an old reader must not read a new envelope;
-// new fields are added at the end, where old readers do not look.
+// new fields are added at the end, as sections.
 const envelopeVersion = 1
 
 var errShort = errors.New("it ends too early")
@@ -51,12 +51,13 @@ func EncodeEnvelope(dst []byte, env *pipeline.Envelope) []byte {
 	dst = appendString(dst, env.Entity)
 	dst = appendString(dst, env.Correlation)
 	dst = appendString(dst, env.ContentType)
-	return appendString(dst, env.Replay)
+	dst = appendString(dst, env.Replay)
+	return appendSections(dst, env)
 }
 
 // DecodeEnvelope reads what EncodeEnvelope wrote into env, every field of it.
-// It takes one allocation and keeps nothing of b. Bytes after the fields that it
-// knows are a newer writer's and ignored.
+// It takes one allocation, and one for each section, and keeps nothing of b.
+// Sections that it does not know are a newer writer's and ignored.
 func DecodeEnvelope(b []byte, env *pipeline.Envelope) error {
 	if len(b) == 0 {
 		return fmt.Errorf("decoding envelope: %w", errShort)
@@ -84,6 +85,7 @@ func DecodeEnvelope(b []byte, env *pipeline.Envelope) error {
 	env.Correlation = r.string()
 	env.ContentType = r.string()
 	env.Replay = r.string()
+	r.sections(env)
 	if r.err != nil {
 		return fmt.Errorf("decoding envelope: %w", r.err)
 	}

@@ -121,7 +121,7 @@ func (b *batch) fillEnvelope(rec *kgo.Record) {
 	b.env = pipeline.Envelope{
 		Source: ev.Source, Format: ev.Format, EventID: ev.ID, Tenant: ev.Tenant, EventType: ev.Type, Entity: ev.Entity,
 		Correlation: ev.Correlation, ContentType: ev.ContentType, Time: ev.Time, ProducedAt: rec.Timestamp,
-		RegistryVersion: b.matcher.Version(),
+		RegistryVersion: b.matcher.Version(), Splice: ev.Splice, Attributes: ev.Attributes,
 	}
 }
 
