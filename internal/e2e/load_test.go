@@ -65,7 +65,7 @@ func TestLoad(t *testing.T) {
 	p := loadPlan(func() bool { return healthy })
 	// 19 types with 10 takers; the 20th has none, so that events without takers
 	// are there too.
-	s := newStage(t, setting{plan: p.complete(), engine: testkit.Engine(t)})
+	s := newStage(t, setting{plan: p.complete(), engine: testkit.Engine(t), binary: plain})
 	proc := s.run(nil)
 	began := s.ledger.now()
 	wait := s.produce(0)

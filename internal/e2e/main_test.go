@@ -13,8 +13,11 @@ import (
 
 // What the tests share.
 var (
-	hookline = &builder{}
-	shared   = testkit.SharedKafka{Brokers: 1}
+	hookline = &builder{race: raceEnabled}
+	// plain is what users run: the full load would take three times as long
+	// under the race detector.
+	plain  = &builder{}
+	shared = testkit.SharedKafka{Brokers: 1}
 )
 
 // atOnce is how many tests run at once: most of their time they wait for delays
@@ -37,6 +40,7 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
 		shared.Close()
 		hookline.close()
+		plain.close()
 		os.Exit(code)
 	}))
 }

@@ -26,9 +26,9 @@ const (
 	tailLines    = 40
 )
 
-// builder builds bin/hookline once for the test binary, with the race detector
-// when the tests have it.
+// builder builds bin/hookline once for the test binary.
 type builder struct {
+	race bool // with the race detector
 	once sync.Once
 	dir  string
 	bin  string
@@ -57,7 +57,7 @@ func (b *builder) build() (string, error) {
 	bin := filepath.Join(b.dir, "hookline")
 	args := []string{"build", "-o", bin}
 	cgo := "CGO_ENABLED=0"
-	if raceEnabled {
+	if b.race {
 		args, cgo = append(args, "-race"), "CGO_ENABLED=1"
 	}
 	cmd := exec.CommandContext(ctx, "go", append(args, "./cmd/hookline")...)
@@ -124,7 +124,7 @@ type process struct {
 
 // launch starts a process. It is killed with the test, if it still runs, and the
 // end of its log is shown when the test has failed.
-func launch(t *testing.T, name string, vars map[string]string, args ...string) *process {
+func launch(t *testing.T, b *builder, name string, vars map[string]string, args ...string) *process {
 	t.Helper()
 	p := &process{t: t, name: name, ended: make(chan struct{}), log: filepath.Join(t.TempDir(), "log")}
 	p.admin = fmt.Sprintf("127.0.0.1:%d", testkit.FreePort(t))
@@ -133,7 +133,7 @@ func launch(t *testing.T, name string, vars map[string]string, args ...string) *
 		t.Fatal(err)
 	}
 	defer out.Close() // the process has its own descriptor
-	p.cmd = exec.Command(hookline.get(t), append([]string{"run"}, args...)...)
+	p.cmd = exec.Command(b.get(t), append([]string{"run"}, args...)...)
 	p.cmd.Env = append(environ(vars), "HOOKLINE_ADMIN_ADDR="+p.admin)
 	p.cmd.Stdout, p.cmd.Stderr, p.cmd.SysProcAttr = out, out, childAttr()
 	if err := p.cmd.Start(); err != nil {

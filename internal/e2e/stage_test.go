@@ -42,6 +42,7 @@ type stage struct {
 	topic  string              // of events
 	vars   map[string]string   // HOOKLINE_* of every process
 	roles  string
+	binary *builder
 	made   int
 }
 
@@ -51,6 +52,7 @@ type setting struct {
 	kafka  *testkit.KafkaCluster // nil: the shared one
 	engine *testkit.EngineProc   // nil: no sink
 	vars   map[string]string
+	binary *builder // nil: with the race detector, when the tests have it
 }
 
 func newStage(t *testing.T, set setting) *stage {
@@ -58,7 +60,10 @@ func newStage(t *testing.T, set setting) *stage {
 	ctx, cancel := context.WithTimeout(t.Context(), stageLimit)
 	t.Cleanup(cancel)
 	name := testkit.Unique(t, "e2e")
-	s := &stage{t: t, ctx: ctx, plan: set.plan, ledger: newLedger(set.plan), kafka: set.kafka, engine: set.engine, topic: name + ".events"}
+	s := &stage{t: t, ctx: ctx, plan: set.plan, ledger: newLedger(set.plan), kafka: set.kafka, engine: set.engine, topic: name + ".events", binary: set.binary}
+	if s.binary == nil {
+		s.binary = hookline
+	}
 	if s.kafka == nil {
 		s.kafka = shared.Get(t)
 	}
@@ -170,7 +175,7 @@ func (s *stage) start(more map[string]string) *process {
 	s.made++
 	vars := maps.Clone(s.vars)
 	maps.Copy(vars, more)
-	return launch(s.t, fmt.Sprintf("process %d", s.made), vars, "--roles", s.roles)
+	return launch(s.t, s.binary, fmt.Sprintf("process %d", s.made), vars, "--roles", s.roles)
 }
 
 // run starts a process and waits until it is ready.
