@@ -77,9 +77,12 @@ type Subscription struct {
 	Concurrency int           // requests under way at once, 1 per lane
 	Headers     []Header      // in the order of their names
 	ContentMode ContentMode
-	State       State  // effective: the worse of configuration and #state
-	StateReason string // why, when not from the configuration
-	Revision    int64  // grows with each apply
+	State       State    // effective: the worse of configuration and #state
+	StateReason string   // why, when not from the configuration
+	Revision    int64    // grows with each apply
+	Signing     *Signing // nil: requests are not signed
+	Auth        *Auth    // nil: none
+	CA          string   // PEM, or a reference to it; empty: the process's authorities
 	// Extra is what packages attach at load (precompiled matchers, URL forms).
 	// It has no meaning here and is never stored.
 	Extra any
