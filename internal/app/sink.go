@@ -49,13 +49,18 @@ func eventTopics(specs router.TopicSpecs) (topics []string, regex bool) {
 	return topics, regex
 }
 
+// startMargin: events that were produced so long before the sink began are
+// stored too, since the router may have routed them.
+const startMargin = 10 * time.Minute
+
 // since is where the events of a topic begin that was never seen before.
 func since(start router.Start) time.Time {
 	switch start {
 	case router.StartEarliest:
 		return time.Time{}
 	case router.StartLatest:
-		return time.Now()
+		// The router may have begun a little before us.
+		return time.Now().Add(-startMargin)
 	}
 	at, err := time.Parse(time.RFC3339, start.String())
 	if err != nil {
