@@ -88,8 +88,10 @@ func TestExitCodes(t *testing.T) {
 		{"no such role", nil, []string{"run", "--roles", "router,cook"}, exitUsage, []string{`"cook" is no role`}},
 		{"bad demo", nil, []string{"demo", "--retry-delays", "soon"}, exitUsage, []string{"--retry-delays"}},
 		{
-			"all configuration errors", []string{"HOOKLINE_GRUOP=x", "HOOKLINE_PARTITIONS=many", "HOOKLINE_ADMIN_ADDR=0.0.0.0:80"},
-			[]string{"run"}, exitUsage,
+			"all configuration errors",
+			[]string{"HOOKLINE_GRUOP=x", "HOOKLINE_PARTITIONS=many", "HOOKLINE_ADMIN_ADDR=0.0.0.0:80"},
+			[]string{"run"},
+			exitUsage,
 			[]string{"HOOKLINE_GRUOP: unknown variable (did you mean HOOKLINE_GROUP?)", "HOOKLINE_PARTITIONS", "HOOKLINE_ADMIN_ADDR"},
 		},
 		{"no event topics", nil, []string{"run"}, exitUsage, []string{"HOOKLINE_EVENTS_TOPICS: no event topics"}},
