@@ -1,0 +1,89 @@
+// Command bench measures hookline against the bare limit: what it costs, in CPU
+// of its own processes per delivery, beside a loop that does nothing but POST,
+// in the same run against the same receiver.
+//
+//	go run ./bench                 the short set of scenarios, about 5 minutes
+//	go run ./bench -full           all scenarios
+//	go run ./bench -only fan10     scenarios by name
+//
+// It brings its own Apache Kafka (scripts/kafka.sh), ClickHouse engine and
+// receiver, all on loopback, and ends them. Kafka's and ClickHouse's own work
+// is not counted. Machines are noisy: rounds of the bare loop and of hookline
+// take turns, and only their ratios mean anything.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+)
+
+func main() {
+	if err := run(); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+// Roles of the bench's own child processes.
+const (
+	roleReceiver = "receiver"
+	roleBare     = "bare"
+	roleRelay    = "relay"
+)
+
+type options struct {
+	full    bool
+	only    string
+	rounds  int
+	events  int
+	out     string
+	timeout time.Duration
+	// child processes
+	role     string
+	url      string
+	inflight int
+	count    int
+	size     int
+	delay    time.Duration
+	brokers  string
+	topic    string
+}
+
+func run() error {
+	var o options
+	flag.BoolVar(&o.full, "full", false, "all scenarios instead of the short set")
+	flag.StringVar(&o.only, "only", "", "only scenarios whose name has this in it")
+	flag.IntVar(&o.rounds, "rounds", 5, "rounds of each scenario")
+	flag.IntVar(&o.events, "deliveries", 40_000, "deliveries in each round")
+	flag.StringVar(&o.out, "out", "", "folder for report.md and report.svg; empty: print only")
+	flag.DurationVar(&o.timeout, "timeout", 60*time.Minute, "give up after this long")
+	flag.StringVar(&o.role, "role", "", "for the bench's own child processes")
+	flag.StringVar(&o.url, "url", "", "child: where to POST")
+	flag.IntVar(&o.inflight, "inflight", 256, "requests under way")
+	flag.IntVar(&o.count, "count", 0, "child: how many requests")
+	flag.IntVar(&o.size, "size", 1024, "payload bytes")
+	flag.DurationVar(&o.delay, "delay", 0, "child: how long the receiver takes")
+	flag.StringVar(&o.brokers, "brokers", "", "child: Kafka's addresses")
+	flag.StringVar(&o.topic, "topic", "", "child: topic to relay")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	ctx, cancel := context.WithTimeout(ctx, o.timeout)
+	defer cancel()
+	switch o.role {
+	case "":
+		return measure(ctx, &o)
+	case roleReceiver:
+		return receive(ctx, &o)
+	case roleBare:
+		return bare(&o)
+	case roleRelay:
+		return relay(ctx, &o)
+	}
+	return fmt.Errorf("no role %q", o.role)
+}

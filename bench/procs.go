@@ -1,0 +1,245 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// stage is what a whole run shares: Kafka, the ClickHouse engine, binaries.
+type stage struct {
+	root, dir  string
+	self       string // this program
+	brokers    string
+	clickhouse string
+	ends       []func()
+}
+
+// setUp starts Kafka and the engine. Call close in any case.
+func setUp(ctx context.Context, brokers int) (*stage, error) {
+	s := &stage{}
+	var err error
+	if s.self, err = os.Executable(); err != nil {
+		return s, err
+	}
+	if s.root, err = moduleRoot(); err != nil {
+		return s, err
+	}
+	if s.dir, err = os.MkdirTemp("", "hookline-bench-"); err != nil {
+		return s, err
+	}
+	s.ends = append(s.ends, func() { _ = os.RemoveAll(s.dir) })
+	for _, cmd := range []string{"hookline", "hookline-engine"} {
+		c := exec.CommandContext(ctx, "go", "build", "-o", filepath.Join(s.dir, cmd), "./cmd/"+cmd)
+		c.Dir, c.Env = s.root, append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := c.CombinedOutput(); err != nil {
+			return s, fmt.Errorf("building %s: %w: %s", cmd, err, out)
+		}
+	}
+	if err := s.kafka(ctx, brokers); err != nil {
+		return s, err
+	}
+	return s, s.engine(ctx)
+}
+
+func moduleRoot() (string, error) {
+	out, err := exec.Command("go", "env", "GOMOD").Output()
+	if err != nil {
+		return "", fmt.Errorf("finding the module: %w", err)
+	}
+	return filepath.Dir(strings.TrimSpace(string(out))), nil
+}
+
+func (s *stage) kafka(ctx context.Context, brokers int) error {
+	script, data := filepath.Join(s.root, "scripts", "kafka.sh"), filepath.Join(s.dir, "kafka")
+	ports, err := freePorts(2 * brokers)
+	if err != nil {
+		return err
+	}
+	out, err := exec.CommandContext(ctx, script, "up", "--data", data, "--brokers", strconv.Itoa(brokers),
+		"--ports", strings.Join(ports, ","), "--parent", strconv.Itoa(os.Getpid())).Output()
+	if err != nil {
+		return fmt.Errorf("starting Kafka: %w", err)
+	}
+	s.ends = append(s.ends, func() { _ = exec.Command(script, "kill9", "--data", data).Run() })
+	_, list, ok := strings.Cut(strings.TrimSpace(string(out)), "bootstrap=")
+	if !ok {
+		return fmt.Errorf("starting Kafka: no address in %q", out)
+	}
+	s.brokers = strings.Fields(list)[0]
+	return nil
+}
+
+func (s *stage) engine(ctx context.Context) error {
+	lib, err := exec.CommandContext(ctx, filepath.Join(s.root, "scripts", "engine-lib.sh")).Output()
+	if err != nil {
+		return fmt.Errorf("bringing the ClickHouse engine: %w", err)
+	}
+	ports, err := freePorts(1)
+	if err != nil {
+		return err
+	}
+	addr := "127.0.0.1:" + ports[0]
+	c := exec.Command(filepath.Join(s.dir, "hookline-engine"), "--addr", addr, "--data", filepath.Join(s.dir, "clickhouse"),
+		"--lib", strings.TrimSpace(string(lib)), "--parent", strconv.Itoa(os.Getpid()))
+	if err := c.Start(); err != nil {
+		return err
+	}
+	s.ends = append(s.ends, func() { stopProcess(c) })
+	s.clickhouse = "http://" + addr
+	return until(ctx, 30*time.Second, func() bool { return get(s.clickhouse+"/ping", nil) == nil })
+}
+
+func (s *stage) close() {
+	for i := len(s.ends) - 1; i >= 0; i-- {
+		s.ends[i]()
+	}
+}
+
+func stopProcess(c *exec.Cmd) {
+	_ = c.Process.Signal(syscall.SIGTERM)
+	done := make(chan struct{})
+	go func() { _ = c.Wait(); close(done) }()
+	select {
+	case <-done:
+	case <-time.After(25 * time.Second):
+		_ = c.Process.Kill()
+		<-done
+	}
+}
+
+// receiver starts a receiver process.
+func (s *stage) receiver(delay time.Duration) (url string, end func(), err error) {
+	c := exec.Command(s.self, "-role", roleReceiver, "-delay", delay.String())
+	in, err := c.StdinPipe()
+	if err != nil {
+		return "", nil, err
+	}
+	out, err := c.StdoutPipe()
+	if err != nil {
+		return "", nil, err
+	}
+	if err := c.Start(); err != nil {
+		return "", nil, err
+	}
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		return "", nil, fmt.Errorf("starting the receiver: %w", err)
+	}
+	return strings.TrimSpace(line), func() { _ = in.Close(); stopProcess(c) }, nil
+}
+
+func receiverCounts(url string, reset bool) (counts, error) {
+	var c counts
+	q := url + "/count"
+	if reset {
+		q += "?reset=1"
+	}
+	return c, get(q, &c)
+}
+
+// child runs this program in another role to its end and gives its CPU time.
+func (s *stage) child(ctx context.Context, args ...string) (cpu, wall time.Duration, err error) {
+	c := exec.CommandContext(ctx, s.self, args...)
+	var stderr bytes.Buffer
+	c.Stderr = &stderr
+	begun := time.Now()
+	if err := c.Run(); err != nil {
+		return 0, 0, fmt.Errorf("%s: %w: %s", strings.Join(args, " "), err, stderr.String())
+	}
+	return c.ProcessState.UserTime() + c.ProcessState.SystemTime(), time.Since(begun), nil
+}
+
+// clockTicks per second of /proc/PID/stat: 100 on every Linux that Go runs on.
+const clockTicks = 100
+
+// cpuOf is the CPU time of a running process.
+func cpuOf(pid int) (time.Duration, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, err
+	}
+	_, rest, ok := strings.Cut(string(b), ") ")
+	f := strings.Fields(rest)
+	if !ok || len(f) < 13 {
+		return 0, errors.New("reading CPU time: /proc/PID/stat has another form")
+	}
+	user, err1 := strconv.ParseInt(f[11], 10, 64)
+	system, err2 := strconv.ParseInt(f[12], 10, 64)
+	return time.Duration(user+system) * time.Second / clockTicks, errors.Join(err1, err2)
+}
+
+// peakMemory is the most resident memory of a process so far, in MiB.
+func peakMemory(pid int) int {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(b)) {
+		if v, ok := strings.CutPrefix(line, "VmHWM:"); ok {
+			kib, _ := strconv.Atoi(strings.Fields(v)[0])
+			return kib / 1024
+		}
+	}
+	return 0
+}
+
+func freePorts(n int) ([]string, error) {
+	var out []string
+	var lns []net.Listener
+	for range n {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, err
+		}
+		lns = append(lns, ln)
+		out = append(out, strconv.Itoa(ln.Addr().(*net.TCPAddr).Port))
+	}
+	for _, ln := range lns {
+		_ = ln.Close()
+	}
+	return out, nil
+}
+
+func get(url string, into any) error {
+	resp, err := http.Get(url)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	if err != nil || resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("GET %s: %s %w", url, resp.Status, err)
+	}
+	if into == nil {
+		return nil
+	}
+	return json.Unmarshal(b, into)
+}
+
+func until(ctx context.Context, limit time.Duration, ok func() bool) error {
+	deadline := time.Now().Add(limit)
+	for !ok() {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("waited %v in vain", limit)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	return nil
+}

@@ -1,0 +1,233 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// scenario is one set-up to measure. Zero values mean the defaults of base.
+type scenario struct {
+	name       string
+	subs       int
+	fanOut     int
+	partitions int
+	processes  int
+	inflight   int
+	sizeBytes  int
+	delay      time.Duration // of the receiver
+	failing    int           // percent of the subscriptions whose endpoint fails for good
+	ordering   string
+	signing    bool
+	noSink     bool
+	rate       int // events per second; 0: as fast as they go
+	deliveries int // per round; 0: as asked for
+	extra      []string
+	long       bool // only with -full
+}
+
+func base(name string, change func(*scenario)) scenario {
+	s := scenario{
+		name: name, subs: 100, fanOut: 10, partitions: 8, processes: 1, inflight: 256, sizeBytes: 1024,
+		ordering: "subscription", signing: true,
+	}
+	if change != nil {
+		change(&s)
+	}
+	return s
+}
+
+// scenarios in the order in which they run.
+var scenarios = []scenario{
+	base("fan10", nil),
+	base("fan1", func(s *scenario) { s.fanOut = 1 }),
+	base("fan1000", func(s *scenario) { s.fanOut, s.subs, s.partitions = 1000, 1000, 32 }),
+	base("latency at half load", func(s *scenario) { s.fanOut, s.rate, s.deliveries = 1, 4000, 20_000 }),
+	base("20ms endpoints, 256", func(s *scenario) { s.delay, s.subs, s.fanOut = 20*time.Millisecond, 1000, 10 }),
+	base("10% failing", func(s *scenario) { s.failing = 10 }),
+	base("no sink", func(s *scenario) { s.noSink, s.long = true, true }),
+	base("no signing", func(s *scenario) { s.signing, s.long = false, true }),
+	base("ordering entity", func(s *scenario) { s.ordering, s.long = "entity", true }),
+	base("ordering none", func(s *scenario) { s.ordering, s.long = "none", true }),
+	base("1 partition", func(s *scenario) { s.partitions, s.long = 1, true }),
+	base("32 partitions", func(s *scenario) { s.partitions, s.long = 32, true }),
+	base("1 subscription", func(s *scenario) { s.subs, s.fanOut, s.long = 1, 1, true }),
+	base("100,000 subscriptions", func(s *scenario) { s.subs, s.long = 100_000, true }),
+	base("20ms endpoints, 1024", func(s *scenario) {
+		s.delay, s.subs, s.inflight, s.long = 20*time.Millisecond, 4000, 1024, true
+	}),
+	base("256 B", func(s *scenario) { s.sizeBytes, s.long = 256, true }),
+	base("16 KiB", func(s *scenario) { s.sizeBytes, s.deliveries, s.long = 16<<10, 20_000, true }),
+	base("64 KiB", func(s *scenario) { s.sizeBytes, s.deliveries, s.long = 64<<10, 10_000, true }),
+	base("2 processes", func(s *scenario) { s.processes, s.long = 2, true }),
+	base("3 processes", func(s *scenario) { s.processes, s.long = 3, true }),
+	base("backlog of 1 million", func(s *scenario) { s.deliveries, s.long = 1_000_000, true }),
+}
+
+// bed is hookline running for one scenario.
+type bed struct {
+	sc       scenario
+	st       *stage
+	url      string
+	topic    string
+	cl       *kgo.Client
+	procs    []*exec.Cmd
+	ends     []func()
+	produced int // events
+}
+
+// setUpBed starts a receiver and hookline for a scenario, and waits until it is
+// ready. Call close in any case.
+func setUpBed(ctx context.Context, st *stage, sc scenario) (*bed, error) {
+	b := &bed{sc: sc, st: st, topic: fmt.Sprintf("bench-%d", time.Now().UnixNano())}
+	url, end, err := st.receiver(sc.delay)
+	if err != nil {
+		return b, err
+	}
+	b.url, b.ends = url, append(b.ends, end)
+	b.cl, err = kgo.NewClient(kgo.SeedBrokers(strings.Split(st.brokers, ",")...), kgo.DefaultProduceTopic(b.topic),
+		kgo.ProducerLinger(2*time.Millisecond), kgo.MaxBufferedRecords(100_000))
+	if err != nil {
+		return b, err
+	}
+	b.ends = append(b.ends, b.cl.Close)
+	if _, err := kadm.NewClient(b.cl).CreateTopics(ctx, 4, -1, nil, b.topic); err != nil {
+		return b, err
+	}
+	file := filepath.Join(st.dir, b.topic+".json")
+	if err := os.WriteFile(file, b.subscriptions(), 0o600); err != nil {
+		return b, err
+	}
+	for _, args := range [][]string{{"topics"}, {"subs", "apply", "-f", file}} {
+		c := exec.CommandContext(ctx, filepath.Join(st.dir, "hookline"), args...)
+		c.Env = b.env(nil)
+		if out, err := c.CombinedOutput(); err != nil {
+			return b, fmt.Errorf("hookline %s: %w: %s", args[0], err, out)
+		}
+	}
+	for range sc.processes {
+		if err := b.start(ctx); err != nil {
+			return b, err
+		}
+	}
+	return b, nil
+}
+
+func (b *bed) close() {
+	for i := len(b.ends) - 1; i >= 0; i-- {
+		b.ends[i]()
+	}
+}
+
+func (b *bed) env(more []string) []string {
+	env := append(os.Environ(),
+		"HOOKLINE_KAFKA_BROKERS="+b.st.brokers, "HOOKLINE_CLICKHOUSE_ADDR="+b.st.clickhouse,
+		"HOOKLINE_CLICKHOUSE_DATABASE="+strings.ReplaceAll(b.topic, "-", "_"),
+		"HOOKLINE_TOPIC_PREFIX="+b.topic+".", "HOOKLINE_GROUP="+b.topic, "HOOKLINE_PARTITIONS="+strconv.Itoa(b.sc.partitions),
+		"HOOKLINE_EVENTS_TOPICS="+b.topic+"=json:type=/type,id=/id,entity=/id", "HOOKLINE_START=earliest",
+		"HOOKLINE_ALLOW_HTTP=true", "HOOKLINE_ALLOW_CIDRS=127.0.0.0/8", "HOOKLINE_ALLOW_PORTS=1-65535",
+		"HOOKLINE_MAX_IN_FLIGHT="+strconv.Itoa(b.sc.inflight), "HOOKLINE_LOG_LEVEL=warn", "BENCH_SECRET="+benchSecret)
+	return append(append(env, b.sc.extra...), more...)
+}
+
+// benchSecret is Standard Webhooks' example key.
+const benchSecret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+func (b *bed) subscriptions() []byte {
+	var s strings.Builder
+	s.WriteString(`{"subscriptions":[`)
+	for i := range b.sc.subs {
+		if i > 0 {
+			s.WriteByte(',')
+		}
+		path := "ok"
+		if i*b.sc.failing/100 != (i+1)*b.sc.failing/100 {
+			path = "fail"
+		}
+		fmt.Fprintf(&s, `{"id":"%024x","tenant":"*","url":"%s/%s","events":["bench.%d"],"ordering":%q`,
+			i, b.url, path, i/b.sc.fanOut, b.sc.ordering)
+		if b.sc.signing {
+			s.WriteString(`,"signing":{"scheme":"standard-webhooks","secrets":[{"secret_ref":"env:BENCH_SECRET"}]}`)
+		}
+		s.WriteByte('}')
+	}
+	s.WriteString("]}")
+	return []byte(s.String())
+}
+
+func (b *bed) start(ctx context.Context) error {
+	ports, err := freePorts(1)
+	if err != nil {
+		return err
+	}
+	roles := "router,dispatcher,sink"
+	if b.sc.noSink {
+		roles = "router,dispatcher"
+	}
+	c := exec.Command(filepath.Join(b.st.dir, "hookline"), "run", "--roles", roles)
+	c.Env = b.env([]string{"HOOKLINE_ADMIN_ADDR=127.0.0.1:" + ports[0]})
+	c.Stderr = os.Stderr
+	if err := c.Start(); err != nil {
+		return err
+	}
+	b.procs = append(b.procs, c)
+	b.ends = append(b.ends, func() { stopProcess(c) })
+	return until(ctx, time.Minute, func() bool { return get("http://127.0.0.1:"+ports[0]+"/readyz", nil) == nil })
+}
+
+// cpu is the CPU time of all hookline processes so far.
+func (b *bed) cpu() (time.Duration, error) {
+	var sum time.Duration
+	var errs []error
+	for _, p := range b.procs {
+		d, err := cpuOf(p.Process.Pid)
+		sum += d
+		errs = append(errs, err)
+	}
+	return sum, errors.Join(errs...)
+}
+
+// groups of subscriptions that get the same events.
+func (b *bed) groups() int { return max(1, b.sc.subs/b.sc.fanOut) }
+
+// produce puts n deliveries' worth of events into Kafka.
+func (b *bed) produce(ctx context.Context, deliveries int) error {
+	events := max(1, deliveries/b.sc.fanOut)
+	var failed atomic.Pointer[error]
+	begun := time.Now()
+	for i := range events {
+		if b.sc.rate > 0 {
+			time.Sleep(time.Until(begun.Add(time.Duration(i) * time.Second / time.Duration(b.sc.rate))))
+		}
+		b.produced++
+		v := payload(b.sc.sizeBytes, uint64(b.produced), b.produced%b.groups())
+		b.cl.Produce(ctx, &kgo.Record{Key: strconv.AppendInt(nil, int64(b.produced), 10), Value: v}, func(_ *kgo.Record, err error) {
+			if err != nil {
+				failed.Store(&err)
+			}
+		})
+	}
+	if err := b.cl.Flush(ctx); err != nil {
+		return err
+	}
+	if err := failed.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+// healthyShare is the part of the deliveries that succeed.
+func (b *bed) expected(deliveries int) int64 {
+	events := max(1, deliveries/b.sc.fanOut)
+	return int64(events * b.sc.fanOut)
+}
