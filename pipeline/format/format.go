@@ -10,9 +10,13 @@ import (
 	"sync"
 
 	"github.com/hookline/hookline/pipeline"
+	"github.com/hookline/hookline/pipeline/format/cloudevents"
 	"github.com/hookline/hookline/pipeline/format/cotalker"
+	"github.com/hookline/hookline/pipeline/format/goflow"
 	"github.com/hookline/hookline/pipeline/format/jsonptr"
 	"github.com/hookline/hookline/pipeline/format/jsonscan"
+	"github.com/hookline/hookline/pipeline/format/signl4"
+	"github.com/hookline/hookline/pipeline/format/task"
 	"github.com/hookline/hookline/pipeline/format/wire"
 )
 
@@ -36,6 +40,9 @@ type entry struct {
 	name pipeline.Format
 	// shape tells whether a text looks like this format; nil: never detected.
 	shape func(root jsonscan.Value) bool
+	// opaque tells whether a record's value is not JSON and not to be scanned;
+	// nil: it always is.
+	opaque func(rec *wire.Record) bool
 	// parse fills the event's attributes and payload; Source, Format and
 	// ProducedAt are there already.
 	parse func(rec *wire.Record, s *wire.Scratch, opts *wire.TopicOptions, ev *pipeline.Event) error
@@ -44,6 +51,10 @@ type entry struct {
 // table lists the formats that this version reads.
 var table = [...]entry{
 	{name: pipeline.FormatCotalker, shape: cotalker.Shape, parse: cotalker.Parse},
+	{name: pipeline.FormatGoflow, shape: goflow.Shape, parse: goflow.Parse},
+	{name: pipeline.FormatSIGNL4, shape: signl4.Shape, parse: signl4.Parse},
+	{name: pipeline.FormatTask, shape: task.Shape, parse: task.Parse},
+	{name: pipeline.FormatCloudEvents, opaque: cloudevents.Opaque, parse: cloudevents.Parse},
 	{name: pipeline.FormatJSON, parse: jsonptr.Parse},
 }
 
@@ -51,7 +62,7 @@ var table = [...]entry{
 func Known(name pipeline.Format) bool { return lookup(string(name)) != nil }
 
 // Names lists the formats that this version reads, for messages:
-// "cotalker, json".
+// "cotalker, goflow, ..., json".
 func Names() string {
 	names := make([]string, len(table))
 	for i := range table {
@@ -103,12 +114,10 @@ func parse(rec *Record, s *wire.Scratch, opts *TopicOptions, ev *pipeline.Event)
 			Want: fmt.Sprintf("at most %d bytes (EVENT_MAX_BYTES)", opts.MaxBytes),
 		}
 	}
-	if serr := s.Doc.Scan(rec.Value); serr != nil {
-		e := &Error{What: serr.What, Pointer: serr.Pointer, Want: serr.Want}
-		if len(rec.Value) > 0 {
-			e.What += fmt.Sprintf(" (byte %d)", serr.Offset)
+	if f == nil || f.opaque == nil || !f.opaque(rec) {
+		if err = scan(rec.Value, &s.Doc); err != nil {
+			return err
 		}
-		return e
 	}
 	if f == nil {
 		if f, err = detect(s.Doc.Root()); err != nil {
@@ -117,6 +126,18 @@ func parse(rec *Record, s *wire.Scratch, opts *TopicOptions, ev *pipeline.Event)
 	}
 	ev.Format = f.name
 	return f.parse(rec, s, opts, ev)
+}
+
+func scan(value []byte, doc *jsonscan.Doc) error {
+	serr := doc.Scan(value)
+	if serr == nil {
+		return nil
+	}
+	e := &Error{What: serr.What, Pointer: serr.Pointer, Want: serr.Want}
+	if len(value) > 0 {
+		e.What += fmt.Sprintf(" (byte %d)", serr.Offset)
+	}
+	return e
 }
 
 // declared gives the format that the record or its topic names; nil: by shape.
@@ -128,8 +149,8 @@ func declared(rec *Record, opts *TopicOptions) (*entry, error) {
 			}
 			return nil, &Error{What: "unknown format in header " + HeaderFormat, Want: "one of " + Names()}
 		}
-		if isCloudEvent(rec) {
-			return nil, &Error{What: "format cloudevents is not supported yet", Want: "one of " + Names()}
+		if cloudevents.Declared(rec) {
+			return lookup(string(pipeline.FormatCloudEvents)), nil
 		}
 	}
 	if opts.Format == "" {
@@ -139,21 +160,6 @@ func declared(rec *Record, opts *TopicOptions) (*entry, error) {
 		return f, nil
 	}
 	return nil, &Error{What: "format " + string(opts.Format) + " of the topic is not supported", Want: "one of " + Names()}
-}
-
-// isCloudEvent knows the structured mode by its content type and the binary one
-// by the attribute that every event has: ce_specversion in Kafka's binding,
-// ce-specversion where a bridge kept HTTP's spelling.
-func isCloudEvent(rec *Record) bool {
-	const mediaType = "application/cloudevents+json"
-	if h, ok := rec.Header("content-type"); ok && len(h) >= len(mediaType) && strings.EqualFold(string(h[:len(mediaType)]), mediaType) {
-		return true
-	}
-	if _, ok := rec.Header("ce_specversion"); ok {
-		return true
-	}
-	_, ok := rec.Header("ce-specversion")
-	return ok
 }
 
 // detect finds the one format that the text has the shape of. It never guesses.

@@ -139,9 +139,9 @@ func TestParseRefuses(t *testing.T) {
 		{"bad time", "cotalker", edit("2022-05-05T19:54:29.924Z", "yesterday"), "", "not a time at /createdAt: want an RFC 3339 time"},
 		{"no object", "cotalker", "[]", "", "wrong type (an array): want an object"},
 		{"unknown shape", "", `{"a":1}`, "", "unknown shape: want a format named by the topic or by header hookline-format"},
-		{"cloudevents", "cotalker", "{}", "ce_specversion=1.0", "format cloudevents is not supported yet: want one of cotalker, json"},
-		{"structured", "", "{}", "Content-Type=application/CloudEvents+json; charset=utf-8", "format cloudevents is not supported yet"},
-		{"unknown header", "", "{}", "hookline-format=xml", "unknown format in header hookline-format: want one of cotalker, json"},
+		{"cloudevents", "cotalker", "{}", "ce_specversion=1.0", "missing attribute id (header ce_id): want the event's id"},
+		{"structured", "", "{}", "Content-Type=application/CloudEvents+json; charset=utf-8", "missing attribute specversion at /specversion: want \"1.0\""},
+		{"unknown header", "", "{}", "hookline-format=xml", "unknown format in header hookline-format: want one of " + Names()},
 		{"pointer to nothing", "json:type=/kind", "{}", "", "missing field at /kind: want a string or a number"},
 		{"pointer to null", "json:tenant=/t", `{"t":null}`, "", "wrong type (null) at /t: want a string or a number"},
 		{"entity a list", "json:entity=/e", `{"e":[]}`, "", "wrong type (an array) at /e: want a string or a number"},
@@ -184,7 +184,7 @@ func checkRefused(t *testing.T, err error, want string) {
 
 func TestParseTopicOptionsRefuses(t *testing.T) {
 	tests := []struct{ in, want string }{
-		{"xml", `format "xml" is unknown (one of cotalker, json)`},
+		{"xml", `format "xml" is unknown (one of ` + Names() + `)`},
 		{"cotalker:type=/a", "type: pointers belong to format json"},
 		{"json:type=kind", "must start with /"},
 		{"json:kind=/a", "kind: unknown option"},

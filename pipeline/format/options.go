@@ -12,8 +12,9 @@ import (
 
 // ParseTopicOptions reads a topic's part of EVENTS_TOPICS behind the equals
 // sign: a format and its options, such as "cotalker" or
-// "json:type=/kind,tenant=/shop/id,default-tenant=acme". Empty: formats are told
-// by header or by shape. The error joins everything that is wrong.
+// "json:type=/kind,tenant=/shop/id,default-tenant=acme" or
+// "goflow:default-tenant=acme,unknown-types=allow". Empty: formats are told by
+// header or by shape. The error joins everything that is wrong.
 func ParseTopicOptions(s string) (TopicOptions, error) {
 	var o TopicOptions
 	name, rest, hasOptions := strings.Cut(s, ":")
@@ -50,6 +51,9 @@ func setOption(o *TopicOptions, key, value string) error {
 		o.DefaultTenant = value
 		return nil
 	}
+	if key == "unknown-types" {
+		return setUnknownTypes(o, value)
+	}
 	var p *jsonscan.Pointer
 	switch key {
 	case "type":
@@ -63,7 +67,7 @@ func setOption(o *TopicOptions, key, value string) error {
 	case "time":
 		p = &o.Time
 	default:
-		return errors.New("unknown option (one of default-tenant, type, tenant, id, entity, time)")
+		return errors.New("unknown option (one of default-tenant, unknown-types, type, tenant, id, entity, time)")
 	}
 	if o.Format != pipeline.FormatJSON {
 		return errors.New("pointers belong to format json")
@@ -71,4 +75,19 @@ func setOption(o *TopicOptions, key, value string) error {
 	var err error
 	*p, err = jsonscan.CompilePointer(value)
 	return err
+}
+
+func setUnknownTypes(o *TopicOptions, value string) error {
+	if o.Format != pipeline.FormatGoflow {
+		return errors.New("it belongs to format goflow")
+	}
+	switch value {
+	case "allow":
+		o.AllowUnknownTypes = true
+	case "refuse":
+		o.AllowUnknownTypes = false
+	default:
+		return fmt.Errorf("%q is neither allow nor refuse", value)
+	}
+	return nil
 }

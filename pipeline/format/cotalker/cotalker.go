@@ -47,7 +47,7 @@ func Parse(rec *wire.Record, s *wire.Scratch, _ *wire.TopicOptions, ev *pipeline
 	if err = wire.Required(data, jsonscan.Object, "/data", "an object"); err != nil {
 		return err
 	}
-	if id := data.Get("_id"); id.Kind() != jsonscan.Missing {
+	if id := data.Get("_id"); wire.Present(id) {
 		if b, err = wire.AppendText(b, id, "/data/_id", "a string"); err != nil {
 			return err
 		}

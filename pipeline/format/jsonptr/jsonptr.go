@@ -39,7 +39,7 @@ func Parse(rec *wire.Record, s *wire.Scratch, opts *wire.TopicOptions, ev *pipel
 	if len(b) == entityEnd {
 		b = pipeline.AppendDerivedID(b, &ev.Source)
 	}
-	if at := opts.Time.In(root); opts.Time.IsSet() && present(at) {
+	if at := opts.Time.In(root); opts.Time.IsSet() && wire.Present(at) {
 		if ev.Time, err = wire.ParseTime(at, opts.Time.String()); err != nil {
 			return err
 		}
@@ -54,10 +54,6 @@ func Parse(rec *wire.Record, s *wire.Scratch, opts *wire.TopicOptions, ev *pipel
 	return nil
 }
 
-func present(v jsonscan.Value) bool {
-	return v.Kind() != jsonscan.Missing && v.Kind() != jsonscan.Null
-}
-
 // appendText appends the text that p leads to; nothing where p is not set.
 func appendText(dst []byte, root jsonscan.Value, p *jsonscan.Pointer, required bool) ([]byte, error) {
 	const want = "a string or a number"
@@ -68,7 +64,7 @@ func appendText(dst []byte, root jsonscan.Value, p *jsonscan.Pointer, required b
 	switch {
 	case v.Kind() == jsonscan.Number:
 		return append(dst, v.Raw()...), nil
-	case !required && !present(v):
+	case !required && !wire.Present(v):
 		return dst, nil
 	case !required && v.Kind() == jsonscan.String && len(v.Raw()) == len(`""`):
 		return dst, nil
