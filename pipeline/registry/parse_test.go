@@ -137,8 +137,9 @@ var refusedDocuments = []struct {
 		`state: "on" is not known (one of active, paused, disabled)`,
 	}},
 	{"events", oneDoc(`events: ["", "a\nb"]`), []string{"events.0: empty name", "events.1: it has control characters"}},
+	{"resthook", oneDoc(`resthook: "a\tb"`), []string{"resthook: it has control characters"}},
 	{"no events", oneDoc("events: []"), []string{"events: the list is empty (leave the field out for the default)"}},
-	{"format", oneDoc("format: [xml, json, json]"), []string{`format: "xml" is not a format that this version reads (one of cotalker, json`, `format: "json" is there twice`}},
+	{"format", oneDoc("format: [xml, json, json]"), []string{`format: "xml" is not a format that this version reads (one of cotalker, `, `format: "json" is there twice`}},
 	{"tenant pattern", "- {id: a, tenant: 'a*', url: 'https://a.example.com/'}", []string{`tenant: "a*" is a pattern (a tenant is named in full`}},
 	{"headers", oneDoc(`headers: {Host: x, "X: Y": z}`), []string{`headers: "Host" is set by hookline or reserved`, `headers: name "X: Y" is not a header name`}},
 	{"features", oneDoc("filter: 'true', rate: 50/s, content_mode: binary, disable_after: 5d"), []string{
