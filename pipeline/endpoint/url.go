@@ -28,6 +28,9 @@ type Policy struct {
 	// Addr tells why an address must not be reached; nil for one that may.
 	// A nil Addr refuses every address literal.
 	Addr func(netip.Addr) error
+	// Inbound are the URLs that events must not go to since they would come
+	// back. ParseURL does not look at them: see Inbounds.Check.
+	Inbound Inbounds
 }
 
 // URL is a checked URL, in the one form in which it is sent. Immutable.
