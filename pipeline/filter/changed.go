@@ -1,7 +1,6 @@
 package filter
 
 import (
-	"bytes"
 	"reflect"
 
 	"cel.dev/cel-go/common/types"
@@ -9,43 +8,41 @@ import (
 	"cel.dev/cel-go/common/types/traits"
 
 	"github.com/hookline/hookline/pipeline"
-	"github.com/hookline/hookline/pipeline/format/jsonscan"
+	"github.com/hookline/hookline/pipeline/format/task"
 )
 
 // changes is the variable changed: a map in which every name has a value, true
-// where data.current.<name> differs from data.previous.<name>. A field that only
-// one of them has differs. Values are compared as JSON values: the order of an
-// object's members and the spelling of numbers do not count, that of an array's
-// elements does.
+// for the fields that task.ChangedIn gives, so that a filter and the audit of a
+// task never disagree. Its size and its names are those of the changed fields.
 type changes struct {
-	e                 *Evaluation
-	current, previous *object
+	e      *Evaluation
+	fields map[string]bool
+	names  []ref.Val
 }
 
+// changed finds out once per event.
 func (e *Evaluation) changed() ref.Val {
+	if e.changes != nil {
+		return e.changes
+	}
 	if e.ev.Format != pipeline.FormatTask {
 		return types.NewErr("changed is for events of format task")
 	}
 	if !e.scan() {
 		return types.NewErr("the payload is not JSON")
 	}
-	if e.changes == nil {
-		data := e.doc.Root().Get("data")
-		e.changes = &changes{e, &object{e, data.Get("current")}, &object{e, data.Get("previous")}}
+	e.charge(len(e.ev.Payload) / bytesPerUnit)
+	list, err := task.ChangedIn(e.doc.Root())
+	if err != nil {
+		return types.NewErr("the payload is no task event")
 	}
-	return e.changes
-}
-
-func (c *changes) differs(name string) bool {
-	a, b := c.current.member(name), c.previous.member(name)
-	if a.Kind() == jsonscan.Missing || b.Kind() == jsonscan.Missing {
-		return a.Kind() != b.Kind()
+	c := &changes{e: e, fields: make(map[string]bool, len(list)), names: make([]ref.Val, len(list))}
+	for i := range list {
+		c.fields[list[i].Field] = true
+		c.names[i] = types.String(list[i].Field)
 	}
-	if bytes.Equal(a.Raw(), b.Raw()) {
-		c.e.charge(len(a.Raw()) / bytesPerUnit)
-		return false
-	}
-	return types.Equal(c.e.value(a), c.e.value(b)) != types.True
+	e.changes = c
+	return c
 }
 
 func (c *changes) Find(key ref.Val) (ref.Val, bool) {
@@ -53,7 +50,7 @@ func (c *changes) Find(key ref.Val) (ref.Val, bool) {
 	if !ok {
 		return nil, false
 	}
-	return types.Bool(c.differs(string(name))), true
+	return types.Bool(c.fields[string(name)]), true
 }
 
 func (c *changes) Get(key ref.Val) ref.Val {
@@ -65,35 +62,15 @@ func (c *changes) Get(key ref.Val) ref.Val {
 
 // Contains tells whether the field has changed.
 func (c *changes) Contains(key ref.Val) ref.Val {
-	v, ok := c.Find(key)
-	return types.Bool(ok && v == types.True)
+	name, ok := key.(types.String)
+	return types.Bool(ok && c.fields[string(name)])
 }
 
-// names lists the fields that have changed: those of current first.
-func (c *changes) names() []ref.Val {
-	var out []ref.Val
-	for _, o := range []*object{c.current, c.previous} {
-		children := o.v.Children()
-		for m := children.Next(); m.Kind() != jsonscan.Missing; m = children.Next() {
-			c.e.charge(1)
-			name := string(m.Name())
-			if o == c.previous && c.current.member(name).Kind() != jsonscan.Missing {
-				continue // seen
-			}
-			if c.differs(name) {
-				out = append(out, types.String(name))
-			}
-		}
-	}
-	return out
-}
+func (c *changes) Size() ref.Val { return types.Int(len(c.names)) }
 
-// Size is the number of fields that have changed.
-func (c *changes) Size() ref.Val { return types.Int(len(c.names())) }
-
-// Iterator gives the names of the fields that have changed.
 func (c *changes) Iterator() traits.Iterator {
-	return types.NewRefValList(types.DefaultTypeAdapter, c.names()).Iterator()
+	c.e.charge(len(c.names))
+	return types.NewRefValList(types.DefaultTypeAdapter, c.names).Iterator()
 }
 
 func (c *changes) Equal(other ref.Val) ref.Val               { return types.Bool(other == ref.Val(c)) }

@@ -14,8 +14,12 @@ const MaxFormats = 32
 // NewIndex builds the index of subs, which must not change afterwards. A
 // disabled subscription is left out; a paused one is matched, since its lanes
 // are held. Ids are unique in a registry; of two with the same id the later wins.
-func NewIndex(subs iter.Seq[*pipeline.Subscription]) *Index {
-	b := builder{x: &Index{}, patterns: map[patternKey][]candidate{}}
+func NewIndex(subs iter.Seq[*pipeline.Subscription]) *Index { return NewObservedIndex(subs, nil) }
+
+// NewObservedIndex is NewIndex with somebody who hears of filters that fail; nil:
+// nobody.
+func NewObservedIndex(subs iter.Seq[*pipeline.Subscription], o Observer) *Index {
+	b := builder{x: &Index{observer: o}, patterns: map[patternKey][]candidate{}}
 	for s := range subs {
 		if s.State != pipeline.StateDisabled {
 			b.x.subs = append(b.x.subs, candidate{s, b.formatBits(s.Formats)})

@@ -5,8 +5,10 @@
 // A subscription takes an event if all of these hold: it is not disabled; its
 // tenant is the event's, or "*"; it names the event's format, or none; one of its
 // event names is the event's type or alias, or a glob that fits one of them; its
-// resthook is the event's (none for events that have none); and the event, if it
-// is meant for one subscription, is meant for this one.
+// resthook is the event's (none for events that have none); the event, if it is
+// meant for one subscription, is meant for this one; and its filter, if it has
+// one, says so. Filters come last: an event without candidates that have one pays
+// nothing for them.
 package match
 
 import (
@@ -47,13 +49,28 @@ type Index struct {
 	globs   map[key]globs
 	lengths map[scope][]int // lengths of the prefixes in globs, ascending
 	formats []pipeline.Format
+	// observer hears of filters that fail; nil: nobody.
+	observer Observer
 }
 
 // Len is the number of subscriptions in the index (the disabled ones are not).
 func (x *Index) Len() int { return len(x.subs) }
 
 // Match appends to dst the subscriptions that take ev, ordered by id, each once.
+// Filters that fail are told to the index's observer.
 func (x *Index) Match(ev *pipeline.Event, dst []*pipeline.Subscription) []*pipeline.Subscription {
+	from := len(dst)
+	return x.applyFilters(ev, x.candidates(ev, dst), from, x.observer)
+}
+
+// Taken tells whether any subscription takes ev. Nothing is told to the observer:
+// this is for those who look at an event that was matched before.
+func (x *Index) Taken(ev *pipeline.Event) bool {
+	return len(x.applyFilters(ev, x.candidates(ev, nil), 0, nil)) > 0
+}
+
+// candidates is Match without filters.
+func (x *Index) candidates(ev *pipeline.Event, dst []*pipeline.Subscription) []*pipeline.Subscription {
 	if ev.Target != "" {
 		return x.matchTarget(ev, dst)
 	}
