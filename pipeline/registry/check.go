@@ -1,7 +1,6 @@
 package registry
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"strings"
@@ -11,6 +10,7 @@ import (
 	"github.com/hookline/hookline/pipeline"
 	"github.com/hookline/hookline/pipeline/endpoint"
 	"github.com/hookline/hookline/pipeline/format"
+	"github.com/hookline/hookline/pipeline/secret"
 )
 
 // Policy is what a deployment allows its subscriptions.
@@ -18,7 +18,15 @@ type Policy struct {
 	URL endpoint.Policy
 	// MaxTimeout is REQUEST_TIMEOUT, the most that a timeout may be; 0: an hour.
 	MaxTimeout time.Duration
+	// Keys seal inline secrets and open sealed ones; nil: inline ones are refused.
+	Keys *secret.Keyring
+	// Sends says that this process needs the secrets: a subscription with a
+	// sealed one that does not open is paused here. Processes that only have the
+	// keys tell of it too; those without them cannot know.
+	Sends bool
 }
+
+func (p *Policy) opens() bool { return p.Sends || p.Keys != nil }
 
 // Limits of a document's fields.
 const (
@@ -42,8 +50,14 @@ func (d *Document) Check(pol *Policy) []*FieldError {
 	c.identity(d)
 	c.routing(d)
 	c.delivery(d, pol)
+	c.credentials(d, pol)
 	c.unsupported(d)
 	var out []*FieldError
+	for _, f := range d.src.found {
+		e := d.at(f.problem)
+		e.Line = f.line
+		out = append(out, e)
+	}
 	for _, p := range c.problems {
 		name, _, _ := strings.Cut(p.field, ".")
 		if !d.src.broken[name] {
@@ -123,6 +137,7 @@ func (c *checker) routing(d *Document) {
 	}
 	c.word("ordering", d.Ordering, "subscription", "entity", "none")
 	c.word("on_exhausted", d.OnExhausted, "continue", "block")
+	c.word("content_mode", d.ContentMode, string(pipeline.ContentRaw), string(pipeline.ContentStructured), string(pipeline.ContentBinary))
 	c.word("state", d.State, "active", "paused", "disabled")
 }
 
@@ -142,8 +157,10 @@ func (c *checker) word(field, value string, words ...string) {
 func (c *checker) delivery(d *Document, pol *Policy) {
 	if d.URL == "" {
 		c.add("url", "write https://host/path", "missing")
-	} else if _, err := endpoint.ParseURL(d.URL, pol.URL); err != nil {
+	} else if u, err := endpoint.ParseURL(d.URL, pol.URL); err != nil {
 		c.add("url", "", "%s", strings.TrimPrefix(err.Error(), "parsing url: "))
+	} else if err := pol.URL.Inbound.Check(u, d.Tenant, d.formats()...); err != nil {
+		c.add("url", "", "%s", err)
 	}
 	limit := pol.MaxTimeout
 	if limit == 0 {
@@ -183,7 +200,7 @@ func flatten(err error) []error {
 }
 
 // unsupported refuses what would otherwise be ignored in silence. It says what
-// is refused and never shows it: auth and signing may hold secrets.
+// is refused.
 func (c *checker) unsupported(d *Document) {
 	const remedy = "remove it"
 	for _, f := range []struct{ name, value string }{
@@ -195,32 +212,6 @@ func (c *checker) unsupported(d *Document) {
 			c.add(f.name, remedy, "not supported by this version")
 		}
 	}
-	if d.ContentMode != "" && d.ContentMode != "raw" {
-		c.add("content_mode", "use raw", "%.60q is not supported by this version", d.ContentMode)
-	}
-	for _, f := range []struct {
-		name  string
-		value []byte
-	}{{"auth", d.Auth}, {"signing", d.Signing}} {
-		switch {
-		case len(f.value) == 0 || string(f.value) == "null":
-		case hasInlineSecret(f.value):
-			c.add(f.name, remedy, "inline secrets are refused until sealing exists")
-		default:
-			c.add(f.name, remedy, "not supported by this version")
-		}
-	}
-}
-
-// hasInlineSecret tells whether a value holds anything under a name by which
-// secrets are written in clear.
-func hasInlineSecret(value []byte) bool {
-	for _, name := range []string{"secret", "secrets", "token", "password", "client_secret", "private_key", "key"} {
-		if bytes.Contains(value, []byte(`"`+name+`"`)) {
-			return true
-		}
-	}
-	return false
 }
 
 // join makes one error of many; nil of none.

@@ -7,8 +7,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/go-json-experiment/json/jsontext"
-
 	"github.com/hookline/hookline/pipeline"
 )
 
@@ -31,12 +29,12 @@ type Document struct {
 	Concurrency *int              `json:"concurrency,omitempty"`
 	Headers     map[string]string `json:"headers,omitempty"`
 	ContentMode string            `json:"content_mode,omitempty"`
-	// Auth and Signing are refused, whatever is in them; they are kept out of
-	// messages since they may hold secrets.
-	Auth         jsontext.Value `json:"auth,omitempty"`
-	Signing      jsontext.Value `json:"signing,omitempty"`
-	State        string         `json:"state,omitempty"`
-	DisableAfter string         `json:"disable_after,omitempty"`
+	// Auth and Signing hold secrets, which print as what kind they are.
+	Auth         *AuthDoc    `json:"auth,omitempty"`
+	Signing      *SigningDoc `json:"signing,omitempty"`
+	TLS          *TLSDoc     `json:"tls,omitempty"`
+	State        string      `json:"state,omitempty"`
+	DisableAfter string      `json:"disable_after,omitempty"`
 
 	src source
 }
@@ -45,8 +43,19 @@ type Document struct {
 type source struct {
 	file, path string          // path: "subscriptions[2]", or empty
 	line       int             // of the document's first field
-	lines      map[string]int  // of its fields
+	lines      map[string]int  // of its fields; "auth.bearer.secret" too
 	broken     map[string]bool // fields that have an error already
+	found      []found         // errors of nested fields
+}
+
+// foundAt tells whether reading found something wrong with a field, or within it.
+func (s *source) foundAt(field string) bool {
+	for _, f := range s.found {
+		if f.field == field || strings.HasPrefix(f.field, field+".") {
+			return true
+		}
+	}
+	return false
 }
 
 // FieldError says what is wrong with one field, where, and what to do about it.
@@ -87,9 +96,12 @@ func (d *Document) at(p problem) *FieldError {
 	case d.src.file == "" && d.ID != "":
 		e.Path = strings.TrimSuffix(fmt.Sprintf("subscription %q.%s", d.ID, p.field), ".")
 	}
-	name, _, _ := strings.Cut(p.field, ".")
-	if line, ok := d.src.lines[name]; ok {
-		e.Line = line
+	for name := p.field; name != ""; {
+		if line, ok := d.src.lines[name]; ok {
+			e.Line = line
+			break
+		}
+		name = name[:max(0, strings.LastIndexByte(name, '.'))]
 	}
 	return e
 }
@@ -101,15 +113,14 @@ func (d *Document) Subscription(revision int64, pol *Policy) *pipeline.Subscript
 		ID: d.ID, Tenant: d.Tenant, Description: d.Description, URL: d.URL, Events: d.Events, Resthook: d.Resthook,
 		Ordering:    pipeline.Ordering(or(d.Ordering, string(pipeline.OrderingSubscription))),
 		OnExhausted: pipeline.OnExhausted(or(d.OnExhausted, string(pipeline.OnExhaustedContinue))),
+		ContentMode: pipeline.ContentMode(or(d.ContentMode, string(pipeline.ContentRaw))),
 		State:       pipeline.State(or(d.State, string(pipeline.StateActive))),
 		Retries:     pipeline.MaxRetries, Concurrency: pipeline.DefaultConcurrency, Revision: revision,
 	}
 	if len(s.Events) == 0 {
 		s.Events = anyEvent
 	}
-	for _, f := range d.Format {
-		s.Formats = append(s.Formats, pipeline.Format(f))
-	}
+	s.Formats = d.formats()
 	if d.Retries != nil {
 		s.Retries = *d.Retries
 	}
@@ -124,11 +135,21 @@ func (d *Document) Subscription(revision int64, pol *Policy) *pipeline.Subscript
 		}
 	}
 	s.Headers = d.headers()
+	d.credentials(s)
 	return s
 }
 
 // anyEvent is the default of events, shared: subscriptions are immutable.
 var anyEvent = []string{"*"}
+
+// formats is nil for any format.
+func (d *Document) formats() []pipeline.Format {
+	var out []pipeline.Format
+	for _, f := range d.Format {
+		out = append(out, pipeline.Format(f))
+	}
+	return out
+}
 
 func (d *Document) headers() []pipeline.Header {
 	if len(d.Headers) == 0 {

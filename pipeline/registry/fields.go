@@ -8,8 +8,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/go-json-experiment/json"
-	"github.com/go-json-experiment/json/jsontext"
 	"go.yaml.in/yaml/v3"
 )
 
@@ -34,8 +32,9 @@ var fields = map[string]setter{
 	"concurrency":   integer(func(d *Document) **int { return &d.Concurrency }),
 	"headers":       setHeaders,
 	"content_mode":  text(func(d *Document) *string { return &d.ContentMode }),
-	"auth":          opaque(func(d *Document) *jsontext.Value { return &d.Auth }),
-	"signing":       opaque(func(d *Document) *jsontext.Value { return &d.Signing }),
+	"auth":          setAuth,
+	"signing":       setSigning,
+	"tls":           setTLS,
 	"state":         text(func(d *Document) *string { return &d.State }),
 	"disable_after": text(func(d *Document) *string { return &d.DisableAfter }),
 }
@@ -123,38 +122,6 @@ func setHeaders(d *Document, n *yaml.Node) (why, remedy string) {
 		d.Headers[name] = value
 	}
 	return "", ""
-}
-
-// opaque keeps the names within a value and drops what they hold: enough to say
-// why it is refused.
-func opaque(of func(*Document) *jsontext.Value) setter {
-	return func(d *Document, n *yaml.Node) (string, string) {
-		if isNull(n) {
-			return "", ""
-		}
-		names := map[string]bool{}
-		collectNames(n, names, 0)
-		value, err := json.Marshal(names, json.Deterministic(true))
-		if err != nil {
-			return "it has names that are not UTF-8", ""
-		}
-		*of(d) = value
-		return "", ""
-	}
-}
-
-func collectNames(n *yaml.Node, names map[string]bool, depth int) {
-	const deepest = 8 // an alias may lead back to where it stands
-	if n = resolve(n); depth > deepest {
-		return
-	}
-	for i, item := range n.Content {
-		if n.Kind == yaml.MappingNode && i%2 == 0 {
-			names[item.Value] = true
-			continue
-		}
-		collectNames(item, names, depth+1)
-	}
 }
 
 func field(n *yaml.Node, name string) *yaml.Node {

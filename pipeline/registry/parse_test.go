@@ -34,7 +34,7 @@ const fullYAML = `subscriptions:
     retries: 0
     concurrency: 4
     headers: {X-Team: ops, X-Build: 17}
-    content_mode: raw
+    content_mode: binary
     state: paused
 ---
 - {id: b, tenant: "*", url: "https://b.example.com/"}
@@ -132,7 +132,8 @@ var refusedDocuments = []struct {
 		"timeout: 16s is more than the request timeout of 15s (lower it", "retries: -1 is not within 0 to 3", "concurrency: 0 is not within 1 to 10000",
 	}},
 	{"timeout below", oneDoc("timeout: 10us"), []string{"timeout: 10µs is less than 1ms"}},
-	{"words", oneDoc("ordering: strict, on_exhausted: stop, state: on"), []string{
+	{"words", oneDoc("ordering: strict, on_exhausted: stop, content_mode: cloud, state: on"), []string{
+		`content_mode: "cloud" is not known (one of raw, structured, binary)`,
 		`ordering: "strict" is not known (one of subscription, entity, none)`, `on_exhausted: "stop" is not known (one of continue, block)`,
 		`state: "on" is not known (one of active, paused, disabled)`,
 	}},
@@ -142,10 +143,10 @@ var refusedDocuments = []struct {
 	{"format", oneDoc("format: [xml, json, json]"), []string{`format: "xml" is not a format that this version reads (one of cotalker, `, `format: "json" is there twice`}},
 	{"tenant pattern", "- {id: a, tenant: 'a*', url: 'https://a.example.com/'}", []string{`tenant: "a*" is a pattern (a tenant is named in full`}},
 	{"headers", oneDoc(`headers: {Host: x, "X: Y": z}`), []string{`headers: "Host" is set by hookline or reserved`, `headers: name "X: Y" is not a header name`}},
-	{"features", oneDoc("filter: 'true', rate: 50/s, content_mode: binary, disable_after: 5d"), []string{
+	{"features", oneDoc("filter: 'true', rate: 50/s, disable_after: 5d"), []string{
 		"filter: not supported by this version (remove it)", "rate: not supported", "disable_after: not supported",
-		`content_mode: "binary" is not supported by this version (use raw)`,
 	}},
+	{"loop", oneDoc("url: https://in.example.com/hook/x"), []string{"url: in.example.com is an inbound webhook of format json: the event would come back"}},
 	{"secrets", oneDoc(`auth: {bearer: {secret_ref: "env:CANARY"}}, signing: {secrets: ["whsec_CANARY"]}`), []string{
 		"auth: not supported by this version (remove it)", "signing: inline secrets are refused until sealing exists (remove it)",
 	}},

@@ -24,6 +24,7 @@ type session struct {
 type known struct {
 	config *stored // nil: none, or not readable
 	bad    error
+	held   error // paused: a sealed secret does not open
 	state  *StateInfo
 }
 
@@ -71,7 +72,7 @@ func (s *session) take(rec *kgo.Record) {
 	case r.IsState:
 		k.state = r.State
 	default:
-		k.config, k.bad = r.stored, err
+		k.config, k.bad, k.held = r.stored, err, r.Held
 	}
 }
 
@@ -79,8 +80,23 @@ func (s *session) add(key, value []byte) {
 	s.records = append(s.records, &kgo.Record{Topic: s.w.cfg.Topic, Key: key, Value: value})
 }
 
-// put stores d under its id where it differs from what is there.
+// put stores d, its secrets sealed, under its id where it differs from what is
+// there.
 func (s *session) put(d *Document) (Change, error) {
+	var old *Document
+	if k := s.known[d.ID]; k != nil && k.config != nil {
+		old = &k.config.Document
+	}
+	sealed, err := d.seal(old, s.w.deps.Policy.Keys)
+	if err != nil {
+		return Change{}, err
+	}
+	return s.store(sealed, func(st *StateInfo) bool { return st.State == pipeline.StatePaused })
+}
+
+// store is put for a document without secrets in clear; keep tells whether the
+// state that is decided goes on under the new revision.
+func (s *session) store(d *Document, keep func(*StateInfo) bool) (Change, error) {
 	k := s.known[d.ID]
 	if k == nil {
 		k = &known{}
@@ -104,7 +120,7 @@ func (s *session) put(d *Document) (Change, error) {
 	}
 	c.Action = Updated
 	s.add([]byte(d.ID), encode(d, c.Revision, s.w.now(), k.config.Unknown))
-	if st := k.state; st != nil && st.Revision == k.config.Revision && st.State == pipeline.StatePaused {
+	if st := k.state; st != nil && st.Revision == k.config.Revision && keep(st) {
 		carried := *st
 		carried.Revision = c.Revision
 		s.add(StateRecord(d.ID, &carried))
@@ -153,6 +169,12 @@ func (k *known) item(id string) Item {
 		return it
 	}
 	it.Effective = pipeline.State(or(k.config.State, string(pipeline.StateActive)))
+	if k.held != nil {
+		it.Bad = k.held.Error()
+		if severity(it.Effective) < severity(pipeline.StatePaused) {
+			it.Effective = pipeline.StatePaused
+		}
+	}
 	if st := k.state; st != nil && st.Revision == it.Revision {
 		it.Decided = st
 		if severity(st.State) > severity(it.Effective) {

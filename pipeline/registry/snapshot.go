@@ -32,7 +32,7 @@ func (e *entry) apply(r *Record, err error) *entry {
 	case err != nil:
 		next.badConfig = err
 	default:
-		next.config, next.badConfig = r.Sub, nil // no configuration for a tombstone
+		next.config, next.badConfig = r.Sub, r.Held // no configuration for a tombstone
 	}
 	if next.config == nil && next.state == nil && next.bad() == nil {
 		return nil
@@ -190,7 +190,8 @@ func newBuilder(pol *Policy) *builder {
 }
 
 // add takes one record of the topic. The error says that the record was
-// refused; it is in the snapshot as well.
+// refused, or its subscription paused for a secret that does not open; it is in
+// the snapshot as well.
 func (b *builder) add(key, value []byte) error {
 	r, err := ParseRecord(key, value, b.pol)
 	if r.ID == "" {
@@ -198,6 +199,9 @@ func (b *builder) add(key, value []byte) error {
 	}
 	old := b.next.entry(r.ID)
 	b.set(r.ID, old, old.apply(&r, err))
+	if err == nil {
+		err = r.Held
+	}
 	return err
 }
 

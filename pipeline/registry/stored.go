@@ -11,6 +11,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/hookline/hookline/pipeline"
+	"github.com/hookline/hookline/pipeline/secret"
 )
 
 // SchemaVersion of the stored forms. It grows only when an older reader would
@@ -79,6 +80,9 @@ type Record struct {
 	Sub *pipeline.Subscription
 	// State is nil for configurations.
 	State *StateInfo
+	// Held says why the subscription is paused whatever its configuration says:
+	// a sealed secret does not open. nil: it is not.
+	Held error
 
 	stored *stored
 }
@@ -149,6 +153,16 @@ func (r *Record) readConfig(value []byte, pol *Policy) error {
 		return join(errs)
 	}
 	r.Sub = s.Subscription(s.Revision, pol)
+	if !pol.opens() {
+		return nil
+	}
+	if err := s.openAll(pol.Keys); err != nil {
+		// Paused, not disabled: its deliveries wait until the key is there.
+		r.Held = fmt.Errorf("reading subscription %s: paused: %w", r.ID, err)
+		if severity(r.Sub.State) < severity(pipeline.StatePaused) {
+			r.Sub.State, r.Sub.StateReason = pipeline.StatePaused, "secret: "+err.Error()
+		}
+	}
 	return nil
 }
 
@@ -180,7 +194,7 @@ func decode(value []byte, into any) error {
 // encode gives the stored form of d; unknown are the fields to keep.
 func encode(d *Document, revision int64, now time.Time, unknown jsontext.Value) []byte {
 	s := stored{V: SchemaVersion, Revision: revision, UpdatedAt: now.UTC().Truncate(time.Millisecond), Document: *d, Unknown: unknown}
-	value, err := json.Marshal(&s, json.Deterministic(true))
+	value, err := json.Marshal(&s, json.Deterministic(true), secret.StoredForm())
 	if err != nil {
 		panic("BUG: encoding subscription " + d.ID + ": " + err.Error())
 	}
@@ -189,7 +203,7 @@ func encode(d *Document, revision int64, now time.Time, unknown jsontext.Value) 
 
 // sameDocument tells whether two documents say the same.
 func sameDocument(a, b *Document) bool {
-	x, errX := json.Marshal(a, json.Deterministic(true))
-	y, errY := json.Marshal(b, json.Deterministic(true))
+	x, errX := json.Marshal(a, json.Deterministic(true), secret.StoredForm())
+	y, errY := json.Marshal(b, json.Deterministic(true), secret.StoredForm())
 	return errX == nil && errY == nil && bytes.Equal(x, y)
 }
