@@ -16,7 +16,11 @@ func testPolicy() *Policy {
 	if err != nil {
 		panic(err)
 	}
-	return &Policy{URL: endpoint.Policy{Ports: ports}, MaxTimeout: 15 * time.Second}
+	inbound, err := endpoint.ParseInbounds([]string{"json=in.example.com/hook/*"})
+	if err != nil {
+		panic(err)
+	}
+	return &Policy{URL: endpoint.Policy{Ports: ports, Inbound: inbound}, MaxTimeout: 15 * time.Second}
 }
 
 const fullYAML = `subscriptions:
@@ -59,15 +63,15 @@ func TestParseDocuments(t *testing.T) {
 			ID: "62685990918555799920e123", Tenant: "625bcbdcc9a8e3a86dbf041c", Description: "ERP mirror",
 			URL: "https://erp.example.com/hooks/tasks", Formats: []pipeline.Format{"json"}, Events: []string{"COTTask.*", "200"},
 			Ordering: "entity", OnExhausted: "block", Timeout: 10 * time.Second, Retries: 0, Concurrency: 4,
-			Headers: []pipeline.Header{{Name: "X-Build", Value: "17"}, {Name: "X-Team", Value: "ops"}}, State: "paused", Revision: 7,
+			Headers: []pipeline.Header{{Name: "X-Build", Value: "17"}, {Name: "X-Team", Value: "ops"}}, ContentMode: "binary", State: "paused", Revision: 7,
 		},
 		{
 			ID: "b", Tenant: "*", URL: "https://b.example.com/", Events: []string{"*"}, Ordering: "subscription",
-			OnExhausted: "continue", Retries: 3, Concurrency: 16, State: "active", Revision: 7,
+			OnExhausted: "continue", Retries: 3, Concurrency: 16, ContentMode: "raw", State: "active", Revision: 7,
 		},
 		{
 			ID: "c", Tenant: "t", URL: "https://c.example.com:8080/x", Formats: []pipeline.Format{"cotalker", "json"}, Events: []string{"*"},
-			Ordering: "subscription", OnExhausted: "continue", Retries: 3, Concurrency: 16, State: "active", Revision: 7,
+			Ordering: "subscription", OnExhausted: "continue", Retries: 3, Concurrency: 16, ContentMode: "raw", State: "active", Revision: 7,
 		},
 	}
 	if !reflect.DeepEqual(got, want) {
@@ -146,7 +150,7 @@ var refusedDocuments = []struct {
 	{"features", oneDoc("filter: 'true', rate: 50/s, disable_after: 5d"), []string{
 		"filter: not supported by this version (remove it)", "rate: not supported", "disable_after: not supported",
 	}},
-	{"loop", oneDoc("url: https://in.example.com/hook/x"), []string{"url: in.example.com is an inbound webhook of format json: the event would come back"}},
+	{"loop", "- {id: a, tenant: t, url: 'https://in.example.com/hook/x'}", []string{"url: in.example.com is an inbound webhook of format json: the event would come back"}},
 	{"secrets", oneDoc(`auth: {bearer: {secret_ref: "env:CANARY"}}, signing: {secrets: ["whsec_CANARY"]}`), []string{
 		"auth: not supported by this version (remove it)", "signing: inline secrets are refused until sealing exists (remove it)",
 	}},
