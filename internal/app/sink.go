@@ -1,6 +1,7 @@
 package app
 
 import (
+	"context"
 	"regexp"
 	"slices"
 	"time"
@@ -27,9 +28,21 @@ func (a *App) addSink() error {
 	if err != nil {
 		return err
 	}
-	a.parts = append(a.parts, part{name: "sink", run: a.afterRegistry(s.Run), stopWithin: stopSlow})
+	a.parts = append(a.parts, part{name: "sink", run: a.sinkRun(s), stopWithin: stopSlow})
 	a.ready = append(a.ready, func() admin.Part { return sinkReadiness(s) })
 	return nil
+}
+
+// sinkRun begins when the subscriptions have been read. A sink that is stopped
+// before is run all the same: Run is what closes it.
+func (a *App) sinkRun(s *sink.Sink) func(context.Context) error {
+	return func(ctx context.Context) error {
+		select {
+		case <-ctx.Done():
+		case <-a.registry.Ready():
+		}
+		return s.Run(ctx)
+	}
 }
 
 // eventTopics names the event topics for a consumer: as they are, or all as
