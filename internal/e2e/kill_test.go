@@ -18,7 +18,7 @@ func crashVars() map[string]string {
 
 // crashPlan lasts longer than the kills: all of it is produced before them, and
 // its endpoints take their time.
-func crashPlan() *plan { return smallPlan(4500, 12, failingFirst(12)) }
+func crashPlan() *plan { return smallPlan(3500, 12, failingFirst(12)) }
 
 // TestKill: kill -9 in the middle of the load, ten times.
 func TestKill(t *testing.T) {
@@ -27,7 +27,7 @@ func TestKill(t *testing.T) {
 	wait := s.produce(0)
 	p := s.run(nil)
 	for i := range crashes {
-		s.posts(500+s.rng.IntN(1500), time.Minute)
+		s.posts(400+s.rng.IntN(1000), time.Minute)
 		s.crash(i, p)
 		p = s.start(nil)
 	}
@@ -48,7 +48,7 @@ func TestKillOneOfTwo(t *testing.T) {
 	}
 	wait := s.produce(0)
 	for i := range crashes {
-		s.posts(500+s.rng.IntN(1500), time.Minute)
+		s.posts(400+s.rng.IntN(1000), time.Minute)
 		victim := s.rng.IntN(2)
 		s.crash(i, procs[victim])
 		procs[victim] = s.start(name(victim))

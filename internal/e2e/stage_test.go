@@ -23,7 +23,7 @@ import (
 // Load of one test.
 const (
 	partitions = 6 // of deliveries
-	stageLimit = 5 * time.Minute
+	stageLimit = 8 * time.Minute
 	// echo is how long after SIGKILL a request may still reach an endpoint out
 	// of the kernel's buffers.
 	echo = 400 * time.Millisecond
