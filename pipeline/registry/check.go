@@ -9,6 +9,7 @@ import (
 
 	"github.com/hookline/hookline/pipeline"
 	"github.com/hookline/hookline/pipeline/endpoint"
+	"github.com/hookline/hookline/pipeline/filter"
 	"github.com/hookline/hookline/pipeline/format"
 	"github.com/hookline/hookline/pipeline/secret"
 )
@@ -18,6 +19,8 @@ type Policy struct {
 	URL endpoint.Policy
 	// MaxTimeout is REQUEST_TIMEOUT, the most that a timeout may be; 0: an hour.
 	MaxTimeout time.Duration
+	// filters shares the programs of filters; nil: each has its own.
+	filters *filter.Cache
 	// Keys seal inline secrets and open sealed ones; nil: inline ones are refused.
 	Keys *secret.Keyring
 	// Sends says that this process needs the secrets: a subscription with a
@@ -51,6 +54,7 @@ func (d *Document) Check(pol *Policy) []*FieldError {
 	c.routing(d)
 	c.delivery(d, pol)
 	c.credentials(d, pol)
+	c.filter(d, pol)
 	c.unsupported(d)
 	var out []*FieldError
 	for _, f := range d.src.found {
@@ -204,7 +208,6 @@ func flatten(err error) []error {
 func (c *checker) unsupported(d *Document) {
 	const remedy = "remove it"
 	for _, f := range []struct{ name, value string }{
-		{"filter", d.Filter},
 		{"rate", d.Rate},
 		{"disable_after", d.DisableAfter},
 	} {

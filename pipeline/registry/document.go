@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/hookline/hookline/pipeline"
+	"github.com/hookline/hookline/pipeline/filter"
 )
 
 // Document is one subscription as people write it. Empty fields mean the
@@ -45,6 +46,7 @@ type source struct {
 	line       int             // of the document's first field
 	lines      map[string]int  // of its fields; "auth.bearer.secret" too
 	broken     map[string]bool // fields that have an error already
+	program    *filter.Program // of the filter, when it has been compiled
 	found      []found         // errors of nested fields
 }
 
@@ -135,6 +137,7 @@ func (d *Document) Subscription(revision int64, pol *Policy) *pipeline.Subscript
 		}
 	}
 	s.Headers = d.headers()
+	d.attach(s, pol)
 	d.credentials(s)
 	return s
 }

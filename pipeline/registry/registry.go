@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/hookline/hookline/pipeline/filter"
 )
 
 // Config says what the registry's topic is.
@@ -35,6 +37,7 @@ func (d Deps) complete() Deps {
 	if d.Now == nil {
 		d.Now = time.Now
 	}
+	d.Policy.filters = new(filter.Cache)
 	return d
 }
 
