@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/hookline/hookline/pipeline"
+	"github.com/hookline/hookline/pipeline/secret"
 )
 
 // Deps is what a Client needs from outside. All fields may be left empty.
@@ -33,13 +34,31 @@ type Deps struct {
 	Gate func() bool
 	// Version goes into the User-Agent; "dev" by default.
 	Version string
+	// Metrics counts; nothing is counted by default.
+	Metrics Metrics
 	// Log gets the allow-list at start; slog.Default by default.
 	Log *slog.Logger
 	// Resolver looks names up; Go's own, without cgo, by default.
 	Resolver Resolver
 	// RootCAs replaces the system's certificate authorities.
 	RootCAs *x509.CertPool
+	// Secrets reads what subscriptions refer to and opens what is sealed; by
+	// default one without keys.
+	Secrets *secret.Resolver
 }
+
+// Metrics is what a Client counts. Its methods must not block; safe for
+// concurrent use.
+type Metrics interface {
+	// HeaderOmitted counts a header that was left out of a request since its
+	// value is not fit for one.
+	HeaderOmitted(name string)
+}
+
+// uncounted is the Metrics of who counts nothing.
+type uncounted struct{}
+
+func (uncounted) HeaderOmitted(string) {}
 
 // Client makes tries. It implements pipeline.Sender.
 type Client struct {
@@ -47,9 +66,11 @@ type Client struct {
 	parsed    *parsed
 	now       func() time.Time
 	gate      func() bool
+	metrics   Metrics
 	userAgent string
 	dialer    *dialer
 	pool      *pool
+	secrets   *secret.Resolver
 	prepared  cache[*target] // by subscription id: what is the same for every try
 	redacted  cache[string]  // by URL
 	exchanges sync.Pool      // of *exchange
@@ -77,11 +98,18 @@ func New(cfg Config, deps Deps) (*Client, error) {
 	if deps.Log == nil {
 		deps.Log = slog.Default()
 	}
+	if deps.Metrics == nil {
+		deps.Metrics = uncounted{}
+	}
 	if deps.Resolver == nil {
 		deps.Resolver = &net.Resolver{PreferGo: true}
 	}
+	if deps.Secrets == nil {
+		deps.Secrets = &secret.Resolver{}
+	}
 	c := &Client{
-		cfg: cfg, parsed: p, now: deps.Now, gate: deps.Gate, userAgent: "hookline/" + deps.Version,
+		secrets: deps.Secrets,
+		cfg:     cfg, parsed: p, now: deps.Now, gate: deps.Gate, metrics: deps.Metrics, userAgent: "hookline/" + deps.Version,
 		pool: newPool(&cfg), prepared: cache[*target]{limit: maxPrepared}, redacted: cache[string]{limit: maxPrepared},
 	}
 	c.exchanges.New = func() any { return newExchange() }
@@ -147,22 +175,25 @@ func (c *Client) Send(req *pipeline.Request, res *pipeline.Result) {
 	defer func() { res.Elapsed = c.now().Sub(res.StartedAt) }()
 
 	to := c.prepare(req.Subscription)
-	if to.err != nil {
-		res.Outcome, res.Error = pipeline.OutcomeBlocked, to.err.Error()
-		return
-	}
 	x := c.exchanges.Get().(*exchange)
 	defer c.exchanges.Put(x)
-	x.build(to, req, res)
-	c.try(x, to, res, limit)
-	x.payload = nil // the caller's
+	defer x.forget() // what is the caller's
+	err := x.render(req, res)
+	if refused := to.refuses(req.Envelope); refused != nil {
+		err = refused
+	}
+	if err != nil {
+		res.Outcome, res.Error = pipeline.OutcomeBlocked, err.Error()
+		return
+	}
+	c.sendAuthorized(x, to, req, res, limit)
 }
 
 // try sends the request that x holds, at most twice: see mayResend.
-func (c *Client) try(x *exchange, to *target, res *pipeline.Result, limit time.Duration) {
+func (c *Client) try(x *exchange, to *target, cr *credentials, res *pipeline.Result, limit time.Duration) {
 	deadline := res.StartedAt.Add(limit)
 	for fresh := false; ; fresh = true {
-		at, err := c.once(x, to, res, deadline, fresh)
+		at, err := c.once(x, to, cr, res, deadline, fresh)
 		if err == nil {
 			c.judge(x, res)
 			return
@@ -182,9 +213,9 @@ func (c *Client) try(x *exchange, to *target, res *pipeline.Result, limit time.D
 
 // once runs the exchange over one connection; kept connections that turn out
 // unusable before anything was written do not count.
-func (c *Client) once(x *exchange, to *target, res *pipeline.Result, deadline time.Time, fresh bool) (phase, error) {
+func (c *Client) once(x *exchange, to *target, cr *credentials, res *pipeline.Result, deadline time.Time, fresh bool) (phase, error) {
 	for {
-		conn, at, err := c.connection(to, res, deadline, fresh)
+		conn, at, err := c.connection(to, cr, res, deadline, fresh)
 		if err != nil {
 			x.last = lastRun{}
 			return at, err
@@ -200,20 +231,22 @@ func (c *Client) once(x *exchange, to *target, res *pipeline.Result, deadline ti
 }
 
 // connection takes a kept connection or makes a new one.
-func (c *Client) connection(to *target, res *pipeline.Result, deadline time.Time, fresh bool) (*conn, phase, error) {
-	cn, err := c.pool.take(to.key, fresh)
+func (c *Client) connection(to *target, cr *credentials, res *pipeline.Result, deadline time.Time, fresh bool) (*conn, phase, error) {
+	key := to.key
+	key.identity = cr.identity
+	cn, err := c.pool.take(key, fresh)
 	if cn != nil || err != nil {
 		return cn, phaseConnect, err
 	}
 	ctx, cancel := context.WithDeadline(c.ctx, deadline)
 	defer cancel()
 	var times dialTimes
-	cn, err = c.dialer.dial(ctx, to.key, to.url, &times)
+	cn, err = c.dialer.dial(ctx, key, to.url, cr.tls, &times)
 	res.DNS += times.dns
 	res.Connect += times.connect
 	res.TLS += times.tls
 	if err != nil {
-		c.pool.cancel(to.key)
+		c.pool.cancel(key)
 		return nil, phaseConnect, err
 	}
 	return cn, phaseConnect, c.pool.add(cn)

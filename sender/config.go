@@ -29,6 +29,10 @@ type Config struct {
 	AllowHTTP bool `env:"ALLOW_HTTP" envDefault:"false"`
 	// AllowPorts are the ports that a URL may name, and ranges of them.
 	AllowPorts []string `env:"ALLOW_PORTS" envDefault:"443,80,8080,8443"`
+	// InboundWebhooks are URLs at which a source system takes events in, as
+	// [format=]host/path with * for anything and {tenant} for the tenant. Events
+	// of that format are not sent there: they would come back as new ones.
+	InboundWebhooks []string `env:"INBOUND_WEBHOOKS" envDefault:"signl4=connect.signl4.com/webhook/*"`
 	// ResponseBodyBytes is how much of an answer's body the log keeps; 0: none.
 	ResponseBodyBytes int `env:"RESPONSE_BODY_BYTES" envDefault:"16384"`
 	// ResponseHeaderBytes is how much of an answer's headers the log keeps; 0: none.
@@ -58,7 +62,8 @@ func DefaultConfig() Config {
 	return Config{
 		RequestTimeout: 15 * time.Second, ConnectTimeout: 5 * time.Second, SuccessStatus: []string{"200-209"},
 		AllowPorts: []string{"443", "80", "8080", "8443"}, ResponseBodyBytes: 16384, ResponseHeaderBytes: 8192,
-		ResendStale: true, MaxIdleConnections: 4096, IdleConnectionTimeout: 30 * time.Second,
+		InboundWebhooks: []string{"signl4=connect.signl4.com/webhook/*"},
+		ResendStale:     true, MaxIdleConnections: 4096, IdleConnectionTimeout: 30 * time.Second,
 		MaxConnectionsPerHost: 512, MaxDials: 256, DNSCacheTTL: 30 * time.Second,
 	}
 }
@@ -99,11 +104,16 @@ func (c *Config) parse() (*parsed, error) {
 	if err != nil {
 		errs = append(errs, fmt.Errorf("HOOKLINE_ALLOW_PORTS: %w", err))
 	}
+	inbound, err := endpoint.ParseInbounds(trimmed(c.InboundWebhooks))
+	if err != nil {
+		errs = append(errs, fmt.Errorf("HOOKLINE_INBOUND_WEBHOOKS: %w", err))
+	}
 	errs = append(errs, c.checkRanges())
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
 	p.setAddresses(cidrs, ports, c.AllowHTTP)
+	p.policy.Inbound = inbound
 	return p, nil
 }
 

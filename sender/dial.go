@@ -71,7 +71,7 @@ type dialer struct {
 const maxDead = 1 << 16
 
 // dial fills times as far as it came, also when it fails.
-func (d *dialer) dial(ctx context.Context, key poolKey, u *endpoint.URL, times *dialTimes) (*conn, error) {
+func (d *dialer) dial(ctx context.Context, key poolKey, u *endpoint.URL, own *tls.Config, times *dialTimes) (*conn, error) {
 	if d.isDead(key) {
 		if err := acquire(ctx, d.deadSlots); err != nil {
 			return nil, err
@@ -82,12 +82,12 @@ func (d *dialer) dial(ctx context.Context, key poolKey, u *endpoint.URL, times *
 		return nil, err
 	}
 	defer func() { <-d.slots }()
-	c, err := d.construct(ctx, key, u, times)
+	c, err := d.construct(ctx, key, u, own, times)
 	d.setDead(key, err != nil && (isTimeout(err) || errors.Is(err, syscall.ETIMEDOUT)))
 	return c, err
 }
 
-func (d *dialer) construct(ctx context.Context, key poolKey, u *endpoint.URL, times *dialTimes) (*conn, error) {
+func (d *dialer) construct(ctx context.Context, key poolKey, u *endpoint.URL, own *tls.Config, times *dialTimes) (*conn, error) {
 	start := d.now()
 	addrs, err := d.resolve(ctx, u)
 	times.dns = d.now().Sub(start)
@@ -109,7 +109,7 @@ func (d *dialer) construct(ctx context.Context, key poolKey, u *endpoint.URL, ti
 		return c, nil
 	}
 	start = d.now()
-	err = d.handshake(ctx, c, u)
+	err = d.handshake(ctx, c, u, own)
 	times.tls = d.now().Sub(start)
 	if err != nil {
 		c.close()
@@ -211,8 +211,12 @@ func (d *dialer) connectOne(ctx context.Context, to netip.AddrPort, left int) (*
 	return c.(*net.TCPConn), nil
 }
 
-func (d *dialer) handshake(ctx context.Context, c *conn, u *endpoint.URL) error {
-	cfg := d.tls.Clone()
+// handshake uses the subscription's own configuration, if there is one.
+func (d *dialer) handshake(ctx context.Context, c *conn, u *endpoint.URL, own *tls.Config) error {
+	if own == nil {
+		own = d.tls
+	}
+	cfg := own.Clone()
 	cfg.ServerName = u.Host
 	c.wire = &probe{Conn: c.tcp}
 	c.tls = tls.Client(c.wire, cfg)

@@ -5,12 +5,15 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/valyala/fasthttp"
 
 	"github.com/hookline/hookline/pipeline"
+	"github.com/hookline/hookline/pipeline/content"
 	"github.com/hookline/hookline/pipeline/endpoint"
 )
 
@@ -36,12 +39,18 @@ const (
 type exchange struct {
 	req     fasthttp.RequestHeader
 	resp    fasthttp.ResponseHeader
-	wire    []byte // the request as it goes out: header, and the payload if small
-	payload []byte // what follows wire
+	content content.Message // its Body is the caller's payload or a part of made
+	made    []byte          // room for a body that is not the payload itself
+	wire    []byte          // the request as it goes out: header, and the body if small
+	payload []byte          // what follows wire
 	scratch []byte
-	reader  *bufio.Reader // smallHeaderBytes
-	large   *bufio.Reader // maxHeaderBytes; made when first needed
-	drain   []byte
+	// The values of two headers; empty: not sent.
+	authorization string
+	signature     []byte
+	ack           acknowledgement
+	reader        *bufio.Reader // smallHeaderBytes
+	large         *bufio.Reader // maxHeaderBytes; made when first needed
+	drain         []byte
 
 	cn        *conn     // of the run under way
 	last      lastRun   // what mayResend needs
@@ -56,17 +65,33 @@ func newExchange() *exchange {
 	return &exchange{reader: bufio.NewReaderSize(nil, smallHeaderBytes)}
 }
 
-// build makes the request and its log form.
-func (x *exchange) build(to *target, req *pipeline.Request, res *pipeline.Result) {
+// render makes the body and what is said about it, into x.content.
+func (x *exchange) render(req *pipeline.Request, res *pipeline.Result) (err error) {
+	x.made, x.content, err = content.Render(x.made[:0], req)
+	res.RequestBytes = len(x.content.Body)
+	x.ack.wanted = req.Envelope.Format == pipeline.FormatTask
+	return err
+}
+
+// forget lets go of the caller's memory, and of what is too large to keep.
+func (x *exchange) forget() {
+	x.content, x.payload, x.authorization = content.Message{}, nil, ""
+	if cap(x.made) > joinBytes {
+		x.made = nil
+	}
+}
+
+// build makes the request and its log form, of what render has made. The error
+// says why it cannot be signed.
+func (x *exchange) build(c *Client, to *target, cr *credentials, req *pipeline.Request, res *pipeline.Result) error {
 	h := &x.req
 	to.header.CopyTo(h)
-	env := req.Envelope
-	contentType := "application/json"
-	if env.ContentType != "" && endpoint.ValidValue(env.ContentType) {
-		contentType = env.ContentType
+	env, body := req.Envelope, x.content.Body
+	h.SetContentType(x.content.ContentType)
+	h.SetContentLength(len(body))
+	for _, own := range x.content.Headers {
+		h.Set(own.Name, own.Value)
 	}
-	h.SetContentType(contentType)
-	h.SetContentLength(len(req.Payload))
 	h.Set("webhook-id", endpoint.SafeValue(req.DeliveryID))
 	if env.EventType != "" {
 		h.Set("X-Hookline-Event-Type", endpoint.SafeValue(env.EventType))
@@ -76,29 +101,70 @@ func (x *exchange) build(to *target, req *pipeline.Request, res *pipeline.Result
 	if env.Replay != "" {
 		h.Set("X-Hookline-Replay", endpoint.SafeValue(env.Replay))
 	}
-	if env.Format == pipeline.FormatSIGNL4 && env.Correlation != "" && endpoint.ValidValue(env.Correlation) {
-		h.Set("X-S4-ExternalID", env.Correlation)
+	if env.Format == pipeline.FormatSIGNL4 && env.Correlation != "" {
+		if fitsExternalID(env.Correlation) {
+			h.Set(headerExternalID, env.Correlation)
+		} else {
+			c.metrics.HeaderOmitted(headerExternalID)
+		}
+	}
+	if x.authorization != "" {
+		h.Set(fasthttp.HeaderAuthorization, x.authorization)
+	}
+	if cr.signer != nil {
+		if err := x.sign(to, cr, endpoint.SafeValue(req.DeliveryID), c.now()); err != nil {
+			return err
+		}
 	}
 	x.wire = h.AppendBytes(x.wire[:0])
 	res.RequestHeaders = appendLogged(res.RequestHeaders, x.wire, to.secrets)
-	x.payload = req.Payload
+	x.payload = body
 	if len(x.payload) <= joinBytes {
 		x.wire = append(x.wire, x.payload...)
 		x.payload = nil
 	}
+	return nil
+}
+
+// sign sets the headers of the signature over the body as it is sent.
+func (x *exchange) sign(to *target, cr *credentials, id string, now time.Time) (err error) {
+	if x.signature, err = cr.signer.Append(x.signature[:0], id, now, x.content.Body); err != nil {
+		return err
+	}
+	if to.hubHeader != "" {
+		x.req.SetBytesV(to.hubHeader, x.signature)
+		return nil
+	}
+	x.scratch = strconv.AppendInt(x.scratch[:0], now.Unix(), 10)
+	x.req.SetBytesV("webhook-timestamp", x.scratch)
+	x.req.SetBytesV("webhook-signature", x.signature)
+	return nil
+}
+
+// headerExternalID carries the id that SIGNL4's caller once gave the alert.
+const headerExternalID = "X-S4-ExternalID"
+
+// maxExternalID is the longest such id that is sent, in bytes: with a longer one
+// receivers refuse the request as a whole.
+const maxExternalID = 2048
+
+// fitsExternalID tells whether the id arrives as it is: visible ASCII and
+// spaces, which receivers take off at both ends.
+func fitsExternalID(id string) bool {
+	return len(id) <= maxExternalID && endpoint.ValidValue(id) && strings.IndexByte(id, '\t') < 0
 }
 
 // appendLogged appends the header lines of a request, without the request line
-// and the empty line, and without secret values.
-func appendLogged(dst, wire []byte, secrets bool) []byte {
+// and the empty line, and without the values of the headers named in secrets.
+func appendLogged(dst, wire []byte, secrets [][]byte) []byte {
 	_, lines, _ := bytes.Cut(wire, crlf)
 	lines = lines[:len(lines)-len(crlf)]
-	if !secrets {
+	if len(secrets) == 0 {
 		return append(dst, lines...)
 	}
 	for line := range bytes.Lines(lines) {
 		name, _, _ := bytes.Cut(line, []byte(":"))
-		if endpoint.SecretHeader(string(name)) {
+		if slices.ContainsFunc(secrets, func(s []byte) bool { return bytes.EqualFold(s, name) }) {
 			dst = append(append(dst, name...), ": [redacted]\r\n"...)
 			continue
 		}
@@ -179,7 +245,10 @@ func (x *exchange) read(br *bufio.Reader, c *Client, res *pipeline.Result) error
 	}
 	res.StatusCode = x.resp.StatusCode()
 	x.logHeaders(res, c.cfg.ResponseHeaderBytes)
-	whole, err := x.readBody(br, res, c.cfg.ResponseBodyBytes)
+	whole, err := x.readBody(br, res, x.ack.limit(c, res.StatusCode, len(x.content.Body)))
+	if x.ack.read(c, res, err); len(res.ResponseBody) > c.cfg.ResponseBodyBytes {
+		res.ResponseBody, res.ResponseTruncated = res.ResponseBody[:c.cfg.ResponseBodyBytes], true
+	}
 	x.keep = whole && !x.resp.ConnectionClose() && br.Buffered() == 0
 	return err
 }

@@ -17,6 +17,9 @@ type poolKey struct {
 	host   string
 	port   uint16
 	tls    bool
+	// identity tells apart client certificates and authorities of a
+	// subscription's own; empty: the process's.
+	identity string
 }
 
 // pool keeps idle connections: newest first for each key, and within one budget

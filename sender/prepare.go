@@ -44,7 +44,12 @@ type target struct {
 	url     *endpoint.URL
 	key     poolKey
 	header  fasthttp.RequestHeader // what every request has
-	secrets bool                   // some header's value is kept out of the log
+	secrets [][]byte               // the headers whose values are kept out of the log
+	inbound endpoint.Inbounds      // those that the URL is one of
+
+	hubHeader string        // of the older way of signing
+	tokenURL  *endpoint.URL // of oauth2
+	held      held
 }
 
 // prepare returns the subscription's target. A subscription that changed is
@@ -56,6 +61,14 @@ func (c *Client) prepare(sub *pipeline.Subscription) *target {
 	t := c.newTarget(sub)
 	c.prepared.put(sub.ID, t)
 	return t
+}
+
+// refuses tells why nothing of env may be sent to the target; nil: it may.
+func (t *target) refuses(env *pipeline.Envelope) error {
+	if t.err != nil || t.inbound == nil {
+		return t.err
+	}
+	return t.inbound.Check(t.url, env.Tenant, env.Format)
 }
 
 // RedactURL is a subscription's URL as the log has it: without the values of
@@ -81,6 +94,7 @@ func (c *Client) newTarget(sub *pipeline.Subscription) *target {
 	if t.err = endpoint.CheckHeaders(sub.Headers); t.err != nil {
 		return t
 	}
+	t.inbound = c.parsed.policy.Inbound.At(t.url)
 	t.key = poolKey{tenant: sub.Tenant, host: t.url.Host, port: t.url.Port, tls: t.url.TLS()}
 	if c.cfg.ShareConnections {
 		t.key.tenant = ""
@@ -94,7 +108,31 @@ func (c *Client) newTarget(sub *pipeline.Subscription) *target {
 	h.Set("X-Hookline-Subscription", endpoint.SafeValue(sub.ID))
 	for _, custom := range sub.Headers {
 		h.Set(custom.Name, custom.Value)
-		t.secrets = t.secrets || endpoint.SecretHeader(custom.Name)
+		if endpoint.SecretHeader(custom.Name) {
+			t.secrets = append(t.secrets, []byte(custom.Name))
+		}
 	}
+	t.err = c.prepareCredentials(t)
 	return t
+}
+
+// prepareCredentials notes what the target's secrets are for; they are read when
+// they are first needed.
+func (c *Client) prepareCredentials(t *target) (err error) {
+	sub := t.sub
+	t.held.needed = sub.Signing != nil || sub.Auth != nil || sub.CA != ""
+	if s := sub.Signing; s != nil {
+		name := "webhook-signature"
+		if s.Scheme == pipeline.SigningHub {
+			t.hubHeader, name = s.Header, s.Header
+		}
+		t.secrets = append(t.secrets, []byte(name))
+	}
+	if a := sub.Auth; a != nil {
+		t.secrets = append(t.secrets, []byte(fasthttp.HeaderAuthorization))
+		if a.OAuth2 != nil {
+			t.tokenURL, err = endpoint.ParseURL(a.OAuth2.TokenURL, c.parsed.policy)
+		}
+	}
+	return err
 }

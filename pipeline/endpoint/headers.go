@@ -97,7 +97,7 @@ func ValidValue(s string) bool {
 func isBlank(c byte) bool { return c == ' ' || c == '\t' }
 
 // secretWords in a header's name say that its value is kept out of the log.
-var secretWords = []string{"auth", "token", "secret", "key", "password", "passwd", "cookie", "credential", "session"}
+var secretWords = []string{"auth", "token", "secret", "key", "password", "passwd", "cookie", "credential", "session", "signature"}
 
 // SecretHeader tells whether the header's value is kept out of the log.
 func SecretHeader(name string) bool {
