@@ -191,6 +191,9 @@ func TestParseTopicOptionsRefuses(t *testing.T) {
 		{"json:type=/a,type=/b", "type is set twice"},
 		{"json:type", `"type" is no option`},
 		{"json:default-tenant=*", `"*" is not a tenant`},
+		{"goflow:unknown-types=yes", `unknown-types: "yes" is neither allow nor refuse`},
+		{"task:unknown-types=allow", "unknown-types: it belongs to format goflow"},
+		{"signl4:type=/a", "type: pointers belong to format json"},
 	}
 	for _, tt := range tests {
 		if _, err := ParseTopicOptions(tt.in); err == nil || !strings.Contains(err.Error(), tt.want) {
@@ -199,69 +202,5 @@ func TestParseTopicOptionsRefuses(t *testing.T) {
 	}
 	if _, err := ParseTopicOptions("json:kind=/a,type=b"); strings.Count(err.Error(), "\n") != 1 {
 		t.Errorf("not all errors at once: %v", err)
-	}
-}
-
-// TestParseAllocations holds the budget: one allocation for all of an event's
-// strings, none for the rest.
-func TestParseAllocations(t *testing.T) {
-	if raceEnabled {
-		t.Skip("the race detector drops pooled items at random")
-	}
-	rec := Record{Value: []byte(cotEvent)}
-	o := mustOptions(t, "cotalker")
-	var ev pipeline.Event
-	got := testing.AllocsPerRun(200, func() {
-		if err := Parse(&rec, o, &position, &ev); err != nil {
-			t.Error(err)
-		}
-	})
-	if got > 1 {
-		t.Errorf("%v allocations, want at most 1", got)
-	}
-}
-
-func FuzzParse(f *testing.F) {
-	f.Add([]byte(cotEvent), "cotalker", "")
-	f.Add([]byte(`{"kind":1,"t":"x"}`), "json:type=/kind,tenant=/t,id=/id,time=/at", "json")
-	f.Add([]byte(`{}`), "", "ce_specversion")
-	f.Fuzz(func(t *testing.T, value []byte, options, header string) {
-		o, err := ParseTopicOptions(options)
-		if err != nil {
-			return
-		}
-		rec := Record{Value: value, Headers: []Header{{Key: HeaderFormat, Value: []byte(header)}}}
-		if header == "" {
-			rec.Headers = nil
-		}
-		var ev pipeline.Event
-		if err := Parse(&rec, &o, &position, &ev); err != nil {
-			checkRefused(t, err, "")
-			return
-		}
-		if pipeline.SafeID(ev.ID) != ev.ID || !utf8.ValidString(ev.Type+ev.Tenant+ev.Entity) || string(ev.Payload) != string(value) {
-			t.Errorf("%q: unsafe event %+v", value, ev)
-		}
-	})
-}
-
-func BenchmarkParse(b *testing.B) {
-	for _, bm := range []struct{ name, options string }{
-		{"cotalker", "cotalker"},
-		{"detect", ""},
-		{"json", "json:type=/event,tenant=/company,entity=/data/_id,time=/createdAt"},
-	} {
-		b.Run(bm.name, func(b *testing.B) {
-			rec := Record{Value: []byte(cotEvent)}
-			o := mustOptions(b, bm.options)
-			var ev pipeline.Event
-			b.ReportAllocs()
-			b.SetBytes(int64(len(rec.Value)))
-			for b.Loop() {
-				if err := Parse(&rec, o, &position, &ev); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
 	}
 }

@@ -47,8 +47,7 @@ func Parse(rec *wire.Record, s *wire.Scratch, opts *wire.TopicOptions, ev *pipel
 	if err := wire.Required(root, jsonscan.Object, "", "an object"); err != nil {
 		return err
 	}
-	var m members
-	err := m.read(root)
+	m, err := read(root)
 	if err != nil {
 		return err
 	}
@@ -100,33 +99,40 @@ type members struct {
 	external, target  jsonscan.Value
 }
 
-func (m *members) read(root jsonscan.Value) error {
-	if err := wire.Optional(root.Get("annotation"), jsonscan.Object, "/annotation", wantObject); err != nil {
-		return err
+func read(root jsonscan.Value) (m members, err error) {
+	if err = wire.Optional(root.Get("annotation"), jsonscan.Object, "/annotation", wantObject); err != nil {
+		return m, err
 	}
-	for _, f := range [...]struct {
-		to                        *jsonscan.Value
-		object, at, name, pointer string
-	}{
-		{&m.alert, "alert", "/alert", "id", "/alert/id"},
-		{&m.external, "alert", "/alert", "externalEventId", "/alert/externalEventId"},
-		{&m.user, "user", "/user", "id", "/user/id"},
-		{&m.team, "team", "/team", "id", "/team/id"},
-		{&m.target, "subscription", "/subscription", "id", "/subscription/id"},
-	} {
-		of := root.Get(f.object)
-		if err := wire.Optional(of, jsonscan.Object, f.at, wantObject); err != nil {
-			return err
-		}
-		v := of.Get(f.name)
-		if err := wire.Optional(v, jsonscan.String, f.pointer, "a string"); err != nil {
-			return err
-		}
-		if len(v.Raw()) > len(`""`) && v.Kind() == jsonscan.String {
-			*f.to = v
-		}
+	alert, user, team, sub := root.Get("alert"), root.Get("user"), root.Get("team"), root.Get("subscription")
+	if m.alert, err = id(alert, "/alert", "id", "/alert/id"); err != nil {
+		return m, err
 	}
-	return nil
+	if m.external, err = id(alert, "/alert", "externalEventId", "/alert/externalEventId"); err != nil {
+		return m, err
+	}
+	if m.user, err = id(user, "/user", "id", "/user/id"); err != nil {
+		return m, err
+	}
+	if m.team, err = id(team, "/team", "id", "/team/id"); err != nil {
+		return m, err
+	}
+	m.target, err = id(sub, "/subscription", "id", "/subscription/id")
+	return m, err
+}
+
+// id is an optional id in an optional object; missing where it is empty.
+func id(object jsonscan.Value, at, name, pointer string) (jsonscan.Value, error) {
+	if err := wire.Optional(object, jsonscan.Object, at, wantObject); err != nil {
+		return jsonscan.Value{}, err
+	}
+	v := object.Get(name)
+	if err := wire.Optional(v, jsonscan.String, pointer, "a string"); err != nil {
+		return jsonscan.Value{}, err
+	}
+	if v.Kind() != jsonscan.String || len(v.Raw()) == len(`""`) {
+		return jsonscan.Value{}, nil
+	}
+	return v, nil
 }
 
 const wantObject = "an object"
