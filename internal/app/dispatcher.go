@@ -18,7 +18,7 @@ const stopMargin = 10 * time.Second
 
 func (a *App) addDispatcher() error {
 	gate := dispatch.NewGate(time.Duration(a.cfg.Dispatch.SessionTimeout))
-	send, err := sender.New(a.cfg.Sender, sender.Deps{Gate: gate.Open, Version: a.version, Log: a.log.With("part", "sender")})
+	send, err := sender.New(a.cfg.Sender, sender.Deps{Gate: gate.Open, Version: a.version, Metrics: a.metrics, Log: a.log.With("part", "sender")})
 	if err != nil {
 		return err
 	}

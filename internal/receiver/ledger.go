@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/valyala/fasthttp"
@@ -26,6 +27,8 @@ type Request struct {
 	BodyBytes    int       `json:"body_bytes"`
 	BodySHA256   string    `json:"body_sha256"`
 	Body         string    `json:"body,omitempty"` // with KeepBodies
+	// Headers are by their names in lower case, with KeepHeaders.
+	Headers map[string]string `json:"headers,omitempty"`
 }
 
 func (r *Receiver) read(ctx *fasthttp.RequestCtx) Request {
@@ -47,6 +50,12 @@ func (r *Receiver) read(ctx *fasthttp.RequestCtx) Request {
 	}
 	if r.cfg.KeepBodies {
 		req.Body = string(body)
+	}
+	if r.cfg.KeepHeaders {
+		req.Headers = make(map[string]string, h.Len())
+		for name, value := range h.All() {
+			req.Headers[strings.ToLower(string(name))] = string(value)
+		}
 	}
 	return req
 }

@@ -43,6 +43,8 @@ type Config struct {
 	// KeepBodies keeps the bodies in memory and in the ledger, not just their
 	// hashes.
 	KeepBodies bool
+	// KeepHeaders keeps the headers likewise.
+	KeepHeaders bool
 	// MaxRequests bounds the requests kept in memory, oldest out first;
 	// 0: 100,000; negative: none are kept.
 	MaxRequests int

@@ -33,6 +33,8 @@ type Metrics struct {
 	sinkErrors   prometheus.Counter
 	kafkaLag     *prometheus.GaugeVec
 	dead         *prometheus.CounterVec
+	filters      *prometheus.CounterVec
+	omitted      *prometheus.CounterVec
 }
 
 // NewMetrics makes the metrics and the registry that serves them, together with
@@ -52,6 +54,8 @@ func NewMetrics() *Metrics {
 		sinkErrors:   counter("sink_insert_errors_total", "Inserts that ClickHouse refused or did not answer."),
 		kafkaLag:     gauges("kafka_lag", "Records not yet processed, by topic.", "topic"),
 		dead:         counters("dead_total", "Deliveries that ended in the dead topic, by reason.", "reason"),
+		filters:      counters("filter_failures_total", "Filters that could say neither yes nor no of an event, by what went wrong; the subscription did not get it.", "reason"),
+		omitted:      counters("headers_omitted_total", "Headers left out of requests since their value is not fit for one.", "header"),
 	}
 	deliveries := counters("deliveries_total", "Deliveries that ended, by their last outcome.", "outcome")
 	attempts := counters("attempts_total", "Tries, by outcome and attempt number (0: none was spent).", "outcome", "attempt")
@@ -63,7 +67,7 @@ func NewMetrics() *Metrics {
 	}
 	m.registry.MustRegister(
 		m.events, deliveries, attempts, m.seconds, m.deliveryLag, m.lanes, m.parked, m.inFlight, m.retryOverdue,
-		m.sinkRows, m.sinkLag, m.sinkErrors, m.kafkaLag, m.dead,
+		m.sinkRows, m.sinkLag, m.sinkErrors, m.kafkaLag, m.dead, m.filters, m.omitted,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
 	return m
@@ -100,6 +104,10 @@ func (m *Metrics) Registry() *prometheus.Registry { return m.registry }
 func (m *Metrics) Event(format, result string, n int) {
 	m.events.WithLabelValues(format, result).Add(float64(n))
 }
+
+// FilterFailed counts a subscription that did not get an event since its filter
+// failed on it.
+func (m *Metrics) FilterFailed(reason string) { m.filters.WithLabelValues(reason).Inc() }
 
 // Attempt counts one try.
 func (m *Metrics) Attempt(o pipeline.Outcome, attempt int, elapsed time.Duration) {
@@ -145,3 +153,7 @@ func (m *Metrics) KafkaLag(topic string, n int64) { m.kafkaLag.WithLabelValues(t
 
 // Dead counts a delivery that went to the dead topic.
 func (m *Metrics) Dead(reason pipeline.DeadReason) { m.dead.WithLabelValues(string(reason)).Inc() }
+
+// HeaderOmitted counts a header that was left out of a request since its value
+// is not fit for one.
+func (m *Metrics) HeaderOmitted(name string) { m.omitted.WithLabelValues(name).Inc() }

@@ -26,6 +26,7 @@ var contract = map[string][]string{
 	"hookline_sink_insert_errors_total": nil,
 	"hookline_kafka_lag":                {"topic"},
 	"hookline_dead_total":               {"reason"},
+	"hookline_headers_omitted_total":    {"header"},
 }
 
 func TestNamesAndLabelsAreThoseOfTheContract(t *testing.T) {
@@ -34,6 +35,7 @@ func TestNamesAndLabelsAreThoseOfTheContract(t *testing.T) {
 	m.Lanes("waiting", 1)
 	m.KafkaLag("hookline.deliveries", 1)
 	m.Dead(pipeline.DeadExhausted)
+	m.HeaderOmitted("X-S4-ExternalID")
 	families, err := m.Registry().Gather()
 	if err != nil {
 		t.Fatal(err)

@@ -47,9 +47,9 @@ func (d *Dispatcher) logAttempt(now time.Time, j *job, v lane.Verdict) {
 		SubscriptionID: pipeline.LaneSubscription(w.LaneKey()),
 		Envelope:       w.Envelope, Attempt: w.Attempt, Round: w.Round, Outcome: res.Outcome, StatusCode: res.StatusCode,
 		Error: res.Error, StartedAt: res.StartedAt, Elapsed: res.Elapsed, DNS: res.DNS, Connect: res.Connect, TLS: res.TLS,
-		TTFB: res.TTFB, RequestHeaders: res.RequestHeaders, RequestBytes: len(w.Payload), RequestWritten: res.RequestWritten,
+		TTFB: res.TTFB, RequestHeaders: res.RequestHeaders, RequestBytes: res.RequestBytes, RequestWritten: res.RequestWritten,
 		ResponseHeaders: res.ResponseHeaders, ResponseBody: res.ResponseBody, ResponseTruncated: res.ResponseTruncated,
-		Resends: res.Resends, Final: v.Final, NextAttemptAt: v.NextAttemptAt, Node: d.deps.Node,
+		Resends: res.Resends, AckID: res.AckID, Final: v.Final, NextAttemptAt: v.NextAttemptAt, Node: d.deps.Node,
 	}
 	if w.Subscription != nil {
 		a.URL = d.deps.RedactURL(w.Subscription.URL)
