@@ -5,6 +5,7 @@ import (
 	"embed"
 	"errors"
 	"fmt"
+	"net/http"
 	"path"
 	"strconv"
 	"strings"
@@ -75,6 +76,22 @@ func (d ddl) Engine(name string) string {
 		return "Replicated" + name
 	}
 	return name
+}
+
+// DumpBytes is how much of a request's body the view webhook_called shows: as
+// much as RESPONSE_BODY_BYTES by default, which a view cannot ask for.
+func (d ddl) DumpBytes() int { return 16384 }
+
+// StatusText is an expression for the reason phrase of the status in column.
+func (d ddl) StatusText(column string) string {
+	var codes, texts []string
+	for code := 100; code < 600; code++ {
+		if text := http.StatusText(code); text != "" {
+			codes = append(codes, strconv.Itoa(code))
+			texts = append(texts, "'"+strings.ReplaceAll(text, "'", `\'`)+"'")
+		}
+	}
+	return "transform(" + column + ", [" + strings.Join(codes, ", ") + "], [" + strings.Join(texts, ", ") + "], '')"
 }
 
 // TTL is the table's TTL clause by its time column; rows stay extra days longer.
