@@ -92,4 +92,7 @@ const (
 	DeadSkipped   DeadReason = "skipped"   // an operator's skip
 	DeadBacklog   DeadReason = "backlog"   // max_parked or max_parked_age
 	DeadCancelled DeadReason = "cancelled" // subscription deleted or disabled
+	// DeadUnreadable: hookline's own copy of the delivery cannot be read, and
+	// neither can the record that it was made of.
+	DeadUnreadable DeadReason = "unreadable"
 )

@@ -7,6 +7,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/hookline/hookline/pipeline"
 	"github.com/hookline/hookline/pipeline/dispatch/lane"
 	"github.com/hookline/hookline/pipeline/kafkax"
 )
@@ -89,6 +90,9 @@ func (d *Dispatcher) addBatch(now time.Time, c *commitRun, b *lane.Batch) {
 func (d *Dispatcher) outRecord(p int32, o *lane.Out) *kgo.Record {
 	switch o.Kind {
 	case lane.OutDead:
+		if o.Reason == pipeline.DeadUnreadable {
+			return d.unreadableRecord(p, o)
+		}
 		return kafkax.DeadRecord(d.topics.Dead(), p, &kafkax.Dead{
 			Subscription: o.Subscription, Reason: o.Reason, Attempts: o.Attempts, Error: o.Error, Envelope: *o.Envelope, Payload: o.Payload,
 		})
@@ -122,16 +126,14 @@ func (d *Dispatcher) committed(now time.Time, c *commitRun) {
 		d.log.Warn("a transaction was committed although its end was not acknowledged", "err", c.err)
 	}
 	for i, b := range c.batches {
-		var parked []int64
+		offsets := make([]int64, len(b.Outs))
 		for j, o := range b.Outs {
-			if o.Kind == lane.OutParked {
-				parked = append(parked, c.outs[i][j].Offset)
-			}
+			offsets[j] = c.outs[i][j].Offset
 			if o.Kind == lane.OutDead {
 				d.deps.Metrics.Dead(o.Reason)
 			}
 		}
-		b.Task.Committed(now, b, parked)
+		b.Task.Committed(now, b, offsets)
 	}
 	d.deps.Metrics.CommitTook(now.Sub(c.begun), len(c.records))
 }

@@ -86,8 +86,8 @@ type Dispatcher struct {
 type ownedTask struct {
 	*lane.Task
 	deliveries []*lane.Record         // fetched, not fed
-	retry      [3][]*lane.RetryRecord // fetched, not fed
-	paused     [4]bool                // deliveries, retry.1..3
+	retry      [3][]*retryRecord // fetched, not fed
+	paused     [4]bool           // deliveries, retry.1..3
 }
 
 // New makes a Dispatcher. Nothing is started.

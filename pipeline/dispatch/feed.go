@@ -24,12 +24,21 @@ const (
 // fetchedRecords is one poll, decoded, in the order of the partitions' logs.
 type fetchedRecords struct {
 	deliveries []partitionRecord[*lane.Record]
-	retry      [pipeline.MaxRetries][]partitionRecord[*lane.RetryRecord]
+	retry      [pipeline.MaxRetries][]partitionRecord[*retryRecord]
 	fatal      error
 	poll       uint64 // the number of the poll
 }
 
-// partitionRecord is a record of a partition; a nil record could not be read.
+// retryRecord is a record of a retry topic. Without a RetryRecord it is one that
+// cannot be read (bad), or the end of a transaction: that tells where the log
+// has been read to.
+type retryRecord struct {
+	*lane.RetryRecord
+	offset int64
+	bad    *lane.Raw
+}
+
+// partitionRecord is a record of a partition.
 type partitionRecord[T any] struct {
 	partition int32
 	offset    int64
@@ -109,10 +118,13 @@ func (d *Dispatcher) fetchErrors(fs kgo.Fetches) error {
 
 func (d *Dispatcher) decode(r *kgo.Record, b *fetchedRecords) {
 	if r.Topic == d.topics.Deliveries() {
+		if r.Attrs.IsControl() {
+			return
+		}
 		rec, err := decodeDelivery(r)
 		if err != nil {
-			d.log.Error("passing over a record that hookline did not write", "topic", r.Topic, "partition", r.Partition, "offset", r.Offset, "err", err)
-			rec = &lane.Record{Offset: r.Offset, Envelope: &pipeline.Envelope{}}
+			d.log.Error("a record cannot be read: it goes to dead as it is", "topic", r.Topic, "partition", r.Partition, "offset", r.Offset, "err", err)
+			rec = &lane.Record{Offset: r.Offset, Envelope: &pipeline.Envelope{}, Unreadable: rawOf(r)}
 		}
 		b.deliveries = append(b.deliveries, partitionRecord[*lane.Record]{r.Partition, r.Offset, rec})
 		return
@@ -121,11 +133,17 @@ func (d *Dispatcher) decode(r *kgo.Record, b *fetchedRecords) {
 		if r.Topic != d.topics.Retry(k) {
 			continue
 		}
-		rec, err := decodeRetry(r)
-		if err != nil {
-			d.log.Error("passing over a record that hookline did not write", "topic", r.Topic, "partition", r.Partition, "offset", r.Offset, "err", err)
+		rec := &retryRecord{}
+		if !r.Attrs.IsControl() {
+			var err error
+			if rec.RetryRecord, err = decodeRetry(r); err != nil {
+				d.log.Error("a record cannot be read: the delivery is made again of its origin", "topic", r.Topic,
+					"partition", r.Partition, "offset", r.Offset, "err", err)
+				rec.bad = rawOf(r)
+			}
 		}
-		b.retry[k-1] = append(b.retry[k-1], partitionRecord[*lane.RetryRecord]{r.Partition, r.Offset, rec})
+		rec.offset = r.Offset
+		b.retry[k-1] = append(b.retry[k-1], partitionRecord[*retryRecord]{r.Partition, r.Offset, rec})
 	}
 }
 
@@ -184,9 +202,6 @@ func (d *Dispatcher) accept(b fetchedRecords) {
 			if t == nil || r.offset < t.nextRetry(k+1) {
 				continue
 			}
-			if r.record == nil {
-				r.record = &lane.RetryRecord{Offset: r.offset}
-			}
 			t.retry[k] = append(t.retry[k], r.record)
 		}
 	}
@@ -202,7 +217,7 @@ func (t *ownedTask) nextDelivery() int64 {
 
 func (t *ownedTask) nextRetry(k int) int64 {
 	if n := len(t.retry[k-1]); n > 0 {
-		return t.retry[k-1][n-1].Offset + 1
+		return t.retry[k-1][n-1].offset + 1
 	}
 	return t.RetryPosition(k)
 }
@@ -236,10 +251,10 @@ func (d *Dispatcher) feed(now time.Time) {
 func (d *Dispatcher) feedRetry(now time.Time, t *ownedTask, k int) {
 	n := 0
 	for n < len(t.retry[k]) && !t.RetryFull(k+1) {
-		if r := t.retry[k][n]; r.Envelope == nil {
-			t.RetryBad(k+1, r.Offset)
+		if r := t.retry[k][n]; r.RetryRecord == nil {
+			t.RetryPassed(now, k+1, r.offset, r.bad)
 		} else {
-			t.Retry(now, k+1, r)
+			t.Retry(now, k+1, r.RetryRecord)
 		}
 		t.retry[k][n] = nil
 		n++

@@ -33,6 +33,7 @@ func (d *Dispatcher) open(ctx context.Context) error {
 		kgo.ConsumePartitions(nil),
 		kgo.ConsumeResetOffset(kgo.NoResetOffset()), // skipping would be loss
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
+		kgo.KeepControlRecords(), // they tell how far retry.* has been read, where the last records are not to be read
 		kgo.FetchMaxWait(fetchMaxWait),
 		kgo.FetchMaxBytes(fetchMaxBytes),
 		kgo.FetchMaxPartitionBytes(fetchMaxPartitionBytes),

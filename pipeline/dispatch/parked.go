@@ -78,14 +78,16 @@ func (c *parkedCache) load(ctx context.Context, w *lane.Work) error {
 	}
 	cp, err := kafkax.ParseCopy(r)
 	if err != nil {
-		return err
+		return &unreadableError{why: err.Error(), raw: rawOf(r)}
 	}
 	if cp.Origin != w.Origin || cp.Lane != w.LaneKey() {
-		return fmt.Errorf("it is of lane %q, origin %d; wanted lane %q, origin %d", cp.Lane, cp.Origin, w.LaneKey(), w.Origin)
+		why := fmt.Sprintf("%s/%d/%d is of lane %q, origin %d; wanted lane %q, origin %d",
+			r.Topic, r.Partition, r.Offset, cp.Lane, cp.Origin, w.LaneKey(), w.Origin)
+		return &unreadableError{why: why, raw: rawOf(r)}
 	}
 	env := new(pipeline.Envelope)
 	if err := kafkax.DecodeEnvelope(cp.Envelope, env); err != nil {
-		return err
+		return &unreadableError{why: err.Error(), raw: rawOf(r)}
 	}
 	w.Envelope, w.Header, w.Payload = env, cp.Envelope, cp.Payload
 	return nil
@@ -107,7 +109,7 @@ func (c *parkedCache) get(ctx context.Context, p int32, off int64) (*kgo.Record,
 	}
 	i := slices.IndexFunc(recs, func(r *kgo.Record) bool { return r.Offset == off })
 	if i < 0 {
-		return nil, fmt.Errorf("%s/%d has no record at offset %d", c.topic, p, off)
+		return nil, &unreadableError{why: fmt.Sprintf("%s/%d has no record at offset %d", c.topic, p, off)}
 	}
 	found := recs[i]
 	for _, r := range recs[i+1:] {

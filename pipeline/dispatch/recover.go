@@ -56,11 +56,15 @@ func (d *Dispatcher) recoverTask(ctx context.Context, p int32) error {
 	if err := d.scanLanes(ctx, p, rec); err != nil {
 		return err
 	}
+	retryEnd, err := d.retryEnds(ctx, p)
+	if err != nil {
+		return err
+	}
 	parkedEnd, err := d.scanParked(ctx, p, rec)
 	if err != nil {
 		return err
 	}
-	st := lane.Start{Incarnation: newIncarnation(), ParkedEnd: parkedEnd, Scheduler: d.sched}
+	st := lane.Start{Incarnation: newIncarnation(), RetryEnd: retryEnd, ParkedEnd: parkedEnd, Scheduler: d.sched}
 	for i, t := range names {
 		off := int64(-1)
 		if o, ok := committed[t][p]; ok {
@@ -102,6 +106,18 @@ func (d *Dispatcher) scanLanes(ctx context.Context, p int32, rec *lane.Recovery)
 	return nil
 }
 
+// retryEnds finds the ends of retry.*. Asked for after lanes was read: every head
+// that is named there stands below.
+func (d *Dispatcher) retryEnds(ctx context.Context, p int32) (ends [pipeline.MaxRetries]int64, err error) {
+	for k := range ends {
+		topic := d.topics.Retry(k + 1)
+		if ends[k], err = d.fetcher.EndOffset(ctx, topic, p); err != nil {
+			return ends, fmt.Errorf("finding the end of %s/%d: %w", topic, p, err)
+		}
+	}
+	return ends, nil
+}
+
 // scanParked feeds what is parked, and returns the end that it read to.
 func (d *Dispatcher) scanParked(ctx context.Context, p int32, rec *lane.Recovery) (int64, error) {
 	topic := d.topics.Parked()
@@ -116,7 +132,7 @@ func (d *Dispatcher) scanParked(ctx context.Context, p int32, rec *lane.Recovery
 	err = d.fetcher.Scan(ctx, topic, p, from, end, func(r *kgo.Record) error {
 		c, err := kafkax.ParseCopy(r)
 		if err != nil {
-			d.log.Error("passing over a record that hookline did not write", "topic", topic, "partition", p, "offset", r.Offset, "err", err)
+			d.scanUnreadable(rec, r, err)
 			return nil
 		}
 		rec.Parked(r.Offset, c.Lane, c.Origin, c.Attempts, c.Round, c.NotBefore, r.Timestamp)
@@ -126,6 +142,18 @@ func (d *Dispatcher) scanParked(ctx context.Context, p int32, rec *lane.Recovery
 		return 0, fmt.Errorf("reading %s/%d: %w", topic, p, err)
 	}
 	return end, nil
+}
+
+// scanUnreadable takes in a parked record that cannot be read: as one of its lane
+// where that can be told, so that it is made again of its origin in its turn.
+func (d *Dispatcher) scanUnreadable(rec *lane.Recovery, r *kgo.Record, err error) {
+	raw := rawOf(r)
+	if raw.Lane == "" {
+		d.log.Error("a record cannot be read: it goes to dead as it is", "topic", r.Topic, "partition", r.Partition, "offset", r.Offset, "err", err)
+		rec.ParkedBad(raw)
+		return
+	}
+	rec.Parked(r.Offset, raw.Lane, raw.Origin, 0, 0, time.Time{}, r.Timestamp)
 }
 
 // newIncarnation is a number that no other ownership of the partition has.

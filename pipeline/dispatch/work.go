@@ -61,14 +61,18 @@ func (d *Dispatcher) work() {
 
 func (d *Dispatcher) attempt(j *job) {
 	w := j.work
-	if w.ParkedOffset >= 0 {
+	if w.ParkedOffset >= 0 || w.FromOrigin {
 		ctx, cancel := context.WithTimeout(context.Background(), fetchParkedTimeout)
-		err := d.parked.load(ctx, w)
+		err := d.load(ctx, w)
 		cancel()
 		if err != nil {
 			d.log.Error("reading a parked delivery", "partition", w.Task.Partition(), "offset", w.ParkedOffset, "err", err)
 			reset(&j.res, d.now())
 			j.res.Outcome, j.res.Error = pipeline.OutcomeLocalError, "reading the parked delivery from Kafka failed"
+			return
+		}
+		if w.Unreadable != "" {
+			reset(&j.res, d.now())
 			return
 		}
 	}
@@ -98,7 +102,7 @@ func (d *Dispatcher) finish(now time.Time, j *job) {
 		d.failing--
 	}
 	v := w.Task.Done(now, w, &j.res)
-	if !w.FetchOnly {
+	if !w.FetchOnly && w.Unreadable == "" {
 		d.logAttempt(now, j, v)
 	}
 	j.work, j.req = nil, pipeline.Request{}

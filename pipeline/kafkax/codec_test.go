@@ -2,6 +2,7 @@ package kafkax
 
 import (
 	"bytes"
+	"fmt"
 	"reflect"
 	"strings"
 	"testing"
@@ -75,7 +76,7 @@ func TestEnvelopeTimeOutsideTheCalendarBecomesZero(t *testing.T) {
 func manySubs(n int) []string {
 	out := make([]string, n)
 	for i := range out {
-		out[i] = strings.Repeat("s", 1+i%pipeline.MaxSubscriptionID)
+		out[i] = strings.Repeat(string(rune('a'+i/pipeline.MaxSubscriptionID)), 1+i%pipeline.MaxSubscriptionID)
 	}
 	return out
 }
@@ -322,6 +323,24 @@ func FuzzDecodeEnvelope(f *testing.F) {
 			t.Fatalf("%v\n%+v\n%+v", err, one, two)
 		}
 	})
+}
+
+func TestDecodeSubsRefusesAnIDTwice(t *testing.T) {
+	for _, n := range []int{2, 17, MaxSubs} {
+		ids := make([]string, n)
+		for i := range ids {
+			ids[i] = fmt.Sprintf("subscription-%d", i)
+		}
+		if _, err := DecodeSubs(EncodeSubs(nil, ids), nil); err != nil {
+			t.Errorf("%d different ids: %v", n, err)
+		}
+		ids[n-1] = ids[0]
+		// What stands in dst already does not count.
+		got, err := DecodeSubs(EncodeSubs(nil, ids), []string{"subscription-1"})
+		if err == nil || !strings.Contains(err.Error(), "twice") || len(got) != 1 {
+			t.Errorf("%d ids, one of them twice: %v, %v", n, got, err)
+		}
+	}
 }
 
 func FuzzDecodeSubs(f *testing.F) {

@@ -98,7 +98,8 @@ func ParseDead(rec *kgo.Record) (Dead, error) {
 
 func knownReason(r pipeline.DeadReason) bool {
 	switch r {
-	case pipeline.DeadExhausted, pipeline.DeadSkipped, pipeline.DeadBacklog, pipeline.DeadCancelled:
+	case pipeline.DeadExhausted, pipeline.DeadSkipped, pipeline.DeadBacklog, pipeline.DeadCancelled,
+		pipeline.DeadUnreadable:
 		return true
 	}
 	return false

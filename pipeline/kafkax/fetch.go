@@ -127,6 +127,13 @@ func (f *Fetcher) process(resp *kmsg.FetchResponse, topic string, partition int3
 // (a broken connection, a bad replica), so it is retried within patience.
 type corruptError struct{ err error }
 
+// IsCorrupt tells that the broker gave a batch that could not be decoded, in
+// every one of the tries.
+func IsCorrupt(err error) bool {
+	_, ok := errors.AsType[*corruptError](err)
+	return ok
+}
+
 func (e *corruptError) Error() string { return "decoding a batch: " + e.err.Error() }
 
 // Scan calls fn for every committed record in [max(from, log start), to), in

@@ -32,7 +32,8 @@ func EncodeSubs(dst []byte, ids []string) []byte {
 }
 
 // DecodeSubs appends the ids in b to dst, in their order. It takes one allocation
-// besides growing dst and keeps nothing of b. On an error dst is as it was.
+// besides growing dst and keeps nothing of b. An id that is there twice is an
+// error. On an error dst is as it was.
 func DecodeSubs(b []byte, dst []string) ([]string, error) {
 	if len(b) == 0 {
 		return dst, fmt.Errorf("decoding subscription list: %w", errShort)
@@ -52,10 +53,38 @@ func DecodeSubs(b []byte, dst []string) ([]string, error) {
 		}
 		out = append(out, id)
 	}
+	if r.err == nil {
+		if id, twice := repeated(out[len(dst):]); twice {
+			r.fail(fmt.Errorf("%q is there twice", id))
+		}
+	}
 	if r.err != nil {
 		return dst, fmt.Errorf("decoding subscription list: %w", r.err)
 	}
 	return out, nil
+}
+
+// repeated finds an id that is in the list twice: its positions would be one
+// delivery in two places. It takes no allocation.
+func repeated(ids []string) (string, bool) {
+	const places = 2 * MaxSubs // a power of two
+	var table [places]uint16   // index + 1 of the id that is there
+	for i, id := range ids {
+		h := uint32(2166136261) // FNV-1a
+		for j := range len(id) {
+			h = (h ^ uint32(id[j])) * 16777619
+		}
+		for at := h % places; ; at = (at + 1) % places {
+			if table[at] == 0 {
+				table[at] = uint16(i + 1)
+				break
+			}
+			if ids[table[at]-1] == id {
+				return id, true
+			}
+		}
+	}
+	return "", false
 }
 
 // ValidSubscription tells whether id matches [A-Za-z0-9_-]{1,128}.

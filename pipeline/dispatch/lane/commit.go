@@ -44,7 +44,12 @@ type Out struct {
 	Revision    int64     // OutState: the revision that it applies to
 	At          time.Time // OutState
 
+	// Raw, of an OutDead with reason unreadable: the record as it was found; nil:
+	// there is none. Such an Out has no Envelope and no Payload.
+	Raw *Raw
+
 	lane  *lane
+	head  *head // OutRetry
 	since time.Time
 	moves bool // OutParked: the lane's first entry, which takes its place before those parked already
 }
@@ -112,9 +117,9 @@ func (t *Task) Cut() *Batch {
 	return b
 }
 
-// Committed tells that b is durable. parked holds the offset of each OutParked
-// of the batch, in their order.
-func (t *Task) Committed(now time.Time, b *Batch, parked []int64) {
+// Committed tells that b is durable. offsets has the offset of each Out of the
+// batch in its topic; those of OutParked and OutRetry are looked at.
+func (t *Task) Committed(now time.Time, b *Batch, offsets []int64) {
 	if t.closed {
 		return
 	}
@@ -125,18 +130,21 @@ func (t *Task) Committed(now time.Time, b *Batch, parked []int64) {
 			delete(t.durable, w.Key)
 		}
 	}
-	n := 0
-	for _, o := range b.Outs {
+	for i, o := range b.Outs {
 		t.outBytes -= len(o.Payload)
 		switch o.Kind {
 		case OutParked:
-			t.parkedAt(o, parked[n])
-			n++
+			t.parkedAt(o, offsets[i])
 		case OutDead:
-			o.lane.fence--
-		case OutRetry, OutState:
+			if o.lane != nil {
+				o.lane.fence--
+			}
+		case OutRetry:
+			t.awaitHead(o.lane, o.head, o.Attempts, offsets[i])
+		case OutState:
 		}
 	}
+	t.findLost(now)
 	// Only now that every entry stands in its place may lanes move on.
 	for _, o := range b.Outs {
 		if o.lane != nil {

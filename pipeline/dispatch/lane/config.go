@@ -39,6 +39,15 @@ type Config struct {
 	LocalRetryAfter time.Duration
 }
 
+// delay is the wait before retry k. A head may stand in a retry topic for which
+// no delay is configured any more: it waits as long as those of the last.
+func (c *Config) delay(k int) time.Duration {
+	if len(c.Delays) == 0 {
+		return 0
+	}
+	return c.Delays[min(k, len(c.Delays))-1]
+}
+
 // SlackFactor times SlowAfter is the patience of a task that is not full.
 const SlackFactor = 10
 

@@ -21,7 +21,7 @@ func (t *Task) RetryNow(now time.Time, subscription string) int {
 	t.now = now
 	return t.eachStuck(subscription, func(l *lane) {
 		if l.head != nil {
-			l.head.isDue = true // as soon as it has been read back
+			l.head.isDue, l.head.notBefore = true, time.Time{} // as soon as it has been read back
 		} else if len(l.parked) > 0 {
 			p := &l.parked[0]
 			if l.blocked {

@@ -21,6 +21,8 @@ type fate struct {
 	settled  bool // its success is durable
 	ended    int  // the life in which it ended otherwise
 	dead     bool // its dead record is durable
+	parkedAt int64 // its home, where that is parked; -1: it is not
+	lost     bool  // nothing can tell any more that it stands there
 
 	flying     bool
 	attempt    int // the last attempt that failed, of round
@@ -59,6 +61,8 @@ type ledger struct {
 	fates  map[fateKey]*fate
 	bySub  map[string][]*fate // by origin
 	flying map[string]int     // requests under way by subscription
+	spoilt map[int64]*fate    // of records of parked that cannot be read at all
+	gone   func(origin int64) bool
 	life   int
 	epoch  int
 
@@ -68,7 +72,7 @@ type ledger struct {
 
 func (g *ledger) add(off int64, d *simDelivery) {
 	for _, id := range d.subs {
-		f := &fate{sub: id, origin: off, entity: d.env.Entity, payload: d.payload}
+		f := &fate{sub: id, origin: off, entity: d.env.Entity, payload: d.payload, parkedAt: -1}
 		g.fates[fateKey{id, off}] = f
 		g.bySub[id] = append(g.bySub[id], f)
 	}
@@ -81,6 +85,22 @@ func (g *ledger) of(sub string, origin int64, payload []byte) *fate {
 	}
 	if !bytes.Equal(f.payload, payload) {
 		g.fail("%v: payload %q, want %q", f, payload, f.payload)
+	}
+	return f
+}
+
+// unreadable checks that there was nothing left to send.
+func (g *ledger) unreadable(o *Out) *fate {
+	if o.Raw != nil && o.Raw.Topic == "parked" && o.lane == nil {
+		f := g.spoilt[o.Raw.Offset]
+		if f == nil {
+			g.fail("parked at %d went to dead as unreadable", o.Raw.Offset)
+		}
+		return f
+	}
+	f := g.fates[fateKey{o.Subscription, o.Origin}]
+	if f == nil || !g.gone(o.Origin) {
+		g.fail("%s@%d: dead as unreadable (%s), its origin is there", o.Subscription, o.Origin, o.Error)
 	}
 	return f
 }
@@ -114,7 +134,7 @@ func (g *ledger) send(now time.Time, key string, f *fate, attempt, round, slots 
 		if o.flying && (o == f || related(kind, o, f)) {
 			g.fail("%v: sent while %v is under way", f, o)
 		}
-		if o.origin < f.origin && related(kind, o, f) && !o.over() && o.done != g.life {
+		if o.origin < f.origin && related(kind, o, f) && !o.over() && o.done != g.life && !o.lost {
 			g.fail("%v: sent before %v (ended in this life: %v)", f, o, o.ended == g.life)
 		}
 	}
@@ -195,6 +215,12 @@ func (g *ledger) batch(b *Batch) {
 		if o.Kind == OutState {
 			continue
 		}
+		if o.Reason == pipeline.DeadUnreadable {
+			if f := g.unreadable(o); o.lane != nil {
+				f.ended = g.life
+			}
+			continue
+		}
 		f := g.of(o.Subscription, o.Origin, o.Payload)
 		if f.over() || f.flying || f.done == g.life {
 			g.fail("%v: written to topic kind %d though over (%v) or under way (%v)", f, o.Kind, f.over(), f.flying)
@@ -206,10 +232,25 @@ func (g *ledger) batch(b *Batch) {
 }
 
 // committed is called when b is durable.
-func (g *ledger) committed(b *Batch) {
-	for _, o := range b.Outs {
+func (g *ledger) committed(b *Batch, offsets []int64) {
+	for i, o := range b.Outs {
+		switch o.Kind {
+		case OutParked:
+			g.of(o.Subscription, o.Origin, o.Payload).parkedAt = offsets[i]
+		case OutRetry:
+			g.of(o.Subscription, o.Origin, o.Payload).parkedAt = -1
+		case OutDead, OutState:
+		}
 		if o.Kind == OutDead {
-			f := g.of(o.Subscription, o.Origin, o.Payload)
+			var f *fate
+			if o.Reason == pipeline.DeadUnreadable {
+				f = g.unreadable(o)
+			} else {
+				f = g.of(o.Subscription, o.Origin, o.Payload)
+			}
+			if o.Reason == pipeline.DeadUnreadable && o.lane == nil && !f.lost {
+				continue // a record that nobody needed
+			}
 			if f.over() {
 				g.fail("%v: a dead record though it was over", f)
 			}

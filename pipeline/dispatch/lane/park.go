@@ -73,6 +73,7 @@ func (t *Task) park(l *lane, e entry, next time.Time) {
 	o.NotBefore = next
 	t.leaveHome(l, &e)
 	l.next = e.origin
+	l.first = &firstMark{Origin: e.origin, Attempts: e.attempts, Round: e.round, NotBeforeMS: unixMS(next)}
 	// Behind it nothing of the lane may be sent until it stands in parked:
 	// its place there, before what is parked already, is known by then only.
 	l.moving, o.moves = true, true

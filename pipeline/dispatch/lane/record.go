@@ -18,6 +18,9 @@ type Record struct {
 	Envelope *pipeline.Envelope
 	Header   []byte // the envelope as it stood in the record, copied as it is
 	Payload  []byte
+	// Unreadable, where the record could not be read: it goes to dead as it is.
+	// Nothing but the offset is given besides.
+	Unreadable *Raw
 
 	open  positions // positions whose home is still this record
 	nopen int
@@ -92,8 +95,29 @@ type fetched struct {
 type head struct {
 	entry
 	due      time.Time // zero: not read back yet
+	lost     bool      // its record cannot be read: its origin is read instead
+	raw      *Raw      // of a lost one, where it could be told
+	mustBe   int64     // no record of it stands above this offset of its retry topic
 	failedAt time.Time // with a monotonic reading where this process saw the failure
 	isDue    bool
+}
+
+// Raw is a record that cannot be read, as it stands in its topic.
+type Raw struct {
+	Topic   string
+	Offset  int64
+	Key     []byte
+	Value   []byte
+	Headers []RawHeader
+	// Lane and Origin are what can be told of it; empty and -1: nothing.
+	Lane   string
+	Origin int64
+}
+
+// RawHeader is one header of a Raw.
+type RawHeader struct {
+	Key   string
+	Value []byte
 }
 
 // loaded tells whether the payload is in memory.

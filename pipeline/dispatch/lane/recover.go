@@ -21,6 +21,7 @@ type Recovery struct {
 	state     *State
 	lanes     map[string]*laneRecord
 	parked    map[string]map[int64]entry
+	bad       []*Raw
 }
 
 // NewRecovery begins the recovery of a partition.
@@ -52,6 +53,10 @@ func (r *Recovery) Lane(key string, value []byte) error {
 	if rec.V != laneRecordVersion {
 		return fmt.Errorf("recovering task %d: lane %q: version %d: this hookline reads %d",
 			r.partition, key, rec.V, laneRecordVersion)
+	}
+	if h := rec.Head; h != nil && (h.Attempts < 1 || h.Attempts > pipeline.MaxRetries) {
+		return fmt.Errorf("recovering task %d: lane %q: a head after %d attempts: want 1 to %d",
+			r.partition, key, h.Attempts, pipeline.MaxRetries)
 	}
 	r.lanes[key] = &rec
 	return nil
@@ -86,12 +91,21 @@ func (r *Recovery) Parked(off int64, laneKey string, origin int64, attempts, rou
 	}
 }
 
+// ParkedBad takes one record of parked/p that cannot be read at all: it goes to
+// dead as it is, once.
+func (r *Recovery) ParkedBad(raw *Raw) {
+	if r.state == nil || raw.Offset > r.state.ParkedBad {
+		r.bad = append(r.bad, raw)
+	}
+}
+
 // Start says where a task begins.
 type Start struct {
 	Incarnation uint64
 	Deliveries  int64 // the committed offset of deliveries/p, or the log's start
 	Retry       [pipeline.MaxRetries]int64
-	ParkedEnd   int64 // the end of parked/p up to which it was scanned
+	RetryEnd    [pipeline.MaxRetries]int64 // the ends of retry.*/p, found after lanes/p was read
+	ParkedEnd   int64                      // the end of parked/p up to which it was scanned
 	Subs        pipeline.Subscriptions
 	Scheduler   *Scheduler
 }
@@ -102,14 +116,14 @@ func (r *Recovery) Task(now time.Time, st Start) *Task {
 		partition: r.partition, cfg: r.cfg, subs: st.Subs, sched: st.Scheduler, incarnation: st.Incarnation,
 		lanes: map[string]*lane{}, bySub: map[string]*sub{}, durable: map[string]struct{}{},
 		dirty: map[string]struct{}{}, read: st.Deliveries, front: st.Deliveries, parkedEnd: st.ParkedEnd,
-		touched: true, recovering: true, now: now,
+		touched: true, recovering: true, now: now, parkedBad: -1,
 	}
 	for k := range t.retry {
 		t.retry[k].next = st.Retry[k]
 	}
 	if s := r.state; s != nil {
 		t.front = max(t.front, s.Front)
-		t.old = s.Open
+		t.old, t.parkedBad = s.Open, s.ParkedBad
 		t.old.take(st.Deliveries-1, 0)
 		for k := range t.retry {
 			t.retry[k].next = max(t.retry[k].next, s.Retry[k])
@@ -121,8 +135,23 @@ func (r *Recovery) Task(now time.Time, st Start) *Task {
 	for _, key := range slices.Sorted(maps.Keys(r.lanes)) {
 		t.recoverLane(now, key, r.lanes[key], r.parked[key])
 	}
+	t.eachLane(func(l *lane) {
+		if h := l.head; h != nil {
+			t.awaitHead(l, h, h.attempts, st.RetryEnd[h.attempts-1]-1)
+		}
+	})
+	t.findLost(now)
+	for _, raw := range r.bad {
+		t.passParked(raw)
+	}
 	t.eachLane(func(l *lane) { t.advance(l, now) })
 	return t
+}
+
+// passParked puts a record of parked/p into dead of which nothing can be told.
+func (t *Task) passParked(raw *Raw) {
+	t.emitUnreadable(nil, -1, "hookline's record of a waiting delivery cannot be read", raw)
+	t.parkedBad = max(t.parkedBad, raw.Offset)
 }
 
 func (t *Task) recoverLane(now time.Time, key string, rec *laneRecord, parked map[int64]entry) {
@@ -150,6 +179,9 @@ func (t *Task) recoverLane(now time.Time, key string, rec *laneRecord, parked ma
 		} else {
 			l.first = nil
 		}
+	}
+	if l.blocked && (len(l.parked) == 0 || rec.First != nil && l.first == nil) {
+		l.blocked = false // its exhausted delivery cannot be found any more
 	}
 	// Another machine's clock may have set it, or ours been put back.
 	latest := now.Add(t.longestWait())

@@ -298,8 +298,9 @@ func TestExpectedDeletedFromOutside(t *testing.T) {
 	r.restart()
 	r.none()
 	r.deliver("")
+	r.none() // before it is durable that the first has ended
+	r.wantOuts(r.commit(), "dead 0 (unreadable), parked 2")
 	r.send(1, pipeline.OutcomeSuccess)
-	r.commit()
 	r.send(2, pipeline.OutcomeSuccess)
 	if b := r.commit(); b.Deliveries != 3 {
 		t.Errorf("position %d, want 3", b.Deliveries)
@@ -345,4 +346,142 @@ func TestSettledRecordsAreForgotten(t *testing.T) {
 	r.next(middle)
 	r.next(last)
 	r.none()
+}
+
+// A head whose record in retry.1 cannot be read is made again of its origin, at
+// the time of its retry, also by a task that was rebuilt meanwhile.
+func TestUnreadableHeadIsSentFromItsOrigin(t *testing.T) {
+	for _, rebuilt := range []bool{false, true} {
+		r := newRig(t, nil)
+		r.deliver("")
+		w := r.next(0)
+		r.deliver("")
+		r.done(w, pipeline.OutcomeTimeout)
+		r.commit()
+		r.kafka.badRetry[0] = map[int64]bool{0: true}
+		if rebuilt {
+			r.restart()
+		}
+		r.retries()
+		r.after(30*time.Second - 1)
+		r.none()
+		r.after(1)
+		if w = r.next(0); !w.FromOrigin || w.Attempt != 2 {
+			t.Fatalf("attempt %d, from the origin: %v", w.Attempt, w.FromOrigin)
+		}
+		if v := r.done(w, pipeline.OutcomeTimeout); v.Final {
+			t.Error("over")
+		}
+		r.wantOuts(r.commit(), "retry.2 0")
+		r.retries()
+		r.after(30 * time.Second)
+		r.send(0, pipeline.OutcomeSuccess)
+		r.send(1, pipeline.OutcomeSuccess)
+	}
+}
+
+// Where the origin is gone too, what is known goes to dead, and the lane goes on
+// once that is durable.
+func TestUnreadableHeadWithoutOrigin(t *testing.T) {
+	r := newRig(t, nil)
+	r.deliver("")
+	w := r.next(0)
+	r.deliver("")
+	r.done(w, pipeline.OutcomeTimeout)
+	r.commit()
+	r.kafka.badRetry[0] = map[int64]bool{0: true}
+	r.kafka.deliveries.low = 1
+	r.retries()
+	r.after(30 * time.Second)
+	w = r.next(0)
+	if v := r.done(w, pipeline.OutcomeLocalError); !v.Final {
+		t.Error("not over")
+	}
+	r.none()
+	b := r.commit()
+	r.wantOuts(b, "dead 0 (unreadable)")
+	if o := b.Outs[0]; o.Subscription != "s" || o.Attempts != 1 || o.Error == "" {
+		t.Errorf("%+v", o)
+	}
+	r.send(1, pipeline.OutcomeSuccess)
+}
+
+// A skip of such a head, and a pause: it needs its payload for the one and must
+// not be moved without it for the other.
+func TestUnreadableHeadSkippedAndPaused(t *testing.T) {
+	r := newRig(t, nil)
+	r.deliver("")
+	r.send(0, pipeline.OutcomeTimeout)
+	r.commit()
+	r.kafka.badRetry[0] = map[int64]bool{0: true}
+	r.retries()
+	r.set(func(s *pipeline.Subscription) { s.State = pipeline.StatePaused })
+	r.after(time.Hour)
+	r.none()
+	r.wantOuts(r.commit(), "")
+	if n := r.task.Skip(r.now, "s"); n != 1 {
+		t.Fatalf("%d skipped", n)
+	}
+	w := r.next(0)
+	if !w.FetchOnly || !w.FromOrigin {
+		t.Errorf("%+v", w)
+	}
+	r.done(w, pipeline.OutcomeLocalError)
+	r.wantOuts(r.commit(), "dead 0 (skipped)")
+}
+
+// A record of parked that cannot be read at all goes to dead once, not at each
+// recovery; its lane goes on, also where it was blocked on it.
+func TestUnreadableParkedAtRecovery(t *testing.T) {
+	r := newRig(t, func(_ *Config, s *pipeline.Subscription) { s.Retries, s.OnExhausted = 0, pipeline.OnExhaustedBlock })
+	r.deliver("")
+	w := r.next(0)
+	r.deliver("")
+	r.done(w, pipeline.OutcomeTimeout)
+	r.deliver("")
+	r.wantOuts(r.commit(), "parked 0, parked 1, parked 2")
+	r.none() // blocked
+	r.kafka.badParked = map[int64]badness{0: badWhole}
+	r.restart()
+	b := r.commit()
+	r.wantOuts(b, "dead -1 (unreadable)")
+	if b.Outs[0].Raw == nil || b.Outs[0].Raw.Offset != 0 {
+		t.Errorf("%+v", b.Outs[0])
+	}
+	r.restart()
+	r.wantOuts(r.commit(), "")
+	r.send(1, pipeline.OutcomeSuccess)
+	r.send(2, pipeline.OutcomeSuccess)
+}
+
+// A record of deliveries that cannot be read goes to dead as it is, once.
+func TestUnreadableDelivery(t *testing.T) {
+	r := newRig(t, nil)
+	r.deliver("")
+	r.next(0)
+	r.task.Deliver(r.now, &Record{Offset: 1, Unreadable: &Raw{Topic: "deliveries", Offset: 1, Origin: -1}})
+	r.wantOuts(r.commit(), "dead 1 (unreadable)")
+	r.restart()
+	r.task.Deliver(r.now, &Record{Offset: 1, Unreadable: &Raw{Topic: "deliveries", Offset: 1, Origin: -1}})
+	r.wantOuts(r.commit(), "")
+}
+
+// Heads of a retry topic that has no delay any more wait as those of the last.
+func TestFewerDelaysThanBefore(t *testing.T) {
+	r := newRig(t, nil)
+	r.deliver("")
+	for k := 1; k <= 3; k++ {
+		r.send(0, pipeline.OutcomeTimeout)
+		r.commit()
+		if k < 3 {
+			r.retries()
+			r.after(30 * time.Second)
+		}
+	}
+	r.cfg.Delays = r.cfg.Delays[:1]
+	r.restart()
+	r.retries()
+	r.after(30 * time.Second)
+	r.send(0, pipeline.OutcomeTimeout)
+	r.wantOuts(r.commit(), "dead 0 (exhausted)")
 }

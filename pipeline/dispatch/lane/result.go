@@ -14,8 +14,9 @@ type Verdict struct {
 }
 
 // Done brings a Work back with its result. For FetchOnly res is not read. Where
-// the Work had a ParkedOffset, its Envelope, Header and Payload must have been
-// filled in; if the fetch failed, res says local_error.
+// the Work had a ParkedOffset or was FromOrigin, its Envelope, Header and
+// Payload, or Unreadable, must have been filled in; if the fetch failed for a
+// reason that may pass, res says local_error.
 func (t *Task) Done(now time.Time, w *Work, res *pipeline.Result) Verdict {
 	t.inflight--
 	t.now = now
@@ -26,7 +27,7 @@ func (t *Task) Done(now time.Time, w *Work, res *pipeline.Result) Verdict {
 	if l.stage != stageFlying {
 		panic("BUG: a work came back twice for lane " + l.key)
 	}
-	if e.home == homeParked && w.Envelope != nil {
+	if !e.loaded() && w.Envelope != nil {
 		e.got = &fetched{w.Envelope, w.Header, w.Payload}
 	}
 	t.touched = true
@@ -38,6 +39,9 @@ func (t *Task) Done(now time.Time, w *Work, res *pipeline.Result) Verdict {
 
 func (t *Task) decide(now time.Time, w *Work, l *lane, e entry, res *pipeline.Result) Verdict {
 	switch {
+	case w.Unreadable != "" && !e.loaded():
+		t.endUnreadable(l, e, w.Unreadable, w.Raw)
+		return Verdict{Final: true}
 	case w.FetchOnly && e.loaded() && !l.ending():
 		return Verdict{} // its subscription was taken into use again: it is sent
 	case w.FetchOnly && e.loaded():
@@ -77,7 +81,7 @@ func (t *Task) failed(l *lane, e entry, res *pipeline.Result) Verdict {
 		t.end(l, e, pipeline.DeadExhausted, failureText(res))
 		return Verdict{Final: true}
 	}
-	delay := t.cfg.Delays[e.attempts-1]
+	delay := t.cfg.delay(e.attempts)
 	if res.RetryAfter > delay || l.sub.heads >= t.headsAllowed(l.sub, &e) {
 		// No retry topic could hold it: it is not due with its neighbours, or
 		// its subscription has its share of heads there already.
@@ -132,21 +136,43 @@ func (t *Task) end(l *lane, e entry, reason pipeline.DeadReason, why string) *Ou
 	o := t.emit(l, &e, OutDead)
 	o.Reason, o.Error = reason, why
 	l.fence++
-	t.leaveHome(l, &e)
-	l.next = e.origin + 1
-	if l.waiting {
-		t.markDirty(l)
+	t.settle(l, &e)
+	return o
+}
+
+// endUnreadable ends a delivery of which neither the copy nor the origin can be
+// read: what is known of it goes to dead.
+func (t *Task) endUnreadable(l *lane, e entry, why string, raw *Raw) {
+	t.emitUnreadable(l, e.origin, why, raw).Attempts = e.attempts
+	if l.blocked {
+		l.fresh = t.now
 	}
+	l.endAs, l.blocked = "", false
+	t.settle(l, &e)
+}
+
+// emitUnreadable notes a dead record without a payload. l is nil where it is not
+// known whose delivery it was.
+func (t *Task) emitUnreadable(l *lane, origin int64, why string, raw *Raw) *Out {
+	o := &Out{Kind: OutDead, Origin: origin, Reason: pipeline.DeadUnreadable, Error: why, Raw: raw, lane: l}
+	if l != nil {
+		o.Subscription, o.Lane = l.sub.id, l.key
+		l.fence++
+	}
+	t.out = append(t.out, o)
+	t.touched = true
 	return o
 }
 
 // toRetry makes e the head of its lane in retry.k.
 func (t *Task) toRetry(l *lane, e entry, ended time.Time) {
-	t.emit(l, &e, OutRetry).FailedAt = ended
+	o := t.emit(l, &e, OutRetry)
+	o.FailedAt = ended
 	t.leaveHome(l, &e)
 	l.head = &head{failedAt: ended, entry: entry{
 		origin: e.origin, home: homeRetry, attempts: e.attempts, round: e.round, off: -1,
 	}}
+	o.head = l.head
 	l.sub.heads++
 	l.next = e.origin
 	t.makeWaiting(l)
@@ -168,7 +194,9 @@ func (t *Task) leaveHome(l *lane, e *entry) {
 		l.sub.queued--
 		t.closePosition(e.rec, int(e.pos))
 	case homeRetry:
-		t.retry[l.head.attempts-1].decide(l.head.off)
+		if !l.head.lost {
+			t.retry[l.head.attempts-1].decide(l.head.off)
+		}
 		l.head = nil
 		l.sub.heads--
 	case homeParked:

@@ -26,6 +26,7 @@ type retryLog struct {
 	next  int64
 	slots []retrySlot // by offset; the first is undecided
 	fifo  []retryItem // heads that wait for their time, by offset
+	await []retryItem // heads that stand in it durably, by mustBe
 }
 
 type retrySlot struct {
@@ -67,13 +68,14 @@ func (t *Task) Retry(now time.Time, k int, r *RetryRecord) {
 	t.touched = true
 	l := t.lanes[r.Lane]
 	if l == nil || l.head == nil || l.head.origin != r.Origin || l.head.attempts != k ||
-		r.Attempts != k || l.head.round != r.Round || l.head.off >= 0 {
+		r.Attempts != k || l.head.round != r.Round || l.head.off >= 0 || l.head.lost {
 		q.decide(r.Offset)
+		t.findLost(now)
 		return
 	}
 	h := l.head
 	h.off, h.got = r.Offset, &fetched{r.Envelope, r.Header, r.Payload}
-	delay := t.cfg.Delays[k-1]
+	delay := t.cfg.delay(k)
 	if h.failedAt.IsZero() {
 		// Another process saw the failure: all there is is its wall clock, which
 		// may differ from ours, or have jumped. Never wait longer than the delay.
@@ -86,15 +88,63 @@ func (t *Task) Retry(now time.Time, k int, r *RetryRecord) {
 	if l.ending() || h.isDue {
 		t.advance(l, now)
 	}
+	t.findLost(now)
 }
 
-// RetryBad passes over a record of retry.k that could not be read.
-func (t *Task) RetryBad(k int, off int64) {
-	q := &t.retry[k-1]
-	q.next = off + 1
-	q.slots = append(q.slots, retrySlot{off: off})
-	q.decide(off)
-	t.touched = true
+// RetryPassed passes over an offset of retry.k that holds no delivery: the end
+// of a transaction or, with bad, a record that cannot be read. A head whose
+// record was passed over is made again of its origin when it is due, so that no
+// lane waits for ever for what cannot come.
+func (t *Task) RetryPassed(now time.Time, k int, off int64, bad *Raw) {
+	t.now = now
+	t.retry[k-1].next = off + 1
+	if bad != nil {
+		t.touched = true // the position moves past it
+		if l := t.lanes[bad.Lane]; l != nil && l.head != nil && l.head.attempts == k && l.head.origin == bad.Origin && l.head.off < 0 {
+			l.head.raw = bad
+			t.lose(now, l)
+		}
+	}
+	t.findLost(now)
+}
+
+// awaitHead notes that the head's record stands at mustBe in retry.k or, after
+// a recovery, below.
+func (t *Task) awaitHead(l *lane, h *head, k int, mustBe int64) {
+	if l.head == h && h.off < 0 && !h.lost {
+		h.mustBe = mustBe
+		t.retry[k-1].await = append(t.retry[k-1].await, retryItem{l, h})
+	}
+}
+
+// findLost looks for heads whose record should have been read by now.
+func (t *Task) findLost(now time.Time) {
+	for k := range t.retry {
+		q := &t.retry[k]
+		for len(q.await) > 0 && q.await[0].head.mustBe < q.next {
+			it := q.await[0]
+			q.await[0] = retryItem{}
+			q.await = q.await[1:]
+			if it.lane.head == it.head && it.head.off < 0 && !it.head.lost {
+				t.lose(now, it.lane)
+			}
+		}
+	}
+}
+
+// lose has the lane's head made again of its origin, at the time of its retry.
+func (t *Task) lose(now time.Time, l *lane) {
+	h := l.head
+	delay := t.cfg.delay(h.attempts)
+	h.due = now.Add(delay) // when it failed cannot be told
+	if !h.failedAt.IsZero() {
+		h.due = h.failedAt.Add(delay)
+	}
+	h.lost = true
+	if !h.isDue { // an operator may have asked for it
+		h.isDue, h.notBefore = true, h.due
+	}
+	t.advance(l, now)
 }
 
 // Tick moves on everything whose time has come.
@@ -138,7 +188,7 @@ func (t *Task) dropLateHeads(now time.Time) {
 	for len(t.dueHeads) > 0 {
 		l := t.dueHeads[0]
 		h := l.head
-		if h != nil && h.isDue && (l.stage == stageSlot || l.stage == stageReady) {
+		if h != nil && h.isDue && h.loaded() && (l.stage == stageSlot || l.stage == stageReady) {
 			if now.Sub(h.since) < t.cfg.SlowAfter {
 				return
 			}

@@ -42,7 +42,7 @@ func (r *rig) restart() {
 	}
 	r.sched = &Scheduler{}
 	r.task = rec.Task(r.now, Start{
-		Deliveries: r.kafka.committed, Retry: r.kafka.committedRetry, ParkedEnd: r.kafka.parked.end, Subs: r.view, Scheduler: r.sched,
+		Deliveries: r.kafka.committed, Retry: r.kafka.committedRetry, RetryEnd: r.kafka.ends(), ParkedEnd: r.kafka.parked.end, Subs: r.view, Scheduler: r.sched,
 	})
 	for d := range r.kafka.deliveries.recs {
 		if rec := r.kafka.deliveries.recs[d]; rec.off >= r.task.ReadPosition() {
@@ -69,9 +69,18 @@ func (r *rig) feed(off int64, d simDelivery) {
 
 func (r *rig) retries() {
 	for k := range r.kafka.retry {
+		bad := false
 		for rec, ok := r.kafka.retry[k].at(r.task.RetryPosition(k + 1)); ok; rec, ok = r.kafka.retry[k].at(r.task.RetryPosition(k + 1)) {
 			rec.val.Offset = rec.off
+			if r.kafka.badRetry[k][rec.off] {
+				r.task.RetryPassed(r.now, k+1, rec.off, &Raw{Topic: "retry", Offset: rec.off, Origin: -1})
+				bad = true
+				continue
+			}
 			r.task.Retry(r.now, k+1, &rec.val)
+		}
+		if end := r.kafka.retry[k].end; bad && r.task.RetryPosition(k+1) < end {
+			r.task.RetryPassed(r.now, k+1, end-1, nil)
 		}
 	}
 }
@@ -103,13 +112,7 @@ func (r *rig) done(w *Work, o pipeline.Outcome) Verdict {
 
 func (r *rig) doneWith(w *Work, res pipeline.Result) Verdict {
 	r.Helper()
-	if w.ParkedOffset >= 0 {
-		p, ok := r.kafka.parked.at(w.ParkedOffset)
-		if !ok || p.val.origin != w.Origin {
-			r.Fatalf("%d is not at %d of parked", w.Origin, w.ParkedOffset)
-		}
-		w.Envelope, w.Header, w.Payload = p.val.env, []byte{1}, p.val.payload
-	}
+	r.kafka.load(w, r.Fatalf)
 	res.StartedAt = r.now
 	return r.task.Done(r.now, w, &res)
 }

@@ -175,9 +175,13 @@ func TestRule4Stale(t *testing.T) {
 		rec.Offset, rec.Envelope = r.task.RetryPosition(1), &pipeline.Envelope{}
 		r.task.Retry(r.now, 1, &rec)
 	}
-	r.task.RetryBad(1, r.task.RetryPosition(1))
-	r.after(time.Hour)
+	r.task.RetryPassed(r.now, 1, r.task.RetryPosition(1), &Raw{Origin: -1})
 	r.none()
+	// The head's own record, at 0, was none of these: its origin is read.
+	r.after(30 * time.Second)
+	if w := r.next(0); !w.FromOrigin || w.Attempt != 2 {
+		t.Errorf("attempt %d, from the origin: %v", w.Attempt, w.FromOrigin)
+	}
 	if b := r.commit(); b.Retry[0] != 5 {
 		t.Errorf("position %d of retry.1, want 5", b.Retry[0])
 	}

@@ -20,9 +20,18 @@ type Work struct {
 	// FetchOnly: no request; come back with the payload filled in. The delivery
 	// ends without a try.
 	FetchOnly bool
-	Envelope  *pipeline.Envelope
-	Header    []byte // the encoded envelope
-	Payload   []byte
+	// FromOrigin: the delivery's own copy cannot be read; it must be made again
+	// of the record of deliveries/p at Origin: Envelope, Header and Payload are
+	// nil.
+	FromOrigin bool
+	Envelope   *pipeline.Envelope
+	Header     []byte // the encoded envelope
+	Payload    []byte
+	// Unreadable is for the caller to fill in, instead of these three, where
+	// neither the copy nor the origin can ever be read: it says why. The delivery
+	// ends. Raw is the copy, if there is any.
+	Unreadable string
+	Raw        *Raw
 
 	lane    *lane
 	entry   entry
@@ -81,7 +90,7 @@ func (t *Task) take(now time.Time, l *lane) *Work {
 	}
 	e := l.front()
 	ending := l.ending()
-	if e == nil || t.draining || (ending && e.home != homeParked) ||
+	if e == nil || t.draining || (ending && e.loaded()) ||
 		(!ending && (l.sub.mode() == modeHold || l.sub.crowded() || !e.sendable(l, now))) {
 		t.backToIdle(l)
 		t.advance(l, now)
@@ -94,8 +103,11 @@ func (t *Task) take(now time.Time, l *lane) *Work {
 		ParkedOffset: -1, FetchOnly: ending, lane: l, entry: *e,
 		Envelope: e.env(), Header: e.hdr(), Payload: e.body(),
 	}
-	if e.home == homeParked {
+	switch {
+	case e.home == homeParked:
 		w.ParkedOffset = e.off
+	case !e.loaded():
+		w.FromOrigin, w.Raw = true, l.head.raw
 	}
 	return w
 }
@@ -141,7 +153,7 @@ func (t *Task) advance(l *lane, now time.Time) {
 			return
 		}
 		switch {
-		case l.ending() && e.home == homeParked:
+		case l.ending() && !e.loaded():
 			if now.Before(l.localUntil) {
 				t.wakeAt(l, l.localUntil, now) // its fetch failed
 				return
@@ -187,7 +199,7 @@ func (t *Task) endFirst(l *lane, e entry) {
 // nobody's way.
 func (t *Task) holdFirst(l *lane, e *entry) {
 	switch {
-	case e.home == homeRetry && l.head.isDue:
+	case e.home == homeRetry && l.head.isDue && e.loaded():
 		t.moveHead(l, time.Time{})
 	case e.home == homeDeliveries:
 		t.makeWaiting(l)
@@ -197,7 +209,7 @@ func (t *Task) holdFirst(l *lane, e *entry) {
 // requestSlot queues the lane for a slot of its subscription, or for Next.
 func (t *Task) requestSlot(l *lane, e *entry, now time.Time) {
 	s := l.sub
-	if e.home == homeRetry {
+	if e.home == homeRetry && e.loaded() { // a lost one holds up no topic
 		e.notBefore = time.Time{}
 		t.dueHeads = append(t.dueHeads, l)
 		e.since = now

@@ -36,7 +36,8 @@ type sim struct {
 
 	batch     *Batch
 	committed bool // the batch under way is durable, the task was not told yet
-	parked    []int64
+	parked    []int64 // offsets of its records
+	spoils    bool    // some records are written unreadable
 	healing   bool // no more faults
 	seen      map[string]int
 	traced    bool
@@ -105,9 +106,13 @@ func (s *sim) init(rnd source, fail func(string, ...any)) {
 	}
 	s.ledger = ledger{
 		fail: fail, delays: s.cfg.Delays, fates: map[fateKey]*fate{}, bySub: map[string][]*fate{},
-		flying: map[string]int{}, life: 1,
+		flying: map[string]int{}, life: 1, spoilt: map[int64]*fate{},
+		gone: func(origin int64) bool {
+			r, ok := s.kafka.deliveries.at(origin)
+			return !ok || r.off != origin
+		},
 	}
-	s.started = s.now
+	s.started, s.spoils = s.now, rnd.intn(4) == 0
 	s.rebuild()
 }
 
@@ -182,7 +187,19 @@ func (s *sim) feedRetry() {
 	if s.task.RetryFull(k) {
 		return
 	}
-	if r, ok := s.kafka.retry[k-1].at(s.task.RetryPosition(k)); ok {
+	log := &s.kafka.retry[k-1]
+	r, ok := log.at(s.task.RetryPosition(k))
+	switch {
+	case !ok && s.task.RetryPosition(k) < log.end:
+		s.task.RetryPassed(s.now, k, log.end-1, nil)
+	case ok && s.kafka.badRetry[k-1][r.off]:
+		raw := &Raw{Topic: "retry", Offset: r.off, Origin: -1}
+		if r.off%2 == 0 {
+			raw.Lane, raw.Origin = r.val.Lane, r.val.Origin
+		}
+		s.note("retry.%d at %d: unreadable (%s@%d)", k, r.off, r.val.Lane, r.val.Origin)
+		s.task.RetryPassed(s.now, k, r.off, raw)
+	case ok:
 		v := r.val
 		v.Offset = r.off
 		s.note("retry.%d at %d: %s@%d", k, r.off, v.Lane, v.Origin)
@@ -225,17 +242,13 @@ func (s *sim) completeOne() {
 
 // fetch reads the work's record from parked, as the shell does.
 func (s *sim) fetch(w *simWork) bool {
-	if w.ParkedOffset < 0 {
+	if w.ParkedOffset < 0 && !w.FromOrigin {
 		return true
 	}
 	if !s.healing && s.rnd.intn(10) == 0 {
 		return false
 	}
-	r, ok := s.kafka.parked.at(w.ParkedOffset)
-	if !ok || r.off != w.ParkedOffset || r.val.lane != w.LaneKey() || r.val.origin != w.Origin {
-		s.fail("%s@%d: not at %d of parked (there: %+v)", w.LaneKey(), w.Origin, w.ParkedOffset, r)
-	}
-	w.Envelope, w.Header, w.Payload = r.val.env, []byte{1}, r.val.payload
+	s.kafka.load(w.Work, s.fail)
 	return true
 }
 
@@ -244,7 +257,7 @@ func (s *sim) complete(w *simWork) {
 	fetched := s.fetch(w)
 	if w.f != nil {
 		s.ledger.land(w.f)
-		if fetched {
+		if fetched && w.Unreadable == "" {
 			s.ledger.of(w.f.sub, w.f.origin, w.Payload)
 			s.outcome(res)
 		}
@@ -259,7 +272,11 @@ func (s *sim) complete(w *simWork) {
 	if v.Dropped {
 		s.fail("%s: dropped by a living task", w.LaneKey())
 	}
-	if w.f != nil {
+	if w.Unreadable != "" {
+		if !v.Final {
+			s.fail("%s@%d: unreadable, and not over", w.LaneKey(), w.Origin)
+		}
+	} else if w.f != nil {
 		s.ledger.result(s.now, w.f, w.Work, res, v, retries)
 	} else if fetched && !v.Final && w.Work.lane.ending() {
 		s.fail("%s@%d: fetched to be ended, and not ended", w.LaneKey(), w.Origin)
@@ -324,9 +341,18 @@ func (s *sim) endTransaction() {
 		return
 	}
 	b := s.batch
+	retry, parked := s.kafka.ends(), s.kafka.parked.end
 	s.parked, s.committed = s.kafka.produce(b, s.now), true
+	if s.spoils {
+		s.kafka.spoil(s.rnd, retry, parked)
+		for _, r := range s.kafka.parked.recs {
+			if s.kafka.badParked[r.off] == badWhole {
+				s.ledger.spoilt[r.off] = s.ledger.fates[fateKey{pipeline.LaneSubscription(r.val.lane), r.val.origin}]
+			}
+		}
+	}
 	s.note("committed")
-	s.ledger.committed(b)
+	s.ledger.committed(b, s.parked)
 	for _, o := range b.Outs {
 		if c := s.registry.Get(o.Subscription); o.Kind == OutState && c != nil && c.Revision == o.Revision {
 			revision := c.Revision
@@ -466,9 +492,12 @@ func (s *sim) rebuild() {
 	if err := s.kafka.recover(r, s.rnd.intn(2) == 0); err != nil {
 		s.fail("%v", err)
 	}
+	for _, f := range s.ledger.fates {
+		f.lost = f.lost || !f.over() && f.parkedAt >= 0 && s.kafka.badParked[f.parkedAt] == badWhole
+	}
 	s.view, s.bornAt = s.registry, s.now
 	s.task = r.Task(s.now, Start{
-		Incarnation: uint64(s.ledger.life), Deliveries: s.kafka.committed, Retry: s.kafka.committedRetry,
+		Incarnation: uint64(s.ledger.life), Deliveries: s.kafka.committed, Retry: s.kafka.committedRetry, RetryEnd: s.kafka.ends(),
 		ParkedEnd: s.kafka.parked.end, Subs: s.view, Scheduler: s.sched,
 	})
 }

@@ -85,6 +85,8 @@ type simKafka struct {
 	deliveries simLog[simDelivery]
 	retry      [pipeline.MaxRetries]simLog[RetryRecord]
 	parked     simLog[simParked]
+	badRetry   [pipeline.MaxRetries]map[int64]bool // records that cannot be read
+	badParked  map[int64]badness
 	lanes      []LaneWrite // in the order written, the state record among them
 
 	committed      int64
@@ -121,6 +123,10 @@ func (k *simKafka) recover(r *Recovery, compacted bool) error {
 		for _, p := range k.parked.recs {
 			if p.off >= max(from, k.parked.low) {
 				v := p.val
+				if k.badParked[p.off] == badWhole {
+					r.ParkedBad(&Raw{Topic: "parked", Offset: p.off, Key: []byte(pipeline.LaneSubscription(v.lane))})
+					continue
+				}
 				r.Parked(p.off, v.lane, v.origin, v.attempts, v.round, v.notBefore, v.written)
 			}
 		}
@@ -128,22 +134,86 @@ func (k *simKafka) recover(r *Recovery, compacted bool) error {
 	return nil
 }
 
-// produce makes b durable and returns the offsets of its parked records.
-func (k *simKafka) produce(b *Batch, now time.Time) (parked []int64) {
+// badness is what is wrong with a record of parked.
+type badness uint8
+
+const (
+	badPayload badness = iota + 1 // whose it is can be told
+	badWhole
+)
+
+// spoil makes some of the records from these offsets on unreadable.
+func (k *simKafka) spoil(rnd source, retry [pipeline.MaxRetries]int64, parked int64) {
+	if k.badParked == nil {
+		k.badParked = map[int64]badness{}
+	}
+	for i := range k.retry {
+		for _, r := range k.retry[i].recs {
+			if r.off >= retry[i] && rnd.intn(10) == 0 {
+				if k.badRetry[i] == nil {
+					k.badRetry[i] = map[int64]bool{}
+				}
+				k.badRetry[i][r.off] = true
+			}
+		}
+	}
+	for _, r := range k.parked.recs {
+		if r.off >= parked && rnd.intn(10) == 0 {
+			k.badParked[r.off] = badPayload + badness(rnd.intn(2))
+		}
+	}
+}
+
+// load fills in w from its copy or, where that cannot be read, from its origin.
+func (k *simKafka) load(w *Work, fail func(string, ...any)) {
+	if w.ParkedOffset < 0 && !w.FromOrigin {
+		return
+	}
+	if w.ParkedOffset >= 0 {
+		r, ok := k.parked.at(w.ParkedOffset)
+		if !ok || r.off != w.ParkedOffset || r.val.lane != w.LaneKey() || r.val.origin != w.Origin {
+			fail("%s@%d: not at %d of parked (there: %+v)", w.LaneKey(), w.Origin, w.ParkedOffset, r)
+		}
+		if k.badParked[r.off] == 0 {
+			w.Envelope, w.Header, w.Payload = r.val.env, []byte{1}, r.val.payload
+			return
+		}
+		w.Raw = &Raw{Topic: "parked", Offset: r.off}
+	}
+	if d, ok := k.deliveries.at(w.Origin); ok && d.off == w.Origin {
+		w.Envelope, w.Header, w.Payload = d.val.env, []byte{1}, d.val.payload
+		return
+	}
+	w.Unreadable = "neither the copy nor the origin can be read"
+}
+
+// ends are the ends of the retry topics.
+func (k *simKafka) ends() (ends [pipeline.MaxRetries]int64) {
+	for i := range k.retry {
+		ends[i] = k.retry[i].end
+	}
+	return ends
+}
+
+// produce makes b durable and returns the offsets of its records.
+func (k *simKafka) produce(b *Batch, now time.Time) (offsets []int64) {
+	parked := false
 	var touched [pipeline.MaxRetries]bool
 	for _, o := range b.Outs {
 		switch o.Kind {
 		case OutRetry:
-			k.retry[o.Attempts-1].append(RetryRecord{
+			offsets = append(offsets, k.retry[o.Attempts-1].append(RetryRecord{
 				Lane: o.Lane, Origin: o.Origin, Attempts: o.Attempts, Round: o.Round,
 				FailedAt: roundUp(o.FailedAt), Envelope: o.Envelope, Payload: o.Payload,
-			})
+			}))
 			touched[o.Attempts-1] = true
 		case OutParked:
-			parked = append(parked, k.parked.append(simParked{
+			parked = true
+			offsets = append(offsets, k.parked.append(simParked{
 				o.Lane, o.Origin, o.Attempts, o.Round, roundUp(o.NotBefore), now, o.Envelope, o.Payload,
 			}))
 		case OutDead, OutState:
+			offsets = append(offsets, -1)
 		}
 	}
 	for i := range touched {
@@ -151,13 +221,13 @@ func (k *simKafka) produce(b *Batch, now time.Time) (parked []int64) {
 			k.retry[i].marker()
 		}
 	}
-	if len(parked) > 0 {
+	if parked {
 		k.parked.marker()
 	}
 	k.lanes = append(k.lanes, b.Lanes...)
 	k.lanes = append(k.lanes, LaneWrite{StateKey, b.State})
 	k.committed, k.committedRetry = b.Deliveries, b.Retry
-	return parked
+	return offsets
 }
 
 // abort leaves the gaps of b's records.

@@ -22,6 +22,9 @@ type State struct {
 	Front       int64  // every offset below is settled, or open in Open
 	Retry       [pipeline.MaxRetries]int64
 	Open        openSet
+	// ParkedBad: unreadable records of parked/p up to this offset are in dead;
+	// -1: none.
+	ParkedBad int64
 }
 
 const stateVersion = 1
@@ -102,7 +105,7 @@ func (t *Task) appendState(dst []byte) []byte {
 	}
 	open.runs = append(open.runs, t.old.runs...)
 	open.partials = append(open.partials, t.old.partials...)
-	s := State{Incarnation: t.incarnation, Seq: t.seq, Front: t.front, Open: open}
+	s := State{Incarnation: t.incarnation, Seq: t.seq, Front: t.front, Open: open, ParkedBad: t.parkedBad}
 	for k := range t.retry {
 		s.Retry[k] = t.retry[k].position()
 	}
@@ -138,7 +141,7 @@ func (s *State) append(dst []byte) []byte {
 			dst = binary.AppendUvarint(dst, w)
 		}
 	}
-	return dst
+	return binary.AppendUvarint(dst, uint64(s.ParkedBad+1))
 }
 
 // ParseState decodes the value of a state record. Fields that a newer version
@@ -176,6 +179,10 @@ func ParseState(b []byte) (*State, error) {
 			p.open[i] = d.uint()
 		}
 		s.Open.partials = append(s.Open.partials, p)
+	}
+	s.ParkedBad = -1
+	if len(d.b) > 0 { // older versions do not have it
+		s.ParkedBad = d.offset(0) - 1
 	}
 	if d.bad {
 		return nil, errors.New("parsing task state: cut off or out of range")

@@ -2,6 +2,7 @@ package lane
 
 import (
 	"bytes"
+	"encoding/binary"
 	"math"
 	"reflect"
 	"testing"
@@ -35,6 +36,7 @@ func stateGen(t *rapid.T) *State {
 		}
 		s.Open.partials = append(s.Open.partials, p)
 	}
+	s.ParkedBad = rapid.Int64Range(-1, math.MaxInt64-1).Draw(t, "parkedBad")
 	return s
 }
 
@@ -53,7 +55,14 @@ func TestStateRoundTrip(t *testing.T) {
 		if got, err = ParseState(append(b[:len(b):len(b)], 7, 7, 7)); err != nil || !reflect.DeepEqual(got, s) {
 			t.Fatalf("with fields of a newer version: %+v, %v", got, err)
 		}
+		last := len(binary.AppendUvarint(nil, uint64(s.ParkedBad+1)))
+		if old, err := ParseState(b[:len(b)-last]); err != nil || old.ParkedBad != -1 || old.Front != s.Front {
+			t.Fatalf("as an older version wrote it: %+v, %v", old, err)
+		}
 		for n := range b {
+			if n == len(b)-last {
+				continue
+			}
 			if _, err := ParseState(b[:n]); err == nil {
 				t.Fatalf("no error with %d of %d bytes", n, len(b))
 			}

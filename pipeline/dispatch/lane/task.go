@@ -109,6 +109,7 @@ type Task struct {
 	measure      bool  // the next Cut finds out what is needed of parked/p
 	parkedNeeded int64 // as of a transaction that is durable
 	parkedEnd    int64 // a lower bound of the next offset of parked/p
+	parkedBad    int64 // unreadable records of parked/p up to here are in dead; -1: none
 
 	out      []*Out
 	outBytes int // payload bytes in out and in the batch under way
@@ -169,6 +170,9 @@ func (t *Task) Deliver(now time.Time, r *Record) {
 		t.expectNoMore(now)
 	}
 	t.touched = true
+	if r.Unreadable != nil && r.Offset >= t.recoveredFront {
+		t.emitUnreadable(nil, r.Offset, "hookline's record of the event cannot be read", r.Unreadable)
+	}
 	r.nopen = r.open.count()
 	if r.nopen == 0 {
 		t.gap = true
@@ -220,7 +224,9 @@ func (t *Task) expectNoMore(now time.Time) {
 	t.old = openSet{}
 	t.eachLane(func(l *lane) {
 		if l.expect >= 0 && l.expect < t.read-1 {
-			l.expect = -1
+			t.emitUnreadable(l, l.expect, "its record in deliveries is gone", nil)
+			l.next, l.expect = l.expect+1, -1
+			t.markDirty(l)
 			t.advance(l, now)
 		}
 	})
