@@ -17,6 +17,7 @@ import (
 	"github.com/hookline/hookline/pipeline/dispatch"
 	"github.com/hookline/hookline/pipeline/kafkax"
 	"github.com/hookline/hookline/pipeline/router"
+	"github.com/hookline/hookline/pipeline/secret"
 	"github.com/hookline/hookline/sender"
 	"github.com/hookline/hookline/sink"
 )
@@ -28,6 +29,7 @@ type Config struct {
 	Router    router.Config
 	Dispatch  dispatch.Config
 	Sender    sender.Config
+	Secrets   secret.Config
 	Sink      sink.Config
 	Admin     admin.Config
 	Telemetry telemetry.Config
@@ -40,6 +42,7 @@ var sectionTitles = map[string]string{
 	"Router":    "Events",
 	"Dispatch":  "Order, retries and limits",
 	"Sender":    "Requests",
+	"Secrets":   "Secrets of subscriptions",
 	"Sink":      "ClickHouse and the log",
 	"Admin":     "Admin address",
 	"Telemetry": "Logs",

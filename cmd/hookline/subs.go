@@ -20,7 +20,7 @@ import (
 
 func (c *cli) subsCmd() *cobra.Command {
 	cmd := &cobra.Command{Use: "subs", Short: "The subscriptions: apply, list, get, delete", Args: cobra.ArbitraryArgs, RunE: group}
-	cmd.AddCommand(c.subsApply(), c.subsList(), c.subsGet(), c.subsDelete())
+	cmd.AddCommand(c.subsApply(), c.subsList(), c.subsGet(), c.subsDelete(), c.subsRotateSecret(), c.subsRotateKeys())
 	return cmd
 }
 
@@ -264,6 +264,11 @@ func (c *cli) printItem(it *registry.Item) error {
 	row("ordering", it.Ordering)
 	row("on_exhausted", it.OnExhausted)
 	row("timeout", it.Timeout)
+	row("signing", it.Signing.Summary())
+	row("auth", it.Auth.Summary())
+	if it.TLS != nil {
+		row("tls", "its own authorities")
+	}
 	row("state", string(it.Effective))
 	if d := it.Decided; d != nil {
 		row("decided", fmt.Sprintf("%s since %s: %s", d.State, d.Since.Format(time.RFC3339), d.Reason))

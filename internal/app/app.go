@@ -196,8 +196,13 @@ func (a *App) addRegistry() error {
 	if err != nil {
 		return err
 	}
+	// Who sends needs the secrets; who does not may lack the keys.
+	deps.Policy.Sends = slices.Contains(a.roles, RoleDispatcher)
 	a.registry = registry.New(rc, deps)
-	a.matchers = &matchers{registry: a.registry, now: time.Now}
+	a.matchers = &matchers{
+		registry: a.registry, now: time.Now,
+		filters: filterWatch{metrics: a.metrics, log: a.log.With("part", "router")},
+	}
 	a.parts = append(a.parts, part{name: "registry", run: a.registry.Run, stopWithin: stopQuick})
 	a.ready = append(a.ready, func() admin.Part {
 		snap := a.registry.Snapshot()

@@ -9,6 +9,7 @@ import (
 	"github.com/hookline/hookline/pipeline"
 	"github.com/hookline/hookline/pipeline/dispatch"
 	"github.com/hookline/hookline/pipeline/registry"
+	"github.com/hookline/hookline/pipeline/secret"
 	"github.com/hookline/hookline/sender"
 )
 
@@ -18,7 +19,14 @@ const stopMargin = 10 * time.Second
 
 func (a *App) addDispatcher() error {
 	gate := dispatch.NewGate(time.Duration(a.cfg.Dispatch.SessionTimeout))
-	send, err := sender.New(a.cfg.Sender, sender.Deps{Gate: gate.Open, Version: a.version, Metrics: a.metrics, Log: a.log.With("part", "sender")})
+	keys, err := a.cfg.Secrets.Keyring()
+	if err != nil {
+		return err
+	}
+	send, err := sender.New(a.cfg.Sender, sender.Deps{
+		Gate: gate.Open, Version: a.version, Metrics: a.metrics, Log: a.log.With("part", "sender"),
+		Secrets: &secret.Resolver{Keys: keys},
+	})
 	if err != nil {
 		return err
 	}

@@ -27,5 +27,9 @@ func SubscriptionPolicy(cfg *configs.Config) (registry.Policy, error) {
 	if err != nil {
 		return registry.Policy{}, fmt.Errorf("preparing the rules for subscriptions: %w", err)
 	}
-	return registry.Policy{URL: urls, MaxTimeout: cfg.Sender.RequestTimeout}, nil
+	keys, err := cfg.Secrets.Keyring()
+	if err != nil {
+		return registry.Policy{}, fmt.Errorf("preparing the rules for subscriptions: %w", err)
+	}
+	return registry.Policy{URL: urls, MaxTimeout: cfg.Sender.RequestTimeout, Keys: keys}, nil
 }

@@ -1,11 +1,14 @@
 package app
 
 import (
+	"log/slog"
 	"sync/atomic"
 	"time"
 
 	"github.com/hookline/hookline/internal/app/admin"
+	"github.com/hookline/hookline/internal/telemetry"
 	"github.com/hookline/hookline/pipeline"
+	"github.com/hookline/hookline/pipeline/filter"
 	"github.com/hookline/hookline/pipeline/match"
 	"github.com/hookline/hookline/pipeline/registry"
 	"github.com/hookline/hookline/pipeline/router"
@@ -43,6 +46,7 @@ func (m *matcher) Version() int64 { return m.version }
 // two indexes made at once one is kept.
 type matchers struct {
 	registry *registry.Registry
+	filters  match.Observer // of filters that fail; nil: nobody
 	now      func() time.Time
 	current  atomic.Pointer[matcher]
 }
@@ -69,7 +73,7 @@ func (ms *matchers) get() *matcher {
 		ms.current.CompareAndSwap(old, m)
 		return m
 	}
-	m := &matcher{Index: match.NewIndex(snap.All()), version: snap.Version(), generation: snap.Generation(), since: ms.now()}
+	m := &matcher{Index: match.NewObservedIndex(snap.All(), ms.filters), version: snap.Version(), generation: snap.Generation(), since: ms.now()}
 	ms.current.CompareAndSwap(old, m)
 	return m
 }
@@ -85,5 +89,18 @@ func (ms *matchers) taken(ev *pipeline.Event) bool {
 	if m == nil || ms.now().Sub(m.since) < doubt {
 		return true
 	}
-	return len(m.Match(ev, nil)) > 0
+	return m.Taken(ev)
+}
+
+// filterWatch counts filters that fail and names their subscriptions in the log,
+// which drops repetitions. What is in the event is not told.
+type filterWatch struct {
+	metrics *telemetry.Metrics
+	log     *slog.Logger
+}
+
+// FilterFailed implements match.Observer.
+func (w filterWatch) FilterFailed(s *pipeline.Subscription, ev *pipeline.Event, r filter.Result) {
+	w.metrics.FilterFailed(r.String())
+	w.log.Warn("a filter failed on an event, which its subscription does not get", "subscription", s.ID, "tenant", s.Tenant, "reason", r.String(), "source", ev.Source.String())
 }

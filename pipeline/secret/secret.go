@@ -61,5 +61,11 @@ func (Secret) MarshalJSON() ([]byte, error) { return []byte(`"` + Redacted + `"`
 // MarshalText never fails.
 func (Secret) MarshalText() ([]byte, error) { return []byte(Redacted), nil }
 
+// UnmarshalText takes the text as it is.
+func (s *Secret) UnmarshalText(text []byte) error {
+	*s = New(string(text))
+	return nil
+}
+
 // LogValue is for slog.
 func (Secret) LogValue() slog.Value { return slog.StringValue(Redacted) }
