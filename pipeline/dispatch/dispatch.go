@@ -36,6 +36,7 @@ type Dispatcher struct {
 	member   *kgo.Client // membership; fetches nothing
 	fetch    *kgo.Client // deliveries/p and retry.k/p of our tasks
 	attempts *kgo.Client // the attempts topic, outside of transactions
+	reader   *kgo.Client // what is read by offset; admin requests
 	txn      *transactor
 	fetcher  *kafkax.Fetcher
 	adm      *kadm.Client
@@ -85,7 +86,7 @@ type Dispatcher struct {
 // ownedTask is a task with what of its input could not be fed yet.
 type ownedTask struct {
 	*lane.Task
-	deliveries []*lane.Record         // fetched, not fed
+	deliveries []*lane.Record    // fetched, not fed
 	retry      [3][]*retryRecord // fetched, not fed
 	paused     [4]bool           // deliveries, retry.1..3
 }

@@ -41,8 +41,14 @@ func (d *Dispatcher) open(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("making the fetch client: %w", err)
 	}
-	d.adm = kadm.NewClient(d.fetch)
-	d.fetcher = kafkax.NewFetcher(d.fetch)
+	// A client of its own: a broker answers the requests of one connection in
+	// turn, and the consumer's wait at the broker until there is something.
+	d.reader, err = kgo.NewClient(d.base...)
+	if err != nil {
+		return fmt.Errorf("making the reading client: %w", err)
+	}
+	d.adm = kadm.NewClient(d.reader)
+	d.fetcher = kafkax.NewFetcher(d.reader)
 	d.parked = newParkedCache(d.fetcher, d.topics.Parked())
 	d.attempts, err = kgo.NewClient(append(slices.Clone(d.base),
 		kgo.RecordPartitioner(kgo.ManualPartitioner()),
@@ -213,7 +219,7 @@ func (d *Dispatcher) leave(ctx context.Context) {
 	if id := d.deps.Kafka.InstanceID; id != "" {
 		if !d.deps.Kafka.StayOnStop {
 			// kgo does not leave for a static member.
-			if err := kafkax.LeaveGroup(ctx, d.fetch, d.group, id); err != nil {
+			if err := kafkax.LeaveGroup(ctx, d.reader, d.group, id); err != nil {
 				d.log.Warn("leaving the group", "err", err)
 			}
 		}
@@ -225,7 +231,7 @@ func (d *Dispatcher) leave(ctx context.Context) {
 }
 
 func (d *Dispatcher) closeClients() {
-	for _, c := range []*kgo.Client{d.member, d.fetch, d.attempts} {
+	for _, c := range []*kgo.Client{d.member, d.fetch, d.reader, d.attempts} {
 		if c != nil {
 			c.Close()
 		}
