@@ -128,6 +128,42 @@ func TestValue(t *testing.T) {
 	}
 }
 
+func TestChildren(t *testing.T) {
+	var d Doc
+	if err := d.Scan([]byte(`{"a":[1,[2,3],{}],"k\u0065y":{"x":0,"y/~\n":null},"e":[]}`)); err != nil {
+		t.Fatal(err)
+	}
+	steps := func(v Value) string {
+		var out []string
+		for c := v.Children(); ; {
+			child := c.Next()
+			if child.Kind() == Missing {
+				return strings.Join(out, " ")
+			}
+			out = append(out, string(child.Name())+"="+string(child.Raw()))
+		}
+	}
+	root := d.Root()
+	for _, tt := range []struct {
+		of   Value
+		want string
+	}{
+		{root, `a=[1,[2,3],{}] key={"x":0,"y/~\n":null} e=[]`},
+		{root.Get("a"), "=1 =[2,3] ={}"},
+		{root.Get("key"), "x=0 y/~\n=null"},
+		{root.Get("e"), ""},
+		{root.Get("a").Index(0), ""},
+		{Value{}, ""},
+	} {
+		if got := steps(tt.of); got != tt.want {
+			t.Errorf("%s: %q, want %q", tt.of.Raw(), got, tt.want)
+		}
+	}
+	if got := Token([]byte("y/~\n")); got != "/y~1~0?" || root.Name() != nil && len(root.Name()) > 0 || (Value{}).Name() != nil {
+		t.Errorf("token %q, root's name %q", got, root.Name())
+	}
+}
+
 func TestCompilePointerRefuses(t *testing.T) {
 	for _, p := range []string{"a", "/a~", "/a~2b", "#/a"} {
 		if _, err := CompilePointer(p); err == nil {
