@@ -1,6 +1,7 @@
 package dispatch
 
 import (
+	"strconv"
 	"testing"
 	"time"
 
@@ -23,8 +24,14 @@ func TestDeliversInOrder(t *testing.T) {
 	b.ledger.await(t, "600 successes", func() bool { return b.ledger.successes() == 600 })
 	b.ledger.checkOrder(t, pipeline.OrderingSubscription, 4)
 	r.stop(t)
-	if n := len(b.attempts()); n != 600 {
-		t.Errorf("the log has %d attempts, want 600", n)
+	attempts := b.attempts()
+	if len(attempts) != 600 {
+		t.Errorf("the log has %d attempts, want 600", len(attempts))
+	}
+	for _, a := range attempts { // what the sender says of a request, not what the payload is
+		if seq := strconv.FormatInt(a.Envelope.Source.Offset, 10); a.AckID != seq || a.RequestBytes != 1000+len(seq) {
+			t.Fatalf("attempt of event %s: acknowledged %q, %d bytes", seq, a.AckID, a.RequestBytes)
+		}
 	}
 }
 

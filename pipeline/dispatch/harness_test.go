@@ -187,7 +187,10 @@ func (l *ledger) Send(req *pipeline.Request, res *pipeline.Result) {
 	begun := time.Now()
 	outcome, took := answer(sub, seq, req.Attempt)
 	time.Sleep(took)
-	*res = pipeline.Result{Outcome: outcome, StartedAt: begun, Elapsed: time.Since(begun), RequestWritten: true}
+	*res = pipeline.Result{
+		Outcome: outcome, StartedAt: begun, Elapsed: time.Since(begun), RequestWritten: true,
+		RequestBytes: 1000 + len(req.Payload), AckID: string(req.Payload),
+	}
 	if outcome == pipeline.OutcomeResponseError {
 		res.StatusCode, res.Error = 500, "500"
 	}
