@@ -109,7 +109,7 @@ func (b *batch) add(rec *kgo.Record, spec *TopicSpec, topicID [16]byte) {
 	envelope := b.arena[from:len(b.arena):len(b.arena)]
 	if len(envelope) > maxEnvelope {
 		b.arena = b.arena[:from]
-		b.dead(rec, spec, &b.src, fmt.Errorf("the event's attributes take %d bytes, more than %d (id, type, tenant, entity and correlation are too long)", len(envelope), maxEnvelope))
+		b.dead(rec, spec, &b.src, fmt.Errorf("the event's attributes take %d bytes, more than %d (id, type, tenant, entity, correlation or CloudEvents attributes are too long)", len(envelope), maxEnvelope))
 		return
 	}
 	b.fanOut(envelope)

@@ -3,6 +3,7 @@ package router
 import (
 	"bytes"
 	"fmt"
+	"reflect"
 	"testing"
 	"time"
 
@@ -43,6 +44,27 @@ func TestBatchAllocations(t *testing.T) {
 		if got > most {
 			t.Errorf("an event of %q takes %v allocations, want at most %v", topic, got, most)
 		}
+	}
+}
+
+// What a request is made of reaches the sender.
+func TestDeliveriesCarrySplicesAndAttributes(t *testing.T) {
+	b, spec := testBatch(t, one())
+	splice := &pipeline.Splice{IDFrom: 7, IDTo: 9, InsertAt: 1, Sub: pipeline.SubWithoutID, SubFrom: 40, SubTo: 40}
+	attributes := []pipeline.Attribute{{Name: "id", Value: "1"}}
+	b.r.parse = func(rec *kgo.Record, spec *TopicSpec, src *pipeline.Position, ev *pipeline.Event) error {
+		err := quick(rec, spec, src, ev)
+		ev.Splice, ev.Attributes = splice, attributes
+		return err
+	}
+	var got []pipeline.Envelope
+	b.produce = func(rec *kgo.Record) {
+		env, _ := decode(t, rec)
+		got = append(got, env)
+	}
+	b.add(&kgo.Record{Topic: "a", Value: []byte("{}")}, spec, [16]byte{1})
+	if len(got) != 1 || !reflect.DeepEqual(got[0].Splice, splice) || !reflect.DeepEqual(got[0].Attributes, attributes) {
+		t.Errorf("got %+v", got)
 	}
 }
 
