@@ -69,7 +69,10 @@ func (c *changes) Contains(key ref.Val) ref.Val {
 func (c *changes) Size() ref.Val { return types.Int(len(c.names)) }
 
 func (c *changes) Iterator() traits.Iterator {
-	c.e.charge(len(c.names))
+	for _, name := range c.names {
+		c.e.chargeTurn()
+		c.e.chargeText(len(name.(types.String)), true)
+	}
 	return types.NewRefValList(types.DefaultTypeAdapter, c.names).Iterator()
 }
 

@@ -20,6 +20,7 @@ import (
 type Program struct {
 	text        string
 	program     cel.Program
+	meter       meter
 	usesChanged bool
 }
 
@@ -123,17 +124,15 @@ func build(env *cel.Env, expr string) (*Program, error) {
 	if t := tree.OutputType(); !t.IsExactType(types.BoolType) && t.Kind() != types.DynKind {
 		return nil, &Error{Why: "it gives " + t.String() + ", not true or false"}
 	}
-	if err := checkCost(env, tree); err != nil {
+	m, err := measure(env, tree)
+	if err != nil {
 		return nil, err
 	}
-	program, err := env.Program(
-		tree, cel.EvalOptions(cel.OptOptimize, cel.OptTrackCost), cel.CostTracking(costs{}), cel.CostLimit(MaxCost),
-		cel.OptimizeRegex(patterns("matches"), patterns("matches_string")),
-	)
+	program, err := env.Program(tree, cel.EvalOptions(cel.OptOptimize), cel.OptimizeRegex(patterns("matches"), patterns("matches_string")))
 	if err != nil {
 		return nil, &Error{Why: tidy(err.Error())}
 	}
-	return &Program{text: expr, program: program, usesChanged: r.usesChanged}, nil
+	return &Program{text: expr, program: program, meter: m, usesChanged: r.usesChanged}, nil
 }
 
 // first gives the first of the compiler's errors, in the order of the text.
@@ -166,7 +165,7 @@ func patterns(overload string) *interpreter.RegexOptimization {
 			}
 			args := make([]interpreter.InterpretableV2, len(call.Args()))
 			copy(args, call.Args())
-			return interpreter.NewCall(call.ID(), regexFunction(instructions), call.OverloadID(), args, regexMatch(re, instructions)), nil
+			return interpreter.NewCall(call.ID(), call.Function(), call.OverloadID(), args, regexMatch(re, instructions)), nil
 		},
 	}
 }

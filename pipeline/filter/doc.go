@@ -26,8 +26,8 @@ const (
 	// MaxDepth of parentheses, operators and calls within each other.
 	MaxDepth = 60
 	// MaxCost bounds the estimate of a filter's cost as well as each evaluation.
-	// One unit is a step of about 50-150 ns: a member looked up, an operator
-	// applied, an element of a list visited.
+	// A unit is a step of the interpreter: a member looked up, an operator
+	// applied; or 256 bytes of a string looked at.
 	MaxCost = 100_000
 	// MaxRegexBytes and MaxRegexInstructions bound a regular expression.
 	MaxRegexBytes        = 512
@@ -35,6 +35,6 @@ const (
 	// EstimatedItems and EstimatedBytes are what the estimate takes a list's or
 	// object's size and a string's length for. They limit nothing: larger ones
 	// are bounded when the filter runs.
-	EstimatedItems = 200
+	EstimatedItems = 50
 	EstimatedBytes = 256
 )

@@ -61,7 +61,11 @@ type Evaluation struct {
 	scanned bool
 	broken  bool // the payload is not JSON
 	notJSON bool // and the filter at hand looked into it
-	left    int  // of the cost that the filter at hand may have
+	// Of the filter at hand: what it costs, what is left of MaxCost, and the
+	// charge for the longest string that a loop's variable has held.
+	meter   meter
+	left    int
+	bound   int
 	root    ref.Val
 	changes *changes // nil: not asked for yet
 	// tables find members of large objects, by the object's offset.
@@ -105,7 +109,7 @@ func (e *Evaluation) Eval(p *Program) Result {
 }
 
 func (e *Evaluation) run(p *Program) Result {
-	e.left, e.notJSON = MaxCost, false
+	e.meter, e.left, e.bound, e.notJSON = p.meter, MaxCost-p.meter.weight, 0, false
 	out, _, err := p.program.Eval(e)
 	switch {
 	case err == nil && out == types.True:
@@ -121,13 +125,6 @@ func (e *Evaluation) run(p *Program) Result {
 		return ResultOverLimit
 	}
 	return ResultError
-}
-
-// charge takes n units of what is left: work that CEL's own count does not see.
-func (e *Evaluation) charge(n int) {
-	if e.left -= n; e.left < 0 {
-		overLimit()
-	}
 }
 
 // ResolveName gives the interpreter the value of a declared name.

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"cel.dev/cel-go/common/ast"
+	"cel.dev/cel-go/common/operators"
 	"cel.dev/cel-go/common/overloads"
 	"cel.dev/cel-go/common/types"
 )
@@ -153,8 +154,24 @@ func compileRegex(text string) (*regexp.Regexp, int, error) {
 	return re, len(prog.Inst), nil
 }
 
+// loopRange: what a loop goes over is a member or is written out, so that its
+// turns are known or are charged.
+func (r *rewriter) loopRange(e ast.Expr) {
+	switch e.Kind() {
+	case ast.IdentKind, ast.SelectKind, ast.ListKind, ast.MapKind:
+		return
+	case ast.CallKind:
+		if e.AsCall().FunctionName() == operators.Index {
+			return
+		}
+	case ast.LiteralKind, ast.ComprehensionKind, ast.StructKind, ast.UnspecifiedExprKind:
+	}
+	r.fail(e.ID(), "a loop goes over a member of the event or over a list that is written out")
+}
+
 // comprehension is what a macro such as exists stands for.
 func (r *rewriter) comprehension(c ast.ComprehensionExpr) {
+	r.loopRange(c.IterRange())
 	r.walk(c.IterRange())
 	r.walk(c.AccuInit())
 	r.bound[c.AccuVar()]++

@@ -22,7 +22,10 @@ var errNative = errors.New("converting a value of the payload: not supported")
 // A number without fraction and exponent is an int if it fits 64 bits, else an
 // uint, else a double; every other number is a double. CEL compares them by
 // their value: 1 == 1.0.
-func (e *Evaluation) value(v jsonscan.Value) ref.Val {
+func (e *Evaluation) value(v jsonscan.Value) ref.Val { return e.valueFor(v, false) }
+
+// valueFor is value; held: for a loop's variable.
+func (e *Evaluation) valueFor(v jsonscan.Value, held bool) ref.Val {
 	switch v.Kind() {
 	case jsonscan.Object:
 		return &object{e, v}
@@ -30,11 +33,16 @@ func (e *Evaluation) value(v jsonscan.Value) ref.Val {
 		return &array{e, v}
 	case jsonscan.String:
 		text := v.Text()
-		e.charge(len(text) / bytesPerUnit)
+		if from, to := v.Span(); to-from-2 != len(text) {
+			e.charge((to - from) * decoding / bytesPerUnit)
+		}
+		e.chargeText(len(text), held)
 		// The payload does not change, and nothing of it outlives the evaluation.
 		return types.String(unsafe.String(unsafe.SliceData(text), len(text)))
 	case jsonscan.Number:
-		return number(v.Raw())
+		raw := v.Raw()
+		e.charge(len(raw) / bytesPerUnit)
+		return number(raw)
 	case jsonscan.True:
 		return types.True
 	case jsonscan.False:
@@ -64,6 +72,10 @@ type object struct {
 	v jsonscan.Value
 }
 
+// decoding is how much dearer a byte of a string with escapes is: the string is
+// decoded each time.
+const decoding = 16
+
 // walked is how many members are compared one by one before a table is made.
 const walked = 24
 
@@ -72,14 +84,16 @@ func (o *object) member(name string) jsonscan.Value {
 	children := o.v.Children()
 	for i := range walked {
 		m := children.Next()
-		switch {
-		case m.Kind() == jsonscan.Missing:
-			o.e.charge(i / 8)
-			return m
-		case string(m.Name()) == name:
+		if m.Kind() == jsonscan.Missing {
 			o.e.charge(i / 8)
 			return m
 		}
+		key := m.Name()
+		if string(key) == name {
+			o.e.charge(i / 8)
+			return m
+		}
+		o.e.charge(len(key) * decoding / bytesPerUnit) // names with escapes are decoded each time
 	}
 	o.e.charge(walked / 8)
 	return o.e.table(o.v)[name]
@@ -188,20 +202,8 @@ func (a *array) Iterator() traits.Iterator {
 	return &iterator{e: a.e, children: a.v.Children()}
 }
 
-func (a *array) Add(other ref.Val) ref.Val {
-	list, ok := other.(traits.Lister)
-	if !ok {
-		return types.MaybeNoSuchOverloadErr(other)
-	}
-	var all []ref.Val
-	for _, l := range []traits.Lister{a, list} {
-		for it := l.Iterator(); it.HasNext() == types.True; {
-			a.e.charge(1)
-			all = append(all, it.Next())
-		}
-	}
-	return types.NewRefValList(types.DefaultTypeAdapter, all)
-}
+// Add refuses: filters have no use for lists that are made while they run.
+func (a *array) Add(other ref.Val) ref.Val { return types.MaybeNoSuchOverloadErr(other) }
 
 func (a *array) Equal(other ref.Val) ref.Val {
 	list, ok := other.(traits.Lister)
@@ -214,10 +216,24 @@ func (a *array) Equal(other ref.Val) ref.Val {
 	if a.Size().Equal(list.Size()) != types.True {
 		return types.False
 	}
+	if array, ok := other.(*array); ok {
+		return a.equal(array)
+	}
 	children, it := a.v.Children(), list.Iterator()
 	for c := children.Next(); c.Kind() != jsonscan.Missing; c = children.Next() {
 		a.e.charge(1)
 		if types.Equal(a.e.value(c), it.Next()) != types.True {
+			return types.False
+		}
+	}
+	return types.True
+}
+
+func (a *array) equal(b *array) ref.Val {
+	left, right := a.v.Children(), b.v.Children()
+	for x := left.Next(); x.Kind() != jsonscan.Missing; x = left.Next() {
+		a.e.charge(1)
+		if types.Equal(a.e.value(x), a.e.value(right.Next())) != types.True {
 			return types.False
 		}
 	}
@@ -250,7 +266,6 @@ type iterator struct {
 
 func (it *iterator) HasNext() ref.Val {
 	if !it.looked {
-		it.e.charge(1)
 		it.next, it.looked = it.children.Next(), true
 	}
 	return types.Bool(it.next.Kind() != jsonscan.Missing)
@@ -261,10 +276,13 @@ func (it *iterator) Next() ref.Val {
 		return types.NewErr("no more elements")
 	}
 	it.looked = false
+	it.e.chargeTurn()
 	if it.names {
-		return types.String(it.next.Name())
+		name := it.next.Name()
+		it.e.chargeText(len(name), true)
+		return types.String(name)
 	}
-	return it.e.value(it.next)
+	return it.e.valueFor(it.next, true)
 }
 
 func (it *iterator) ConvertToNative(reflect.Type) (any, error) { return nil, errNative }
