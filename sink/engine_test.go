@@ -340,6 +340,9 @@ func TestEngineReader(t *testing.T) {
 		{"until", Filter{Until: list[7].StartedAt}, func(i int) bool { return i < 7 }},
 		{"final", Filter{Final: true}, func(i int) bool { return i%2 == 0 }},
 		{"limit", Filter{Limit: 4}, func(i int) bool { return i < 4 }},
+		{"spent", Filter{Spent: true}, func(i int) bool { return list[i].Outcome.SpendsAttempt() }},
+		{"format", Filter{Format: pipeline.FormatTask, TypePrefix: "T"}, func(int) bool { return true }},
+		{"no such type", Filter{TypePrefix: "U"}, func(int) bool { return false }},
 		{"no such thing", Filter{Event: "' OR 1 --"}, func(int) bool { return false }},
 	} {
 		var want []pipeline.Attempt

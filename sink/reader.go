@@ -76,6 +76,13 @@ type Filter struct {
 	Status       Status
 	Since, Until time.Time // of started_at; Until itself is left out
 	Final        bool      // only attempts that ended their delivery
+	// Last: only the last attempt of each delivery, so far where it is not ended.
+	// Status is asked of those that are left.
+	Last bool
+	// Spent: only tries that count as one of their delivery's attempts.
+	Spent      bool
+	Format     pipeline.Format
+	TypePrefix string // of the event type
 	// NewestFirst turns the order, which otherwise is by started_at.
 	NewestFirst bool
 	// Limit of rows; 0: none.
@@ -187,18 +194,15 @@ func (r *Reader) Attempts(ctx context.Context, f Filter) iter.Seq2[*AttemptRow, 
 }
 
 func (f *Filter) sql(db string) (string, []any) {
-	var where []string
-	var args []any
+	where, args := f.about()
 	and := func(condition string, values ...any) {
 		where = append(where, condition)
 		args = append(args, values...)
 	}
-	for _, c := range []struct{ column, value string }{
-		{"subscription_id", f.Subscription}, {"tenant", f.Tenant}, {"event_id", f.Event}, {"correlation_id", f.Correlation}, {"delivery_id", f.Delivery},
-	} {
-		if c.value != "" {
-			and(c.column+" = ?", c.value)
-		}
+	if f.Last {
+		inner, values := f.about()
+		and("attempt_id IN (SELECT argMax(attempt_id, (started_at, round, attempt)) FROM "+db+".attempts WHERE "+
+			strings.Join(append(inner, "1"), " AND ")+" GROUP BY subscription_id, delivery_id)", values...)
 	}
 	switch f.Status {
 	case StatusAny:
@@ -206,9 +210,6 @@ func (f *Filter) sql(db string) (string, []any) {
 		and("outcome = 'success'")
 	case StatusFailed:
 		and("outcome != 'success'")
-	}
-	if !f.Since.IsZero() {
-		and("started_at >= "+microParam, clampTime(f.Since).UnixMicro())
 	}
 	if !f.Until.IsZero() {
 		and("started_at < "+microParam, clampTime(f.Until).UnixMicro())
@@ -235,6 +236,28 @@ func (f *Filter) sql(db string) (string, []any) {
 		sql += fmt.Sprintf(" LIMIT %d", f.Limit)
 	}
 	return sql, args
+}
+
+// about gives the conditions that do not depend on how an attempt ended.
+func (f *Filter) about() (where []string, args []any) {
+	for _, c := range []struct{ column, value string }{
+		{"subscription_id", f.Subscription}, {"tenant", f.Tenant}, {"event_id", f.Event}, {"correlation_id", f.Correlation},
+		{"delivery_id", f.Delivery}, {"format", string(f.Format)},
+	} {
+		if c.value != "" {
+			where, args = append(where, c.column+" = ?"), append(args, c.value)
+		}
+	}
+	if f.TypePrefix != "" {
+		where, args = append(where, "startsWith(event_type, ?)"), append(args, f.TypePrefix)
+	}
+	if f.Spent {
+		where = append(where, "attempt > 0 AND outcome NOT IN ('local_error', 'cancelled')")
+	}
+	if !f.Since.IsZero() {
+		where, args = append(where, "started_at >= "+microParam), append(args, clampTime(f.Since).UnixMicro())
+	}
+	return where, args
 }
 
 // sql is the condition for rows behind the cursor, those of partitions that it

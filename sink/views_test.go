@@ -283,6 +283,54 @@ func TestEngineSignl4View(t *testing.T) {
 	}
 	expect(t, l.r, "SELECT event_id, seconds_since_created, delivery_state FROM signl4_timeline WHERE alert_id = 'other'", `n6	\N	delivered`)
 	expect(t, l.r, "SELECT count() FROM signl4_timeline WHERE external_id = 'INC 7'", "6")
+
+	var deliveries, order []string
+	for i := len(l.list) - 1; i >= 0; i-- {
+		deliveries = append(deliveries, l.list[i].DeliveryID)
+	}
+	rows, err := l.r.Timeline(t.Context(), deliveries)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range rows {
+		order = append(order, row.EventID)
+	}
+	if strings.Join(order, " ") != "n6 n1 n2 n3 n4 n5" || rows[0].SinceCreated != nil || *rows[3].SincePrevious != 60.5 {
+		t.Errorf("time lines: %+v", rows)
+	}
+}
+
+// TestEngineLastAttempts: by delivery, among those that count, before their
+// status is asked.
+func TestEngineLastAttempts(t *testing.T) {
+	l := newViewLog(t)
+	bad := result{outcome: pipeline.OutcomeResponseError, status: 500}
+	ev := l.event(cotEvent, true)
+	l.deliver(ev, "mended", bad, bad, result{outcome: pipeline.OutcomeSuccess, status: 200})
+	l.deliver(ev, "failed", bad, bad, bad, bad)
+	l.deliver(ev, "deleted", bad, result{outcome: pipeline.OutcomeCancelled, change: func(a *pipeline.Attempt) { a.Attempt = 0 }})
+	for _, c := range []struct {
+		f    Filter
+		want string
+	}{
+		{Filter{Last: true}, "mended/3 failed/4 deleted/0"},
+		{Filter{Last: true, Spent: true}, "mended/3 failed/4 deleted/1"},
+		{Filter{Last: true, Spent: true, Status: StatusFailed}, "failed/4 deleted/1"},
+		{Filter{Last: true, Status: StatusSuccess, Tenant: "625bcbdcc9a8e3a86dbf041c"}, "mended/3"},
+		{Filter{Last: true, Subscription: "failed", Until: viewStart.Add(3 * time.Minute)}, ""},
+		{Filter{Last: true, Format: pipeline.FormatTask}, ""},
+	} {
+		var got []string
+		for row, err := range l.r.Attempts(t.Context(), c.f) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, fmt.Sprint(row.SubscriptionID, "/", row.Attempt.Attempt))
+		}
+		if strings.Join(got, " ") != c.want {
+			t.Errorf("%+v: %s, want %s", c.f, got, c.want)
+		}
+	}
 }
 
 // TestEngineWebhookCalledView: four statuses, dumps, and the same as logshape.

@@ -20,7 +20,7 @@ FROM (
 ) AS e
 RIGHT JOIN (
 	SELECT *, started_at + toIntervalMicrosecond(elapsed_us) AS ended_at
-	FROM {{.DB}}.attempts WHERE format = 'cotalker' AND attempt > 0 AND outcome != 'local_error'
+	FROM {{.DB}}.attempts WHERE format = 'cotalker' AND attempt > 0 AND outcome NOT IN ('local_error', 'cancelled')
 ) AS a
 ON a.source_cluster = e.source_cluster AND a.source_topic_id = e.source_topic_id AND a.source_topic = e.source_topic
 	AND a.source_partition = e.source_partition AND a.source_offset = e.source_offset;
@@ -58,7 +58,7 @@ FROM (
 	FROM {{.DB}}.events WHERE format = 'goflow'
 ) AS e
 RIGHT JOIN (
-	SELECT * FROM {{.DB}}.attempts WHERE format = 'goflow' AND attempt > 0 AND outcome != 'local_error'
+	SELECT * FROM {{.DB}}.attempts WHERE format = 'goflow' AND attempt > 0 AND outcome NOT IN ('local_error', 'cancelled')
 ) AS a
 ON a.source_cluster = e.source_cluster AND a.source_topic_id = e.source_topic_id AND a.source_topic = e.source_topic
 	AND a.source_partition = e.source_partition AND a.source_offset = e.source_offset;
