@@ -151,10 +151,6 @@ var refusedDocuments = []struct {
 		"rate: not supported by this version (remove it)", "disable_after: not supported",
 	}},
 	{"loop", "- {id: a, tenant: t, url: 'https://in.example.com/hook/x'}", []string{"url: in.example.com is an inbound webhook of format json: the event would come back"}},
-	{"secrets", oneDoc(`auth: {bearer: {secret_ref: "env:CANARY"}}, signing: {secrets: ["whsec_CANARY"]}`), []string{
-		"auth: not supported by this version (remove it)", "signing: inline secrets are refused until sealing exists (remove it)",
-	}},
-	{"bearer in clear", oneDoc(`auth: {bearer: {token: CANARY}}`), []string{"auth: inline secrets are refused until sealing exists"}},
 	{"empty", "", []string{"f.yaml: no subscriptions (write a list under subscriptions:)"}},
 	{"text", "hello", []string{"f.yaml:1: want subscriptions, got text"}},
 	{"other field", "subscription: []", []string{"f.yaml:1: subscription: unknown field (the document has one field, subscriptions)"}},
