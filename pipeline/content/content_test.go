@@ -64,25 +64,43 @@ const (
 	ceHeaders = "ce-specversion: 1.0\nce-id: A%201\nce-source: /s\nce-type: com.example\nce-my_ext: Euro%20%E2%82%AC%20%F0%9F%98%80\n"
 )
 
+// rendering is a golden test: what becomes of a payload.
+type rendering struct {
+	name    string
+	mode    pipeline.ContentMode
+	env     *pipeline.Envelope
+	payload string
+	want    string // as show writes it
+}
+
+func (tc *rendering) check(t *testing.T) {
+	req := request(tc.mode, tc.env, tc.payload)
+	dst, m, err := Render([]byte("kept"), req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := show(&m); got != tc.want {
+		t.Errorf("got\n%s\nwant\n%s", got, tc.want)
+	}
+	if !bytes.HasPrefix(dst, []byte("kept")) || string(req.Payload) != tc.payload {
+		t.Errorf("dst %q, payload %q", dst, req.Payload)
+	}
+	if m.ContentType == TypeStructured && !json.Valid(m.Body) {
+		t.Error("the body is not JSON")
+	}
+	again, same, err := Render(make([]byte, 0, 4096), req)
+	if err != nil || show(&same) != show(&m) {
+		t.Errorf("the second time: %v, %q", err, again)
+	}
+}
+
 func TestRender(t *testing.T) {
 	const spaced = " {\"z\": 1.00,\n\"a\":\"\\u00e9\"} "
 	bare := &pipeline.Envelope{Format: pipeline.FormatJSON, Source: pipeline.Position{Topic: "t"}}
 	bare.EventID = pipeline.DerivedID(&bare.Source)
-	text := binaryEvent()
-	text.ContentType = "text/plain"
-	untyped := binaryEvent()
-	untyped.ContentType = ""
-	ce := &pipeline.Envelope{Format: pipeline.FormatCloudEvents}
-	declared := &pipeline.Envelope{Format: pipeline.FormatCloudEvents, ContentType: "application/cloudevents+json; charset=UTF-8"}
 	odd := plainEnvelope()
 	odd.ContentType = "text/x\r\nHost: evil"
-	for _, tc := range []struct {
-		name    string
-		mode    pipeline.ContentMode
-		env     *pipeline.Envelope
-		payload string
-		want    string
-	}{
+	for _, tc := range []rendering{
 		{"raw", pipeline.ContentRaw, plainEnvelope(), spaced, "application/json\n" + spaced},
 		{"default mode", "", plainEnvelope(), spaced, "application/json\n" + spaced},
 		{"content type that no header carries", "", odd, spaced, "application/json\n" + spaced},
@@ -90,7 +108,19 @@ func TestRender(t *testing.T) {
 		{"binary", pipeline.ContentBinary, plainEnvelope(), spaced, "application/json\n" + wantHeaders + spaced},
 		{"least", pipeline.ContentStructured, bare, "1", `application/cloudevents+json` + "\n" + `{"specversion":"1.0","id":"` + bare.EventID +
 			`","source":"/hookline//t","type":"json","datacontenttype":"application/json","data":1}`},
+	} {
+		t.Run(tc.name, tc.check)
+	}
+}
 
+func TestRenderCloudEvents(t *testing.T) {
+	text := binaryEvent()
+	text.ContentType = "text/plain"
+	untyped := binaryEvent()
+	untyped.ContentType = ""
+	ce := &pipeline.Envelope{Format: pipeline.FormatCloudEvents}
+	declared := &pipeline.Envelope{Format: pipeline.FormatCloudEvents, ContentType: "application/cloudevents+json; charset=UTF-8"}
+	for _, tc := range []rendering{
 		{"binary event, raw", "", binaryEvent(), "[1]", "application/json; charset=utf-8\n" + ceHeaders + "[1]"},
 		{"binary event, binary", pipeline.ContentBinary, binaryEvent(), "[1]", "application/json; charset=utf-8\n" + ceHeaders + "[1]"},
 		{"binary event, structured", pipeline.ContentStructured, binaryEvent(), "[1]", "application/cloudevents+json\n" +
@@ -113,26 +143,7 @@ func TestRender(t *testing.T) {
 		{"null data, binary", pipeline.ContentBinary, ce, `{"id":"1","data":null}`, "application/json\nce-id: 1\nnull"},
 		{"no data, binary", pipeline.ContentBinary, ce, `{"id":"1"}`, "application/json\nce-id: 1\n"},
 	} {
-		t.Run(tc.name, func(t *testing.T) {
-			req := request(tc.mode, tc.env, tc.payload)
-			dst, m, err := Render([]byte("kept"), req)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if got := show(&m); got != tc.want {
-				t.Errorf("got\n%s\nwant\n%s", got, tc.want)
-			}
-			if !bytes.HasPrefix(dst, []byte("kept")) || string(req.Payload) != tc.payload {
-				t.Errorf("dst %q, payload %q", dst, req.Payload)
-			}
-			if m.ContentType == TypeStructured && !json.Valid(m.Body) {
-				t.Error("the body is not JSON")
-			}
-			again, same, err := Render(make([]byte, 0, 4096), req)
-			if err != nil || show(&same) != show(&m) {
-				t.Errorf("the second time: %v, %q", err, again)
-			}
-		})
+		t.Run(tc.name, tc.check)
 	}
 }
 
