@@ -23,7 +23,7 @@ func TestSQL(t *testing.T) {
 	s := newStage(t, setting{plan: p.complete(), engine: testkit.Engine(t)})
 	proc := s.run(nil)
 	s.produce(0)()
-	s.await("every pair is settled", time.Minute, s.ledger.all)
+	s.await("every pair is settled", settleLimit, s.ledger.all)
 	s.rowsFor(s.ledger.count())
 	const query = "SELECT outcome, count() FROM hookline.attempts GROUP BY outcome ORDER BY outcome"
 	if got := s.sql(query); got != "success\t5\nresponse_error\t20" {
@@ -34,7 +34,7 @@ func TestSQL(t *testing.T) {
 		t.Errorf("hookline sql wrote:\n%s\nwant 5 success and 20 response_error", r.stdout)
 	}
 	s.judge(proc).noDupes(t)
-	s.compareRows(nil)
+	s.compareRows()
 }
 
 // TestKafkaDown: a process that cannot reach Kafka says so and ends with code 3.

@@ -32,7 +32,7 @@ func TestKill(t *testing.T) {
 		p = s.start(nil)
 	}
 	wait()
-	s.await("every pair is settled", 3*time.Minute, s.ledger.all)
+	s.await("every pair is settled", settleLimit, s.ledger.all)
 	s.crashed(s.judge(p))
 }
 
@@ -54,7 +54,7 @@ func TestKillOneOfTwo(t *testing.T) {
 		procs[victim] = s.start(name(victim))
 	}
 	wait()
-	s.await("every pair is settled", 3*time.Minute, s.ledger.all)
+	s.await("every pair is settled", settleLimit, s.ledger.all)
 	s.crashed(s.judge(procs...))
 }
 

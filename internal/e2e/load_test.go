@@ -71,7 +71,7 @@ func TestLoad(t *testing.T) {
 	wait := s.produce(0)
 	wait()
 	t.Logf("%d events acked after %v", p.events, s.ledger.now()-began)
-	s.await("the healthy endpoints have everything", 4*time.Minute, func() bool {
+	s.await("the healthy endpoints have everything", settleLimit, func() bool {
 		healthy = s.ledger.kindDone("good")
 		return healthy
 	})
@@ -82,13 +82,12 @@ func TestLoad(t *testing.T) {
 		}
 	}
 	s.ledger.mu.Unlock()
-	s.await("every pair is settled", 4*time.Minute, s.ledger.all)
+	s.await("every pair is settled", settleLimit, s.ledger.all)
 	took := s.ledger.now() - began
 	t.Logf("%d pairs, %d posts in %v", p.expected, s.ledger.count(), took.Round(time.Millisecond))
 	s.rowsFor(s.ledger.count())
-	v := s.judge(proc)
-	v.noDupes(t)
-	s.compareRows(v)
+	s.judge(proc).noDupes(t)
+	s.compareRows()
 	s.deadEnds("dead")
 }
 

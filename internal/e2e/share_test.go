@@ -31,7 +31,7 @@ func TestShare(t *testing.T) {
 		t.Errorf("the third process ended with code %d", code)
 	}
 	wait()
-	s.await("every pair is settled", 2*time.Minute, s.ledger.all)
+	s.await("every pair is settled", settleLimit, s.ledger.all)
 	for _, p := range procs {
 		n := s.attempts(p)
 		t.Logf("%s made %d attempts", p.name, n)

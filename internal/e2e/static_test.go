@@ -36,6 +36,6 @@ func TestStopTogether(t *testing.T) {
 		}
 	}
 	wait()
-	s.await("every pair is settled", time.Minute, s.ledger.all)
+	s.await("every pair is settled", settleLimit, s.ledger.all)
 	s.judge(procs...).noDupes(t)
 }

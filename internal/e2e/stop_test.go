@@ -26,6 +26,6 @@ func TestStop(t *testing.T) {
 		p = s.run(nil)
 	}
 	wait()
-	s.await("every pair is settled", 2*time.Minute, s.ledger.all)
+	s.await("every pair is settled", settleLimit, s.ledger.all)
 	s.judge(p).noDupes(t)
 }
