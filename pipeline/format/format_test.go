@@ -187,6 +187,7 @@ func TestParseTopicOptionsRefuses(t *testing.T) {
 		{"xml", `format "xml" is unknown (one of ` + Names() + `)`},
 		{"cotalker:type=/a", "type: pointers belong to format json"},
 		{"json:type=kind", "must start with /"},
+		{"json:type=/\r", "type: \"/\\r\" has control characters or is not UTF-8"},
 		{"json:kind=/a", "kind: unknown option"},
 		{"json:type=/a,type=/b", "type is set twice"},
 		{"json:type", `"type" is no option`},

@@ -56,6 +56,7 @@ func FuzzCotalker(f *testing.F) { fuzzFormat(f, pipeline.FormatCotalker, nil) }
 
 func FuzzJSON(f *testing.F) {
 	f.Add([]byte(`{"kind":1,"t":"x"}`), "type=/kind,tenant=/t,id=/id,time=/at,entity=/a/0")
+	f.Add([]byte(`{}`), "type=/\r")
 	f.Fuzz(func(t *testing.T, value []byte, options string) {
 		if o, err := ParseTopicOptions("json:" + options); err == nil {
 			fuzzOne(t, &Record{Value: value}, &o, nil)

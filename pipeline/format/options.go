@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/hookline/hookline/pipeline"
@@ -71,6 +72,10 @@ func setOption(o *TopicOptions, key, value string) error {
 	}
 	if o.Format != pipeline.FormatJSON {
 		return errors.New("pointers belong to format json")
+	}
+	// A pointer is quoted in errors, which are one line of UTF-8.
+	if !utf8.ValidString(value) || strings.ContainsFunc(value, unicode.IsControl) {
+		return fmt.Errorf("%q has control characters or is not UTF-8", value)
 	}
 	var err error
 	*p, err = jsonscan.CompilePointer(value)
