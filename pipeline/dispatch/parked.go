@@ -16,10 +16,14 @@ import (
 
 const (
 	// parkedFetchBytes is what one read of parked/p asks for. Lanes drain in the
-	// order of the log, more or less, so what follows is wanted soon.
-	parkedFetchBytes = 512 << 10
-	// parkedCacheBytes bounds each of the two shelves of one partition.
-	parkedCacheBytes = 2 << 20
+	// order of the log, so what follows is wanted soon.
+	parkedFetchBytes = 256 << 10
+	// shelfBytes bounds what is kept for one subscription, and
+	// parkedCacheBytes what is kept of one partition.
+	shelfBytes       = 512 << 10
+	parkedCacheBytes = 4 << 20
+	// recordOverheadBytes is about what a kept record costs beside its payload.
+	recordOverheadBytes = 512
 )
 
 // parkedCache reads parked records by offset, one read at a time for each
@@ -32,19 +36,21 @@ type parkedCache struct {
 	parts map[int32]*parkedPartition // under mu
 }
 
-// parkedPartition keeps apart what a read brought for the subscription that
-// asked and for others. Many subscriptions drain at different paces, so that
-// each reads in another place of the log: on one shelf each read would throw out
-// what the one before had brought, and every delivery would cost a read.
+// parkedPartition has a shelf for each subscription that drains. Subscriptions
+// drain at different paces, each in another place of the log: on one shelf each
+// read would throw out what the one before had brought.
 type parkedPartition struct {
-	mu       sync.Mutex
-	own, too shelf // under mu
+	mu      sync.Mutex
+	shelves map[string]*shelf // by subscription id; under mu
+	order   []string          // their ids, the one read longest ago first; under mu
+	bytes   int               // of all; under mu
 }
 
-// shelf is a bounded number of records, the oldest read out first.
+// shelf is what follows in the log for one subscription, up to a bound. What
+// comes first is kept, since it is wanted first: a shelf that is full takes no
+// more.
 type shelf struct {
 	recs  map[int64]*kgo.Record
-	order []int64 // offsets of recs, oldest read first
 	bytes int
 }
 
@@ -64,7 +70,7 @@ func (c *parkedCache) part(p int32) *parkedPartition {
 	defer c.mu.Unlock()
 	pp := c.parts[p]
 	if pp == nil {
-		pp = &parkedPartition{own: shelf{recs: map[int64]*kgo.Record{}}, too: shelf{recs: map[int64]*kgo.Record{}}}
+		pp = &parkedPartition{shelves: map[string]*shelf{}}
 		c.parts[p] = pp
 	}
 	return pp
@@ -72,7 +78,7 @@ func (c *parkedCache) part(p int32) *parkedPartition {
 
 // load fills in the work from its parked record.
 func (c *parkedCache) load(ctx context.Context, w *lane.Work) error {
-	r, err := c.get(ctx, w.Task.Partition(), w.ParkedOffset)
+	r, err := c.get(ctx, w.Task.Partition(), pipeline.LaneSubscription(w.LaneKey()), w.ParkedOffset)
 	if err != nil {
 		return err
 	}
@@ -93,13 +99,13 @@ func (c *parkedCache) load(ctx context.Context, w *lane.Work) error {
 	return nil
 }
 
-func (c *parkedCache) get(ctx context.Context, p int32, off int64) (*kgo.Record, error) {
+func (c *parkedCache) get(ctx context.Context, p int32, sub string, off int64) (*kgo.Record, error) {
 	pp := c.part(p)
 	pp.mu.Lock()
 	defer pp.mu.Unlock()
-	for _, sh := range []*shelf{&pp.own, &pp.too} {
+	if sh := pp.shelves[sub]; sh != nil {
 		if r := sh.recs[off]; r != nil {
-			sh.remove(off, r)
+			pp.remove(sh, r)
 			return r, nil
 		}
 	}
@@ -111,45 +117,60 @@ func (c *parkedCache) get(ctx context.Context, p int32, off int64) (*kgo.Record,
 	if i < 0 {
 		return nil, &unreadableError{why: fmt.Sprintf("%s/%d has no record at offset %d", c.topic, p, off)}
 	}
-	found := recs[i]
-	for _, r := range recs[i+1:] {
-		if bytes.Equal(r.Key, found.Key) {
-			pp.own.add(r)
-		} else {
-			pp.too.add(r)
+	pp.put(sub, recs[i+1:])
+	return recs[i], nil
+}
+
+// put makes the shelf of a subscription anew with what was read.
+func (pp *parkedPartition) put(sub string, recs []*kgo.Record) {
+	pp.drop(sub)
+	sh := &shelf{recs: map[int64]*kgo.Record{}}
+	for _, r := range recs {
+		if sh.bytes >= shelfBytes {
+			break
+		}
+		if string(r.Key) == sub {
+			sh.recs[r.Offset] = detached(r)
+			sh.bytes += size(r)
 		}
 	}
-	return found, nil
-}
-
-func (s *shelf) remove(off int64, r *kgo.Record) {
-	delete(s.recs, off)
-	s.bytes -= len(r.Value)
-}
-
-func (s *shelf) add(r *kgo.Record) {
-	if s.recs[r.Offset] != nil {
+	if len(sh.recs) == 0 {
 		return
 	}
-	s.recs[r.Offset] = r
-	s.order = append(s.order, r.Offset)
-	s.bytes += len(r.Value)
-	for s.bytes > parkedCacheBytes && len(s.order) > 0 {
-		off := s.order[0]
-		s.order = s.order[1:]
-		if old := s.recs[off]; old != nil {
-			s.remove(off, old)
-		}
+	for len(pp.order) > 0 && pp.bytes+sh.bytes > parkedCacheBytes {
+		pp.drop(pp.order[0])
 	}
-	// Offsets that were taken stay in order until their turn: drop them when
-	// they are most of it.
-	if len(s.order) > 64 && len(s.order) > 4*len(s.recs) {
-		kept := s.order[:0]
-		for _, off := range s.order {
-			if s.recs[off] != nil {
-				kept = append(kept, off)
-			}
-		}
-		s.order = kept
-	}
+	pp.shelves[sub] = sh
+	pp.order = append(pp.order, sub)
+	pp.bytes += sh.bytes
 }
+
+// detached copies what a record has of its batch: a record that is kept would
+// keep the whole batch in memory.
+func detached(r *kgo.Record) *kgo.Record {
+	c := *r
+	c.Key, c.Value = bytes.Clone(r.Key), bytes.Clone(r.Value)
+	c.Headers = slices.Clone(r.Headers)
+	for i := range c.Headers {
+		c.Headers[i].Value = bytes.Clone(c.Headers[i].Value)
+	}
+	return &c
+}
+
+func (pp *parkedPartition) drop(sub string) {
+	sh := pp.shelves[sub]
+	if sh == nil {
+		return
+	}
+	pp.bytes -= sh.bytes
+	delete(pp.shelves, sub)
+	pp.order = slices.DeleteFunc(pp.order, func(id string) bool { return id == sub })
+}
+
+func (pp *parkedPartition) remove(sh *shelf, r *kgo.Record) {
+	delete(sh.recs, r.Offset)
+	sh.bytes -= size(r)
+	pp.bytes -= size(r)
+}
+
+func size(r *kgo.Record) int { return len(r.Value) + recordOverheadBytes }
