@@ -2,10 +2,7 @@ package main
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -36,9 +33,17 @@ func (c *cli) logsCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "logs",
 		Short: "The delivery log: every attempt, oldest first",
-		Args:  exactly(),
+		Long: "The delivery log: every attempt, oldest first. --as shows it as the systems know it that the events come\n" +
+			"from, and only events of their formats. All filters apply to all of them.",
+		Example: "  hookline logs --since 1h --status failed\n  hookline logs --as cotalker --final --subscription 62685990d918fb5557f9f992\n" +
+			"  hookline logs --as signl4 --correlation INC091210",
+		Args: exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := o.complete(time.Now()); err != nil {
+				return err
+			}
+			cfg, err := c.config()
+			if err != nil {
 				return err
 			}
 			r, err := c.reader(cmd.Context())
@@ -46,7 +51,8 @@ func (c *cli) logsCmd() *cobra.Command {
 				return err
 			}
 			defer r.Close()
-			return c.logs(cmd.Context(), r, &o)
+			p := &logPrinter{c: c, r: r, as: o.as, asJSON: o.asJSON, follows: o.follow, bodyBytes: cfg.Sender.ResponseBodyBytes}
+			return p.logs(cmd.Context(), &o)
 		},
 	}
 	f := cmd.Flags()
@@ -57,9 +63,9 @@ func (c *cli) logsCmd() *cobra.Command {
 	f.StringVar(&o.filter.Correlation, "correlation", "", "only this correlation id")
 	f.StringVar(&o.status, "status", "", "failed or success")
 	f.StringVar(&o.since, "since", "", "only attempts of this last time (1h, 7d) or since this moment (RFC 3339)")
-	f.StringVar(&o.as, "as", "table", "table or json (one object a line)")
-	f.BoolVar(&o.asJSON, "json", false, "the same as --as json")
-	f.BoolVar(&o.filter.Final, "final", false, "only the last attempt of each delivery")
+	f.StringVar(&o.as, "as", asTable, "table, or one JSON object a line: json, cotalker (COTWebhookLog), webhook_called (goflow);\nor a table: signl4 (time lines of alerts), task (changed fields)")
+	f.BoolVar(&o.asJSON, "json", false, "one JSON object a line; with --as signl4 or task too")
+	f.BoolVar(&o.filter.Last, "final", false, "only the last attempt of each delivery")
 	f.BoolVar(&o.follow, "follow", false, "go on with new attempts until interrupted")
 	f.IntVar(&o.filter.Limit, "limit", 100, "at most the newest N; 0: all")
 	return cmd
@@ -67,12 +73,14 @@ func (c *cli) logsCmd() *cobra.Command {
 
 // complete checks the flags and makes the filter of them.
 func (o *logsOptions) complete(now time.Time) error {
-	if o.asJSON {
-		o.as = "json"
+	shape, known := logShapes[o.as]
+	if !known {
+		return usagef("reading options: hookline logs: --as: %q is not one of table, json, cotalker, webhook_called, signl4, task", o.as)
 	}
-	if o.as != "table" && o.as != "json" {
-		return usagef("reading options: hookline logs: --as: %q is not one of table, json", o.as)
+	if o.asJSON && o.as == asTable {
+		o.as = asJSON
 	}
+	o.filter.Format, o.filter.TypePrefix, o.filter.Spent = shape.format, shape.types, shape.spent
 	o.filter.Status = sink.Status(o.status)
 	switch o.filter.Status {
 	case sink.StatusAny, sink.StatusFailed, sink.StatusSuccess:
@@ -97,7 +105,7 @@ func (o *logsOptions) complete(now time.Time) error {
 	return nil
 }
 
-func (c *cli) logs(ctx context.Context, r *sink.Reader, o *logsOptions) error {
+func (p *logPrinter) logs(ctx context.Context, o *logsOptions) error {
 	var end *sink.Cursor
 	tail := o.filter
 	if o.follow {
@@ -105,16 +113,15 @@ func (c *cli) logs(ctx context.Context, r *sink.Reader, o *logsOptions) error {
 			tail.Since = time.Now().Add(-followBack)
 		}
 		var err error
-		if end, err = r.Tail(ctx, tail.Since); err != nil {
+		if end, err = p.r.Tail(ctx, tail.Since); err != nil {
 			return err
 		}
 	}
-	rows, err := newest(ctx, r, o.filter)
+	rows, err := newest(ctx, p.r, o.filter)
 	if err != nil {
 		return err
 	}
-	p := &logPrinter{c: c, asJSON: o.as == "json"}
-	if err := p.print(rows); err != nil || !o.follow {
+	if err := p.print(ctx, rows); err != nil || !o.follow {
 		return err
 	}
 	shown := make(map[sink.LogPosition]bool, len(rows)) // stored between the look at the end and the list
@@ -122,7 +129,7 @@ func (c *cli) logs(ctx context.Context, r *sink.Reader, o *logsOptions) error {
 		shown[row.Log] = true
 	}
 	tail.After, tail.Limit = end, 0
-	return p.follow(ctx, r, tail, shown)
+	return p.follow(ctx, tail, shown)
 }
 
 // newest gives the newest rows that f asks for, oldest first.
@@ -139,75 +146,6 @@ func newest(ctx context.Context, r *sink.Reader, f sink.Filter) ([]*sink.Attempt
 	return rows, nil
 }
 
-// logPrinter prints attempts, the table's header once.
-type logPrinter struct {
-	c      *cli
-	asJSON bool
-	header bool
-}
-
-func (p *logPrinter) follow(ctx context.Context, r *sink.Reader, f sink.Filter, shown map[sink.LogPosition]bool) error {
-	tick := time.NewTicker(followEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		}
-		var rows []*sink.AttemptRow
-		for row, err := range r.Attempts(ctx, f) {
-			if ctx.Err() != nil {
-				return nil
-			}
-			if err != nil {
-				return err
-			}
-			if !shown[row.Log] {
-				rows = append(rows, row)
-			}
-		}
-		if len(rows) > 0 {
-			clear(shown)
-		}
-		if err := p.print(rows); err != nil {
-			return err
-		}
-	}
-}
-
-func (p *logPrinter) print(rows []*sink.AttemptRow) error {
-	if p.asJSON {
-		for _, row := range rows {
-			b, err := json.Marshal(newLogLine(row))
-			if err != nil {
-				return fmt.Errorf("writing JSON: %w", err)
-			}
-			if err := writeRawJSON(p.c.out, append(b, '\n')); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
-	var t table
-	if !p.header {
-		t.header, p.header = []string{"STARTED", "SUBSCRIPTION", "EVENT TYPE", "EVENT", "TRY", "OUTCOME", "STATUS", "MS", "THEN"}, true
-	} else if len(rows) == 0 {
-		return nil
-	}
-	for _, row := range rows {
-		a := &row.Attempt
-		status := "-"
-		if a.StatusCode != 0 {
-			status = strconv.Itoa(a.StatusCode)
-		}
-		t.add(a.StartedAt.UTC().Format("2006-01-02T15:04:05.000Z"), cut(a.SubscriptionID, narrowCell), cut(a.Envelope.EventType, narrowCell),
-			cut(a.Envelope.EventID, 30), strconv.Itoa(a.Attempt), a.Outcome.String(), status,
-			strconv.FormatInt(a.Elapsed.Milliseconds(), 10), next(a))
-	}
-	return t.write(p.c.out)
-}
-
 // next says what came after an attempt.
 func next(a *pipeline.Attempt) string {
 	why := ""
@@ -216,6 +154,9 @@ func next(a *pipeline.Attempt) string {
 	}
 	switch {
 	case a.Outcome == pipeline.OutcomeSuccess:
+		if a.AckID != "" {
+			return "delivered, acknowledged as " + cut(a.AckID, narrowCell)
+		}
 		return "delivered"
 	case a.Final:
 		return "given up" + why

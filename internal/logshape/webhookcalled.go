@@ -7,6 +7,8 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"github.com/go-json-experiment/json"
+
 	"github.com/hookline/hookline/pipeline"
 )
 
@@ -163,4 +165,16 @@ func binary(body []byte, truncated bool) bool {
 		}
 	}
 	return true
+}
+
+// ResthookOf is the resthook that a goflow event called, of which raw is the
+// whole record; empty for events of other types.
+func ResthookOf(eventType string, raw []byte) string {
+	var event struct {
+		Resthook string `json:"resthook"`
+	}
+	if eventType != "resthook_called" || json.Unmarshal(raw, &event) != nil {
+		return ""
+	}
+	return event.Resthook
 }

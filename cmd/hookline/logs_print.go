@@ -1,0 +1,223 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/hookline/hookline/internal/telemetry"
+	"github.com/hookline/hookline/pipeline"
+	"github.com/hookline/hookline/sink"
+)
+
+// What --as may be.
+const (
+	asTable         = "table"
+	asJSON          = "json"
+	asCotalker      = "cotalker"
+	asWebhookCalled = "webhook_called"
+	asSIGNL4        = "signl4"
+	asTask          = "task"
+)
+
+// logShape narrows the log to what a shape is made of.
+type logShape struct {
+	format pipeline.Format
+	types  string // what their names begin with
+	spent  bool   // only tries that count
+}
+
+var logShapes = map[string]logShape{
+	asTable:         {},
+	asJSON:          {},
+	asCotalker:      {format: pipeline.FormatCotalker, spent: true},
+	asWebhookCalled: {format: pipeline.FormatGoflow, spent: true},
+	asSIGNL4:        {format: pipeline.FormatSIGNL4, types: "signl."},
+	asTask:          {format: pipeline.FormatTask},
+}
+
+// lateEvent is how long --follow waits for the event of a new attempt, which
+// the sink may store a moment after it.
+const lateEvent = 10 * time.Second
+
+// bodiesAtOnce bounds the events that are in memory for a list of attempts.
+const bodiesAtOnce = 200
+
+// logPrinter prints attempts, a table's header once.
+type logPrinter struct {
+	c         *cli
+	r         *sink.Reader
+	as        string
+	asJSON    bool
+	follows   bool
+	bodyBytes int // of a request in a dump
+	header    bool
+	late      []*sink.AttemptRow // their events are not stored yet
+}
+
+func (p *logPrinter) follow(ctx context.Context, f sink.Filter, shown map[sink.LogPosition]bool) error {
+	tick := time.NewTicker(followEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		rows := p.late
+		p.late = nil
+		for row, err := range p.r.Attempts(ctx, f) {
+			if ctx.Err() != nil {
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			if !shown[row.Log] {
+				rows = append(rows, row)
+			}
+		}
+		if len(rows) > 0 {
+			clear(shown)
+		}
+		if err := p.print(ctx, rows); err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return err
+		}
+	}
+}
+
+func (p *logPrinter) print(ctx context.Context, rows []*sink.AttemptRow) error {
+	switch p.as {
+	case asTable:
+		return p.table(rows)
+	case asJSON:
+		return p.json(rows)
+	case asSIGNL4:
+		return p.timelines(ctx, rows)
+	}
+	for first := true; first || len(rows) > 0; first = false {
+		n := min(len(rows), bodiesAtOnce)
+		if err := p.shapes(ctx, rows[:n]); err != nil {
+			return err
+		}
+		rows = rows[n:]
+	}
+	return nil
+}
+
+// shapes prints what needs the events' bodies.
+func (p *logPrinter) shapes(ctx context.Context, rows []*sink.AttemptRow) error {
+	events, err := p.r.Events(ctx, positions(rows))
+	if err != nil {
+		return err
+	}
+	rows = p.arrived(rows, events)
+	switch p.as {
+	case asCotalker:
+		return p.cotalker(rows, events)
+	case asWebhookCalled:
+		return p.webhookCalled(rows, events)
+	default:
+		return p.changes(rows, events)
+	}
+}
+
+func positions(rows []*sink.AttemptRow) []pipeline.Position {
+	at := make([]pipeline.Position, len(rows))
+	for i, row := range rows {
+		at[i] = row.Envelope.Source
+	}
+	return at
+}
+
+// arrived gives the rows that may be printed: with --follow those wait, for a
+// moment, whose event is not stored yet.
+func (p *logPrinter) arrived(rows []*sink.AttemptRow, events map[pipeline.Position]*sink.StoredEvent) []*sink.AttemptRow {
+	if !p.follows {
+		return rows
+	}
+	var out []*sink.AttemptRow
+	for _, row := range rows {
+		if events[row.Envelope.Source] == nil && time.Since(row.StoredAt) < lateEvent {
+			p.late = append(p.late, row)
+			continue
+		}
+		out = append(out, row)
+	}
+	return out
+}
+
+func (p *logPrinter) json(rows []*sink.AttemptRow) error {
+	for _, row := range rows {
+		b, err := marshal(newLogLine(row))
+		if err != nil {
+			return err
+		}
+		if err := writeRawJSON(p.c.out, append(b, '\n')); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// marshal makes one line of JSON; headers need not be UTF-8.
+func marshal(v any) ([]byte, error) {
+	b, err := json.Marshal(v, jsontext.AllowInvalidUTF8(true), json.Deterministic(true))
+	if err != nil {
+		return nil, fmt.Errorf("writing JSON: %w", err)
+	}
+	return b, nil
+}
+
+// line writes one object: on a terminal made harmless, else as it is.
+func (p *logPrinter) line(b []byte) error {
+	b = append(b, '\n')
+	if telemetry.IsTerminal(p.c.out) {
+		return writeRawJSON(p.c.out, b)
+	}
+	_, err := p.c.out.Write(b)
+	return err
+}
+
+func (p *logPrinter) object(v any) error {
+	b, err := marshal(v)
+	if err != nil {
+		return err
+	}
+	return p.line(b)
+}
+
+// rows writes a table, with its header where it is the first.
+func (p *logPrinter) rows(header []string, t *table) error {
+	if !p.header {
+		t.header, p.header = header, true
+	} else if len(t.rows) == 0 {
+		return nil
+	}
+	return t.write(p.c.out)
+}
+
+func (p *logPrinter) table(rows []*sink.AttemptRow) error {
+	var t table
+	for _, row := range rows {
+		a := &row.Attempt
+		status := "-"
+		if a.StatusCode != 0 {
+			status = strconv.Itoa(a.StatusCode)
+		}
+		t.add(moment(a.StartedAt), cut(a.SubscriptionID, narrowCell), cut(a.Envelope.EventType, narrowCell),
+			cut(a.Envelope.EventID, 30), strconv.Itoa(a.Attempt), a.Outcome.String(), status,
+			strconv.FormatInt(a.Elapsed.Milliseconds(), 10), next(a))
+	}
+	return p.rows([]string{"STARTED", "SUBSCRIPTION", "EVENT TYPE", "EVENT", "TRY", "OUTCOME", "STATUS", "MS", "THEN"}, &t)
+}
+
+// moment is a time in a table.
+func moment(at time.Time) string { return at.UTC().Format("2006-01-02T15:04:05.000Z") }
