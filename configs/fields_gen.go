@@ -34,6 +34,7 @@ var fieldDocs = map[string]string{
 	"HOOKLINE_SLOW_AFTER":                 "How long deliveries wait in memory behind a request of their own subscription before they are parked, when the partition is held up by it (ten times as long when it is not).",
 	"HOOKLINE_MAX_PARKED":                 "Bounds the parked deliveries of one subscription; beyond it the subscription is disabled with reason backlog.",
 	"HOOKLINE_MAX_PARKED_AGE":             "Bounds how long a delivery stays parked, not counting while its lane is held; beyond it the subscription is disabled.",
+	"HOOKLINE_MAX_PARKED_OFFSETS":         "Bounds the parked deliveries whose places are kept in memory, per partition; the places of more are read again from Kafka when they are needed.",
 	"HOOKLINE_MAX_RECORDS":                "Bounds the unsettled deliveries records in memory, per partition.",
 	"HOOKLINE_MAX_PAYLOAD_BYTES":          "Bounds the payload bytes in memory, per partition.",
 	"HOOKLINE_REQUEST_TIMEOUT":            "The time limit of one try, from resolving the name to the last byte of the answer. A subscription may ask for less.",

@@ -38,6 +38,10 @@ type Config struct {
 	// MaxParkedAge bounds how long a delivery stays parked, not counting while
 	// its lane is held; beyond it the subscription is disabled.
 	MaxParkedAge kafkax.Duration `env:"MAX_PARKED_AGE" envDefault:"24h"`
+	// MaxParkedOffsets bounds the parked deliveries whose places are kept in
+	// memory, per partition; the places of more are read again from Kafka when
+	// they are needed.
+	MaxParkedOffsets int `env:"MAX_PARKED_OFFSETS" envDefault:"200000"`
 	// MaxRecords bounds the unsettled deliveries records in memory, per partition.
 	MaxRecords int `env:"MAX_RECORDS" envDefault:"2048"`
 	// MaxPayloadBytes bounds the payload bytes in memory, per partition.
@@ -51,7 +55,7 @@ func DefaultConfig() Config {
 		RetryDelays: []kafkax.Duration{s(30 * time.Second), s(30 * time.Second), s(30 * time.Second)},
 		MaxInFlight: 256, FailingShare: 25, CommitInterval: s(50 * time.Millisecond),
 		SessionTimeout: s(10 * time.Second), MaxQueued: 1024, SlowAfter: s(time.Second), MaxParked: 100_000,
-		MaxParkedAge: s(24 * time.Hour), MaxRecords: 2048, MaxPayloadBytes: 32 << 20,
+		MaxParkedAge: s(24 * time.Hour), MaxParkedOffsets: 200_000, MaxRecords: 2048, MaxPayloadBytes: 32 << 20,
 	}
 }
 
@@ -64,6 +68,7 @@ func (c *Config) Lane() lane.Config {
 	}
 	l.MaxQueued, l.SlowAfter = c.MaxQueued, time.Duration(c.SlowAfter)
 	l.MaxParked, l.MaxParkedAge = c.MaxParked, time.Duration(c.MaxParkedAge)
+	l.MaxParkedOffsets = c.MaxParkedOffsets
 	l.MaxRecords, l.MaxPayloadBytes = c.MaxRecords, int(c.MaxPayloadBytes)
 	return l
 }

@@ -49,6 +49,7 @@ type Dispatcher struct {
 	droppedAt    map[int32]uint64 // the number of the poll under way when a partition's last task was dropped
 	sched        *lane.Scheduler
 	inflight     int
+	rescans      int // under way
 	failing      int // of them, taken from the queue of failing lanes
 	lastCut      time.Time
 	commit       *commitRun // under way; nil: none
@@ -66,6 +67,7 @@ type Dispatcher struct {
 	acks         *ackGroup   // of attempt batches since the last cut
 	oldAcks      []*ackGroup // of cuts that were aborted
 	resends      sync.WaitGroup
+	rescanning   sync.WaitGroup
 	attemptBytes atomic.Int64       // of attempt batches that wait for Kafka
 	abandon      context.CancelFunc // ends inner: a stop waits no longer for Kafka
 
@@ -160,6 +162,7 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	cancel()
 	close(d.jobs)
 	d.workers.Wait()
+	d.rescanning.Wait()
 	d.closeClients()
 	side.Wait()
 	d.resends.Wait()

@@ -69,6 +69,7 @@ func (d *Dispatcher) loop(ctx, inner context.Context) {
 		}
 		d.feed(now)
 		d.hand(now)
+		d.beginRescans(inner)
 		d.moveReleases(now)
 		if d.commit == nil && (now.Sub(d.lastCut) >= time.Duration(d.cfg.CommitInterval) || d.cutNow) {
 			d.cutNow = false

@@ -160,10 +160,7 @@ func (t *Task) parkedAt(o *Out, off int64) {
 		l.moving = false
 	}
 	t.parkedEnd = max(t.parkedEnd, off+1)
-	l.unpark(entry{
-		origin: o.Origin, home: homeParked, attempts: o.Attempts, round: o.Round, notBefore: o.NotBefore,
-		since: o.since, off: off,
-	})
+	t.unpark(l, parkedRef{origin: o.Origin, off: off, sinceMS: o.since.UnixMilli()})
 }
 
 // Aborted tells that nothing of b is durable: all of it goes into the next

@@ -28,6 +28,10 @@ type Config struct {
 	// MaxParkedAge bounds how long a delivery stays parked (not while held);
 	// beyond it the subscription is disabled with reason backlog.
 	MaxParkedAge time.Duration
+	// MaxParkedOffsets (M) bounds the parked deliveries whose places a task keeps
+	// in memory, over all its lanes. Each lane has at least its first; what is
+	// beyond is read again from parked when the lane gets there.
+	MaxParkedOffsets int
 	// MaxRecords (W) bounds a task's unsettled records in memory.
 	MaxRecords int
 	// MaxPayloadBytes (B) bounds a task's payload bytes in memory, those that
@@ -54,11 +58,14 @@ const SlackFactor = 10
 // DefaultConfig has the values that hookline runs with unless told otherwise.
 func DefaultConfig() Config {
 	return Config{
-		Delays:          []time.Duration{30 * time.Second, 30 * time.Second, 30 * time.Second},
-		MaxQueued:       1024,
-		SlowAfter:       time.Second,
-		MaxParked:       100_000,
-		MaxParkedAge:    24 * time.Hour,
+		Delays:       []time.Duration{30 * time.Second, 30 * time.Second, 30 * time.Second},
+		MaxQueued:    1024,
+		SlowAfter:    time.Second,
+		MaxParked:    100_000,
+		MaxParkedAge: 24 * time.Hour,
+
+		MaxParkedOffsets: 200_000,
+
 		MaxRecords:      2048,
 		MaxPayloadBytes: 32 << 20,
 		MaxRetryHeld:    4096,
@@ -84,6 +91,7 @@ func (c *Config) Validate() error {
 	}
 	positive("MAX_QUEUED", c.MaxQueued)
 	positive("MAX_PARKED", c.MaxParked)
+	positive("MAX_PARKED_OFFSETS", c.MaxParkedOffsets)
 	positive("MAX_RECORDS", c.MaxRecords)
 	positive("MAX_PAYLOAD_BYTES", c.MaxPayloadBytes)
 	positive("MAX_RETRY_HELD", c.MaxRetryHeld)

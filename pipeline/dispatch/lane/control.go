@@ -23,14 +23,14 @@ func (t *Task) RetryNow(now time.Time, subscription string) int {
 		if l.head != nil {
 			l.head.isDue, l.head.notBefore = true, time.Time{} // as soon as it has been read back
 		} else if len(l.parked) > 0 {
-			p := &l.parked[0]
+			var p entry
+			l.firstParked(&p)
 			if l.blocked {
 				p.attempts, p.round = 0, p.round+1
 				l.fresh = now
 			}
-			p.notBefore = time.Time{}
 			l.blocked = false
-			l.first = &firstMark{Origin: p.origin, Attempts: p.attempts, Round: p.round}
+			l.mark(&p, time.Time{})
 			t.markDirty(l)
 		}
 		t.advance(l, now)
@@ -42,7 +42,7 @@ func (t *Task) eachStuck(subscription string, do func(*lane)) int {
 	s := t.bySub[subscription]
 	t.eachLane(func(l *lane) {
 		if l.sub == s && l.stage == stageIdle && !l.moving && (l.blocked || l.head != nil ||
-			(len(l.parked) > 0 && l.parked[0].attempts > 0)) {
+			(len(l.parked) > 0 && l.first != nil && l.first.Origin == l.parked[0].origin && l.first.Attempts > 0)) {
 			do(l)
 			n++
 		}

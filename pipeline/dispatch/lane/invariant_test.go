@@ -12,7 +12,7 @@ func checkTask(t *Task, fail func(string, ...any)) {
 		}
 		n.lanes++
 		n.queued += len(l.mem)
-		n.parked += len(l.parked) + l.pend
+		n.parked += l.nparked() + l.pend
 		if l.head != nil {
 			n.heads++
 		}
@@ -33,6 +33,16 @@ func checkTask(t *Task, fail func(string, ...any)) {
 				fail("lane %q: parked entries out of order", key)
 			}
 		}
+	}
+	refs := 0
+	for key, l := range t.lanes {
+		refs += len(l.parked)
+		if l.tail.n < 0 || l.tail.late > l.tail.n || l.tail.n > 0 && len(l.parked) > 0 && l.parked[len(l.parked)-1].origin >= l.tail.origin {
+			fail("lane %q: tail %+v behind %+v", key, l.tail, l.parked)
+		}
+	}
+	if refs != t.parkedRefs {
+		fail("task: counts %d places of parked deliveries, holds %d", t.parkedRefs, refs)
 	}
 	for id, s := range t.bySub {
 		want := got[s]

@@ -16,11 +16,11 @@ type fate struct {
 	entity  string
 	payload []byte
 
-	received bool // the receiver answered with success, known to us or not
-	done     int  // the life in which its success was seen
-	settled  bool // its success is durable
-	ended    int  // the life in which it ended otherwise
-	dead     bool // its dead record is durable
+	received bool  // the receiver answered with success, known to us or not
+	done     int   // the life in which its success was seen
+	settled  bool  // its success is durable
+	ended    int   // the life in which it ended otherwise
+	dead     bool  // its dead record is durable
 	parkedAt int64 // its home, where that is parked; -1: it is not
 	lost     bool  // nothing can tell any more that it stands there
 
@@ -97,6 +97,9 @@ func (g *ledger) unreadable(o *Out) *fate {
 			g.fail("parked at %d went to dead as unreadable", o.Raw.Offset)
 		}
 		return f
+	}
+	if o.Origin < 0 {
+		return nil // several that were found to be gone
 	}
 	f := g.fates[fateKey{o.Subscription, o.Origin}]
 	if f == nil || !g.gone(o.Origin) {
@@ -216,7 +219,7 @@ func (g *ledger) batch(b *Batch) {
 			continue
 		}
 		if o.Reason == pipeline.DeadUnreadable {
-			if f := g.unreadable(o); o.lane != nil {
+			if f := g.unreadable(o); f != nil && o.lane != nil {
 				f.ended = g.life
 			}
 			continue
@@ -245,11 +248,14 @@ func (g *ledger) committed(b *Batch, offsets []int64) {
 			var f *fate
 			if o.Reason == pipeline.DeadUnreadable {
 				f = g.unreadable(o)
+				if f == nil {
+					continue
+				}
 			} else {
 				f = g.of(o.Subscription, o.Origin, o.Payload)
 			}
-			if o.Reason == pipeline.DeadUnreadable && o.lane == nil && !f.lost {
-				continue // a record that nobody needed
+			if o.Reason == pipeline.DeadUnreadable && o.lane == nil && (f == nil || !f.lost || f.over()) {
+				continue // a record that nobody needed, or the tidings of several
 			}
 			if f.over() {
 				g.fail("%v: a dead record though it was over", f)

@@ -47,7 +47,7 @@ func (t *Task) parkEntry(l *lane, e *entry) *Out {
 }
 
 func (t *Task) countParked(l *lane) {
-	if len(l.parked) == 0 && l.pend == 0 {
+	if l.nparked() == 0 && l.pend == 0 {
 		t.markDirty(l) // its record must say from where to scan
 	}
 	l.pend++
@@ -63,9 +63,7 @@ func (t *Task) countParked(l *lane) {
 // lane's record tells what changed.
 func (t *Task) park(l *lane, e entry, next time.Time) {
 	if e.home == homeParked {
-		p := &l.parked[0]
-		p.attempts, p.round, p.notBefore = e.attempts, e.round, next
-		l.first = &firstMark{Origin: e.origin, Attempts: e.attempts, Round: e.round, NotBeforeMS: unixMS(next)}
+		l.mark(&e, next)
 		t.markDirty(l)
 		return
 	}
@@ -73,7 +71,7 @@ func (t *Task) park(l *lane, e entry, next time.Time) {
 	o.NotBefore = next
 	t.leaveHome(l, &e)
 	l.next = e.origin
-	l.first = &firstMark{Origin: e.origin, Attempts: e.attempts, Round: e.round, NotBeforeMS: unixMS(next)}
+	l.mark(&e, next)
 	// Behind it nothing of the lane may be sent until it stands in parked:
 	// its place there, before what is parked already, is known by then only.
 	l.moving, o.moves = true, true
@@ -81,6 +79,26 @@ func (t *Task) park(l *lane, e entry, next time.Time) {
 	t.makeWaiting(l)
 	t.markDirty(l)
 }
+
+// mark notes of the lane's first parked entry what its record does not say.
+func (l *lane) mark(e *entry, next time.Time) {
+	l.first = &firstMark{
+		Origin: e.origin, Attempts: e.attempts, Round: e.round, NotBeforeMS: unixMS(next), notBefore: next,
+	}
+}
+
+// firstParked makes the lane's first parked entry in e.
+func (l *lane) firstParked(e *entry) {
+	p := &l.parked[0]
+	*e = entry{origin: p.origin, home: homeParked, off: p.off}
+	if f := l.first; f != nil && f.Origin == p.origin {
+		e.attempts, e.round, e.notBefore = f.Attempts, f.Round, f.notBefore
+	}
+}
+
+// nparked is the number of parked entries whose place is known, the tail
+// included.
+func (l *lane) nparked() int { return len(l.parked) + l.tail.n }
 
 // moveHead takes a due head out of its retry topic: it may not be sent now, and
 // must not hold up the topic.
@@ -92,15 +110,26 @@ func (t *Task) block(l *lane, e entry) {
 	t.park(l, e, time.Time{})
 }
 
-// unpark puts an entry whose record has become durable in its place.
-func (l *lane) unpark(e entry) {
+// unpark puts a delivery whose record has become durable in its place.
+func (t *Task) unpark(l *lane, p parkedRef) {
 	n := len(l.parked)
-	if n == 0 || l.parked[n-1].origin < e.origin {
-		l.parked = append(l.parked, e)
-		return
+	first := n > 0 && p.origin < l.parked[n-1].origin || l.tail.n > 0 && p.origin < l.tail.origin
+	switch {
+	case first:
+		i, _ := slices.BinarySearchFunc(l.parked, p.origin, func(x parkedRef, o int64) int { return cmp.Compare(x.origin, o) })
+		l.parked = slices.Insert(l.parked, i, p)
+		t.parkedRefs++
+	case l.tail.n > 0 || l.rescan:
+		l.tail.n++
+		if l.rescan {
+			l.tail.late++
+		}
+	case n > 0 && t.parkedRefs >= t.cfg.MaxParkedOffsets:
+		l.tail = parkedTail{n: 1, off: p.off, origin: p.origin}
+	default:
+		l.parked = append(l.parked, p)
+		t.parkedRefs++
 	}
-	i, _ := slices.BinarySearchFunc(l.parked, e.origin, func(x entry, o int64) int { return cmp.Compare(x.origin, o) })
-	l.parked = slices.Insert(l.parked, i, e)
 }
 
 // from is the offset in parked/p from which a rebuild must scan for the lane;
@@ -112,6 +141,9 @@ func (l *lane) from(parkedEnd int64) int64 {
 		if from < 0 || l.parked[i].off < from {
 			from = l.parked[i].off
 		}
+	}
+	if l.tail.n > 0 && len(l.parked) < 2 && (from < 0 || l.tail.off < from) {
+		from = l.tail.off
 	}
 	// Offsets of what is being written now are not known before the write is
 	// acknowledged: nothing but this task writes to parked/p, so they are at

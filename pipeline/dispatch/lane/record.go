@@ -84,6 +84,22 @@ type entry struct {
 	pos       uint8 // homeDeliveries: position in rec's list
 }
 
+// parkedRef is a delivery's place in parked/p. There may be very many.
+type parkedRef struct {
+	origin, off int64
+	sinceMS     int64 // parked since
+}
+
+// parkedTail stands for the last parked deliveries of a lane, of which only the
+// number is in memory. They were never tried, so each stands in parked/p once,
+// in the order of their origins.
+type parkedTail struct {
+	n      int
+	off    int64 // where to look for them: none stands below
+	origin int64 // none has a lower one
+	late   int   // of n, how many were parked since the rescan under way began
+}
+
 // fetched is what was read back of a delivery from retry.k or parked.
 type fetched struct {
 	envelope *pipeline.Envelope

@@ -20,14 +20,15 @@ type Recovery struct {
 	cfg       *Config
 	state     *State
 	lanes     map[string]*laneRecord
-	parked    map[string]map[int64]entry
+	parked    map[string]*parkedList
+	refs      int // places in memory, over all lanes
 	bad       []*Raw
 }
 
 // NewRecovery begins the recovery of a partition.
 func NewRecovery(partition int32, cfg *Config) *Recovery {
 	return &Recovery{
-		partition: partition, cfg: cfg, lanes: map[string]*laneRecord{}, parked: map[string]map[int64]entry{},
+		partition: partition, cfg: cfg, lanes: map[string]*laneRecord{}, parked: map[string]*parkedList{},
 	}
 }
 
@@ -79,16 +80,48 @@ func (r *Recovery) Parked(off int64, laneKey string, origin int64, attempts, rou
 	if l == nil || l.From == nil || off < *l.From || origin < l.Next || (l.Head != nil && l.Head.Origin == origin) {
 		return // settled, or from an earlier life of the lane
 	}
-	m := r.parked[laneKey]
-	if m == nil {
-		m = map[int64]entry{}
-		r.parked[laneKey] = m
+	p := r.parked[laneKey]
+	if p == nil {
+		p = &parkedList{}
+		r.parked[laneKey] = p
 	}
-	// A delivery may stand there more than once (moved there again after more
-	// attempts): the last one counts.
-	m[origin] = entry{
-		origin: origin, home: homeParked, attempts: attempts, round: round, notBefore: notBefore, since: written, off: off,
+	if attempts > 0 || round > 0 || !notBefore.IsZero() { // the lane's first, moved here
+		p.first = &firstMark{Origin: origin, Attempts: attempts, Round: round, NotBeforeMS: unixMS(notBefore)}
 	}
+	r.refs += p.add(parkedRef{origin, off, written.UnixMilli()}, r.refs >= r.cfg.MaxParkedOffsets)
+}
+
+// parkedList is what was read of one lane's parked deliveries.
+type parkedList struct {
+	refs  []parkedRef // by origin
+	tail  parkedTail
+	first *firstMark // as a record says
+}
+
+// add takes one more; full says that no more than each lane's first are kept in
+// memory. It returns by how many there are more.
+func (l *parkedList) add(p parkedRef, full bool) int {
+	n := len(l.refs)
+	switch {
+	case l.tail.n > 0 && p.origin >= l.tail.origin:
+		l.tail.n++
+		return 0
+	case n > 0 && p.origin <= l.refs[n-1].origin:
+		// The lane's first: it was moved there behind others. It may stand there
+		// twice (moved again after more attempts): the last one counts.
+		i, found := slices.BinarySearchFunc(l.refs, p.origin, func(x parkedRef, o int64) int { return cmp.Compare(x.origin, o) })
+		if found {
+			l.refs[i] = p
+			return 0
+		}
+		l.refs = slices.Insert(l.refs, i, p)
+		return 1
+	case n > 0 && full:
+		l.tail = parkedTail{n: 1, off: p.off, origin: p.origin}
+		return 0
+	}
+	l.refs = append(l.refs, p)
+	return 1
 }
 
 // ParkedBad takes one record of parked/p that cannot be read at all: it goes to
@@ -135,6 +168,7 @@ func (r *Recovery) Task(now time.Time, st Start) *Task {
 	for _, key := range slices.Sorted(maps.Keys(r.lanes)) {
 		t.recoverLane(now, key, r.lanes[key], r.parked[key])
 	}
+	t.parkedRefs = r.refs
 	t.eachLane(func(l *lane) {
 		if h := l.head; h != nil {
 			t.awaitHead(l, h, h.attempts, st.RetryEnd[h.attempts-1]-1)
@@ -143,6 +177,7 @@ func (r *Recovery) Task(now time.Time, st Start) *Task {
 	t.findLost(now)
 	for _, raw := range r.bad {
 		t.passParked(raw)
+		t.parkedBad = max(t.parkedBad, raw.Offset)
 	}
 	t.eachLane(func(l *lane) { t.advance(l, now) })
 	return t
@@ -151,10 +186,10 @@ func (r *Recovery) Task(now time.Time, st Start) *Task {
 // passParked puts a record of parked/p into dead of which nothing can be told.
 func (t *Task) passParked(raw *Raw) {
 	t.emitUnreadable(nil, -1, "hookline's record of a waiting delivery cannot be read", raw)
-	t.parkedBad = max(t.parkedBad, raw.Offset)
+	t.badSeen = append(t.badSeen, raw.Offset)
 }
 
-func (t *Task) recoverLane(now time.Time, key string, rec *laneRecord, parked map[int64]entry) {
+func (t *Task) recoverLane(now time.Time, key string, rec *laneRecord, parked *parkedList) {
 	id := pipeline.LaneSubscription(key)
 	s := t.subOf(id)
 	s.kind = pipeline.LaneOrdering(key)
@@ -170,25 +205,24 @@ func (t *Task) recoverLane(now time.Time, key string, rec *laneRecord, parked ma
 		l.head = &head{entry: entry{origin: h.Origin, home: homeRetry, attempts: h.Attempts, round: h.Round, off: -1}}
 		s.heads++
 	}
-	l.parked = slices.SortedFunc(maps.Values(parked), func(a, b entry) int { return cmp.Compare(a.origin, b.origin) })
-	s.parked += len(l.parked)
-	if f := l.first; f != nil {
-		if len(l.parked) > 0 && l.parked[0].origin == f.Origin {
-			p := &l.parked[0]
-			p.attempts, p.round, p.notBefore = f.Attempts, f.Round, fromUnixMS(f.NotBeforeMS)
-		} else {
-			l.first = nil
+	if parked != nil {
+		l.parked, l.tail = parked.refs, parked.tail
+		if l.first == nil {
+			l.first = parked.first
+		}
+	}
+	s.parked += l.nparked()
+	if f := l.first; f != nil && (len(l.parked) == 0 || l.parked[0].origin != f.Origin) {
+		l.first = nil
+	} else if f != nil {
+		f.notBefore = fromUnixMS(f.NotBeforeMS)
+		// Another machine's clock may have set it, or ours been put back.
+		if latest := now.Add(t.longestWait()); f.notBefore.After(latest) {
+			f.notBefore = latest
 		}
 	}
 	if l.blocked && (len(l.parked) == 0 || rec.First != nil && l.first == nil) {
 		l.blocked = false // its exhausted delivery cannot be found any more
-	}
-	// Another machine's clock may have set it, or ours been put back.
-	latest := now.Add(t.longestWait())
-	for i := range l.parked {
-		if p := &l.parked[i]; p.notBefore.After(latest) {
-			p.notBefore = latest
-		}
 	}
 }
 

@@ -205,6 +205,7 @@ func (t *Task) leaveHome(l *lane, e *entry) {
 		}
 		l.parked = l.parked[1:]
 		l.sub.parked--
+		t.parkedRefs--
 		l.first = nil
 	}
 	t.touched = true

@@ -88,7 +88,8 @@ func (t *Task) take(now time.Time, l *lane) *Work {
 	if l.stage != stageReady || t.closed {
 		return nil
 	}
-	e := l.front()
+	var buf entry
+	e := l.front(&buf)
 	ending := l.ending()
 	if e == nil || t.draining || (ending && e.loaded()) ||
 		(!ending && (l.sub.mode() == modeHold || l.sub.crowded() || !e.sendable(l, now))) {
@@ -117,8 +118,8 @@ func (t *Task) take(now time.Time, l *lane) *Work {
 func (s *sub) crowded() bool { return s.conf != nil && s.inflight > max(1, s.conf.Concurrency) }
 
 // front is the entry that the lane would act on next; nil: none, or not here
-// yet.
-func (l *lane) front() *entry {
+// yet. A parked one is made in buf.
+func (l *lane) front(buf *entry) *entry {
 	switch {
 	case l.expect >= 0 || l.moving:
 		return nil
@@ -130,7 +131,8 @@ func (l *lane) front() *entry {
 	case len(l.mem) > 0:
 		return &l.mem[0]
 	case len(l.parked) > 0:
-		return &l.parked[0]
+		l.firstParked(buf)
+		return buf
 	}
 	return nil
 }
@@ -146,10 +148,13 @@ func (e *entry) sendable(l *lane, now time.Time) bool {
 // advance moves an idle lane on: to the ready queue, to an end, to a hold, or
 // out of memory.
 func (t *Task) advance(l *lane, now time.Time) {
+	var buf entry
 	for l.stage == stageIdle && !t.closed && !t.draining {
-		e := l.front()
+		e := l.front(&buf)
 		if e == nil {
-			t.release(l)
+			if !t.wantTail(l, now) {
+				t.release(l)
+			}
 			return
 		}
 		switch {

@@ -36,9 +36,10 @@ type sim struct {
 
 	batch     *Batch
 	committed bool // the batch under way is durable, the task was not told yet
+	again     *Rescan
 	parked    []int64 // offsets of its records
 	spoils    bool    // some records are written unreadable
-	healing   bool // no more faults
+	healing   bool    // no more faults
 	seen      map[string]int
 	traced    bool
 	trace     []string
@@ -67,6 +68,7 @@ var actions = []action{
 	{"confirm", 25, (*sim).confirm},
 	{"tick", 25, (*sim).tick},
 	{"relieve", 8, (*sim).relieve},
+	{"rescan", 15, (*sim).rescan},
 	{"change registry", 4, (*sim).changeRegistry},
 	{"update", 6, (*sim).update},
 	{"operate", 3, (*sim).operate},
@@ -83,7 +85,7 @@ func (s *sim) init(rnd source, fail func(string, ...any)) {
 	}
 	s.cfg = Config{
 		MaxQueued: 1 + rnd.intn(4), SlowAfter: time.Second, MaxParked: pick(rnd, 3, 5, 1000, 1000),
-		MaxParkedAge: pick(rnd, 10*time.Minute, 24*time.Hour, 24*time.Hour), MaxRecords: 1 + rnd.intn(6),
+		MaxParkedOffsets: pick(rnd, 1, 2, 5, 1000), MaxParkedAge: pick(rnd, 10*time.Minute, 24*time.Hour, 24*time.Hour), MaxRecords: 1 + rnd.intn(6),
 		MaxPayloadBytes: pick(rnd, 40, 200, 1000), MaxRetryHeld: 1 + rnd.intn(4), LocalRetryAfter: time.Second,
 	}
 	for range rnd.intn(pipeline.MaxRetries + 1) {
@@ -389,6 +391,38 @@ func (s *sim) tick() {
 	s.task.Tick(s.now)
 }
 
+// rescan begins a rescan, or brings the one under way back: read to its end, in
+// part, or not at all.
+func (s *sim) rescan() {
+	if s.again == nil {
+		s.again = s.task.NextRescan()
+	}
+	if r := s.again; r != nil && (s.healing || s.rnd.intn(2) == 0) {
+		s.again = nil
+		next, stop := r.To, r.To
+		if !s.healing && s.rnd.intn(2) == 0 {
+			stop = r.From + int64(s.rnd.intn(int(r.To-r.From)+1))
+			next = stop
+		}
+		for _, p := range s.kafka.parked.recs {
+			if p.off < max(r.From, s.kafka.parked.low) || p.off >= stop {
+				continue
+			}
+			if s.kafka.badParked[p.off] == badWhole {
+				if f := s.ledger.spoilt[p.off]; !f.over() && f.parkedAt == p.off && f.done != s.ledger.life && !s.task.parkedKnown(p.off) {
+					f.lost = true
+				}
+				r.Bad(&Raw{Topic: "parked", Offset: p.off, Key: []byte(pipeline.LaneSubscription(p.val.lane))})
+			} else if !r.Parked(p.off, p.val.lane, p.val.origin, p.val.written) {
+				next = p.off + 1
+				break
+			}
+		}
+		s.note("rescanned %d to %d, up to %d", r.From, r.To, next)
+		s.task.Rescanned(s.now, r, next, next < r.To)
+	}
+}
+
 func (s *sim) relieve() {
 	s.note("relieve")
 	s.task.Relieve(s.now)
@@ -460,7 +494,7 @@ func (s *sim) crash() {
 }
 
 func (s *sim) lose() {
-	s.works, s.batch, s.committed, s.parked = nil, nil, false, nil
+	s.works, s.batch, s.committed, s.parked, s.again = nil, nil, false, nil, nil
 	s.ledger.crash()
 }
 
@@ -523,6 +557,7 @@ func (s *sim) heal() {
 		for len(s.works) > 0 {
 			s.completeOne()
 		}
+		s.rescan()
 		s.cutBatch()
 		s.endTransaction()
 		s.confirm()

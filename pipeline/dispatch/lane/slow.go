@@ -78,7 +78,7 @@ func (t *Task) checkAges(now time.Time) {
 
 // parkedSince is from when on the age of the lane's first parked entry counts.
 func (l *lane) parkedSince() time.Time {
-	since := l.parked[0].since
+	since := time.UnixMilli(l.parked[0].sinceMS)
 	if l.fresh.After(since) {
 		return l.fresh
 	}

@@ -27,10 +27,12 @@ type lane struct {
 	stage   stage
 	suspect bool // the last attempt failed
 
-	mem    []entry  // homeDeliveries
-	one    [1]entry // the memory of mem while it has one entry at most
-	head   *head    // homeRetry
-	parked []entry  // homeParked, by origin
+	mem    []entry     // homeDeliveries
+	one    [1]entry    // the memory of mem while it has one entry at most
+	head   *head       // homeRetry
+	parked []parkedRef // homeParked, by origin
+	tail   parkedTail  // homeParked, behind those
+	rescan bool        // its tail is wanted, or being read
 
 	waiting bool  // has a record in lanes/p: new deliveries are parked
 	next    int64 // every delivery of the lane with origin < next is settled
@@ -59,6 +61,8 @@ type firstMark struct {
 	Attempts    int   `json:"k,omitempty"`
 	Round       int   `json:"r,omitempty"`
 	NotBeforeMS int64 `json:"nb,omitempty"`
+
+	notBefore time.Time // the same, by the monotonic clock where it is this process's
 }
 
 // sub is what a task knows of one subscription: counts over all its lanes.
@@ -69,7 +73,7 @@ type sub struct {
 	lanes    int
 	inflight int // slots taken: Works that are out or ready
 	queued   int // entries in mem over all lanes
-	parked   int // entries in parked (pending ones included) over all lanes
+	parked   int // entries in parked (pending ones and tails included) over all lanes
 	heads    int // heads in retry.* over all lanes
 	suspect  bool
 	waitq    []*lane
@@ -106,10 +110,14 @@ type Task struct {
 	old      openSet   // recovered open set, not read again yet
 
 	retry        [pipeline.MaxRetries]retryLog
-	measure      bool  // the next Cut finds out what is needed of parked/p
-	parkedNeeded int64 // as of a transaction that is durable
-	parkedEnd    int64 // a lower bound of the next offset of parked/p
-	parkedBad    int64 // unreadable records of parked/p up to here are in dead; -1: none
+	measure      bool    // the next Cut finds out what is needed of parked/p
+	parkedNeeded int64   // as of a transaction that is durable
+	parkedEnd    int64   // a lower bound of the next offset of parked/p
+	parkedRefs   int     // in memory, over all lanes
+	rescans      []*lane // lanes that want their tail
+	rescanning   *Rescan // under way; nil: none
+	badSeen      []int64 // offsets of parked/p of which this task has put records into dead
+	parkedBad    int64   // unreadable records of parked/p up to here are in dead; -1: none
 
 	out      []*Out
 	outBytes int // payload bytes in out and in the batch under way
@@ -322,7 +330,7 @@ func (t *Task) eachLane(do func(*lane)) {
 // anew meanwhile, its next delivery would be sent before that.
 func (t *Task) release(l *lane) {
 	if l.stage != stageIdle || l.head != nil || l.expect >= 0 || l.pend > 0 || l.fence > 0 || l.moving ||
-		len(l.mem) > 0 || len(l.parked) > 0 || l.blocked {
+		len(l.mem) > 0 || l.nparked() > 0 || l.blocked {
 		return
 	}
 	if l.waiting {
