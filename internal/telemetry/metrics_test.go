@@ -27,6 +27,7 @@ var contract = map[string][]string{
 	"hookline_kafka_lag":                {"topic"},
 	"hookline_dead_total":               {"reason"},
 	"hookline_headers_omitted_total":    {"header"},
+	"hookline_filter_failures_total":    {"reason"},
 }
 
 func TestNamesAndLabelsAreThoseOfTheContract(t *testing.T) {
@@ -35,6 +36,7 @@ func TestNamesAndLabelsAreThoseOfTheContract(t *testing.T) {
 	m.Lanes("waiting", 1)
 	m.KafkaLag("hookline.deliveries", 1)
 	m.Dead(pipeline.DeadExhausted)
+	m.FilterFailed("error")
 	m.HeaderOmitted("X-S4-ExternalID")
 	families, err := m.Registry().Gather()
 	if err != nil {

@@ -91,20 +91,20 @@ func TestSubscriptionsShareProgramsOfTheSameText(t *testing.T) {
 }
 
 // TestHundredThousandFilters: one filter for all costs next to nothing; as many
-// filters as subscriptions stay within bounds that leave room for a slow machine.
+// filters as subscriptions stay within the memory that an index may have. Times
+// are told, not judged.
 func TestHundredThousandFilters(t *testing.T) {
 	if testing.Short() || raceEnabled {
-		t.Skip("measures time and memory")
+		t.Skip("measures memory")
 	}
 	for _, tt := range []struct {
-		name   string
-		text   func(int) string
-		within time.Duration
-		bytes  int64
+		name  string
+		text  func(int) string
+		bytes int64
 	}{
-		{"none", func(int) string { return "" }, 15 * time.Second, 500 << 20},
-		{"one text", func(int) string { return `data.isActive == true && data.weight > 3` }, 15 * time.Second, 500 << 20},
-		{"a text each", func(i int) string { return fmt.Sprintf(`data.isActive == true && data.weight > %d`, i) }, 120 * time.Second, 1500 << 20},
+		{"none", func(int) string { return "" }, 200 << 20},
+		{"one text", func(int) string { return `data.isActive == true && data.weight > 3` }, 200 << 20},
+		{"a text each", func(i int) string { return fmt.Sprintf(`data.isActive == true && data.weight > %d`, i) }, 500 << 20},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			heap, start := heapBytes(), time.Now()
@@ -114,8 +114,8 @@ func TestHundredThousandFilters(t *testing.T) {
 			took := time.Since(start)
 			heap = heapBytes() - heap
 			t.Logf("%d subscriptions, %d programs: loaded in %v, with index %v, %d MiB", s.Len(), pol.filters.Len(), loaded, took, heap>>20)
-			if took > tt.within || heap > tt.bytes {
-				t.Errorf("%v and %d bytes are too much", took, heap)
+			if heap > tt.bytes {
+				t.Errorf("%d bytes are too much", heap)
 			}
 			ev := pipeline.Event{Format: pipeline.FormatCotalker, Tenant: "tenant-1", Type: "COTTask.create", Payload: []byte(`{"data":{"isActive":true,"weight":15}}`)}
 			got := x.Match(&ev, nil)
