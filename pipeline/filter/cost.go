@@ -105,21 +105,22 @@ func measure(env *cel.Env, tree *cel.Ast) (meter, error) {
 }
 
 func (m *meter) visit(e ast.Expr) {
-	switch e.Kind() {
-	case ast.CallKind:
-		c := e.AsCall()
-		switch c.FunctionName() {
-		case operators.Add: // what was added is copied again by the next one
-			m.perBlock++
-		case overloads.Contains:
-			m.perBlock += searching
-		case overloads.Matches:
-			m.perBlock += instructionsOf(c.Args()[len(c.Args())-1]) * bytesPerUnit / regexPerUnit
-		}
-	case ast.ComprehensionKind:
+	if e.Kind() == ast.ComprehensionKind {
 		if r := e.AsComprehension().IterRange(); !fromPayload(r) && !constant(r) {
 			m.holds = true
 		}
+	}
+	if e.Kind() != ast.CallKind {
+		return
+	}
+	c := e.AsCall()
+	switch c.FunctionName() {
+	case operators.Add: // what was added is copied again by the next one
+		m.perBlock++
+	case overloads.Contains:
+		m.perBlock += searching
+	case overloads.Matches:
+		m.perBlock += instructionsOf(c.Args()[len(c.Args())-1]) * bytesPerUnit / regexPerUnit
 	}
 }
 
