@@ -151,7 +151,11 @@ func (t *tokens) fetch(ctx context.Context) (value string, expires time.Time, er
 	if !strings.EqualFold(token.Type(), "bearer") || len(value) > maxAuthorization || !endpoint.ValidValue(value) {
 		return "", time.Time{}, &errToken{pipeline.OutcomeProtocolError, "not a bearer token that a header can carry"}
 	}
-	return value, token.Expiry, nil
+	if !token.Expiry.IsZero() {
+		// By our own clock, which the library does not know.
+		expires = t.now().Add(time.Until(token.Expiry))
+	}
+	return value, expires, nil
 }
 
 // tokenErrors are the codes of RFC 6749, section 5.2.
