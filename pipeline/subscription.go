@@ -75,6 +75,7 @@ type Subscription struct {
 	Timeout     time.Duration // 0: REQUEST_TIMEOUT; never more than it
 	Retries     int           // 0..3
 	Concurrency int           // requests under way at once, 1 per lane
+	Rate        Rate          // requests begun; the zero value: no limit
 	Headers     []Header      // in the order of their names
 	ContentMode ContentMode
 	State       State    // effective: the worse of configuration and #state
@@ -83,9 +84,38 @@ type Subscription struct {
 	Signing     *Signing // nil: requests are not signed
 	Auth        *Auth    // nil: none
 	CA          string   // PEM, or a reference to it; empty: the process's authorities
+	// DisableAfter of nothing but failures disables it; 0: never.
+	DisableAfter time.Duration
+	// FailingSince is when the run of nothing but failures began that hookline
+	// has noted; zero: none.
+	FailingSince time.Time
 	// Extra is what packages attach at load (precompiled matchers, URL forms).
 	// It has no meaning here and is never stored.
 	Extra any
+}
+
+// Rate is how many requests may be begun in a span of time.
+type Rate struct {
+	Count int // 0: no limit
+	Per   time.Duration
+}
+
+// Interval is the time between two requests at that rate, rounded up; 0: no
+// limit.
+func (r Rate) Interval() time.Duration {
+	if r.Count < 1 {
+		return 0
+	}
+	return (r.Per + time.Duration(r.Count) - 1) / time.Duration(r.Count)
+}
+
+// Burst is how many requests may follow each other at once after a pause: those
+// of one second, and at least 1.
+func (r Rate) Burst() int {
+	if r.Count < 1 {
+		return 0
+	}
+	return max(1, int(time.Second/r.Interval()))
 }
 
 // Header is one custom HTTP header.

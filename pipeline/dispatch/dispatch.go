@@ -44,32 +44,34 @@ type Dispatcher struct {
 	attemptsPartitions int32
 
 	// The loop's own; nobody else touches them.
-	view         pipeline.Subscriptions
-	tasks        map[int32]*ownedTask
-	droppedAt    map[int32]uint64 // the number of the poll under way when a partition's last task was dropped
-	sched        *lane.Scheduler
-	inflight     int
-	rescans      int // under way
-	failing      int // of them, taken from the queue of failing lanes
-	lastCut      time.Time
-	commit       *commitRun // under way; nil: none
-	encoders     []*attemptEncoder
-	releasing    []*release
-	localRows    map[string]time.Time // delivery id -> last row of a local error
-	stopping     bool
-	final        *release       // the graceful stop's
-	left         chan struct{}  // closed when the group has been left
-	cutNow       bool           // a release waits for a commit
-	committing   sync.WaitGroup // the commit under way; leaving
-	fatal        error
-	spareJobs    []*job
-	tries        uint64      // attempts logged by this process
-	acks         *ackGroup   // of attempt batches since the last cut
-	oldAcks      []*ackGroup // of cuts that were aborted
-	resends      sync.WaitGroup
-	rescanning   sync.WaitGroup
-	attemptBytes atomic.Int64       // of attempt batches that wait for Kafka
-	abandon      context.CancelFunc // ends inner: a stop waits no longer for Kafka
+	view           pipeline.Subscriptions
+	tasks          map[int32]*ownedTask
+	droppedAt      map[int32]uint64 // the number of the poll under way when a partition's last task was dropped
+	sched          *lane.Scheduler
+	inflight       int
+	rescans        int // under way
+	failing        int // of them, taken from the queue of failing lanes
+	lastCut        time.Time
+	commit         *commitRun // under way; nil: none
+	encoders       []*attemptEncoder
+	releasing      []*release
+	localRows      map[string]time.Time // delivery id -> last row of a local error
+	stopping       bool
+	final          *release       // the graceful stop's
+	left           chan struct{}  // closed when the group has been left
+	cutNow         bool           // a release waits for a commit
+	committing     sync.WaitGroup // the commit under way; leaving
+	fatal          error
+	spareJobs      []*job
+	tries          uint64      // attempts logged by this process
+	acks           *ackGroup   // of attempt batches since the last cut
+	oldAcks        []*ackGroup // of cuts that were aborted
+	resends        sync.WaitGroup
+	rescanning     sync.WaitGroup
+	attemptBytes   atomic.Int64       // of attempt batches that wait for Kafka
+	abandon        context.CancelFunc // ends inner: a stop waits no longer for Kafka
+	recovering     context.Context    // ends when a stop begins
+	stopRecovering context.CancelFunc
 
 	// What reaches the loop.
 	finished mailbox[*job]
@@ -140,6 +142,7 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	inner, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	d.abandon = cancel
+	d.recovering, d.stopRecovering = context.WithCancel(inner)
 	if err := d.open(inner); err != nil {
 		d.closeClients()
 		return fmt.Errorf("starting the dispatcher: %w", err)

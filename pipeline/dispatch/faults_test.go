@@ -90,3 +90,33 @@ func TestStopsWhileKafkaIsAway(t *testing.T) {
 		t.Errorf("the stop took %v", took)
 	}
 }
+
+func TestStopsWhileAPredecessorsTransactionIsOpen(t *testing.T) {
+	c := testkit.KFake(t)
+	b := newBench(t, c.ListenAddrs(), 2, sub("s", nil))
+	asked := make(chan struct{}, 1)
+	c.ControlKey(int16(kmsg.OffsetFetch), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		c.KeepControl()
+		r := req.(*kmsg.OffsetFetchRequest)
+		if !r.RequireStable || len(r.Groups) == 0 || len(r.Groups[0].Topics) < 4 {
+			return nil, nil, false
+		}
+		select {
+		case asked <- struct{}{}:
+		default:
+		}
+		return nil, errors.New("not answered"), true
+	})
+	b.kafka.InstanceID = "one"
+	r := b.start(nil)
+	select {
+	case <-asked:
+	case <-time.After(20 * time.Second):
+		t.Fatal("no recovery asked for committed offsets")
+	}
+	begun := time.Now()
+	r.stop(t)
+	if took := time.Since(begun); took > 10*time.Second {
+		t.Errorf("the stop took %v", took)
+	}
+}

@@ -142,6 +142,10 @@ func (d *Dispatcher) assigned(ctx context.Context, ps []int32) {
 		d.started.Store(true)
 		return
 	}
+	// A stop does not wait for recoveries; kgo ends ctx only after this returns.
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(d.recovering, cancel)()
 	begun := time.Now()
 	var wg sync.WaitGroup
 	slots := make(chan struct{}, recoveries)

@@ -160,6 +160,7 @@ func (d *Dispatcher) beginStop(now time.Time) {
 		return
 	}
 	d.stopping = true
+	d.stopRecovering()
 	d.started.Store(false)
 	r := &release{done: make(chan struct{}), until: now.Add(d.deps.RequestTimeout + stopSlack)}
 	for p, t := range d.tasks {

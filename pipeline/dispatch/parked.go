@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
@@ -24,6 +25,8 @@ const (
 	parkedCacheBytes = 4 << 20
 	// recordOverheadBytes is about what a kept record costs beside its payload.
 	recordOverheadBytes = 512
+	// notYetPause between two looks for a record that the leader does not show yet.
+	notYetPause = 20 * time.Millisecond
 )
 
 // parkedCache reads parked records by offset, one read at a time for each
@@ -109,7 +112,7 @@ func (c *parkedCache) get(ctx context.Context, p int32, sub string, off int64) (
 			return r, nil
 		}
 	}
-	recs, _, err := c.fetcher.At(ctx, c.topic, p, off, parkedFetchBytes)
+	recs, err := c.read(ctx, p, off)
 	if err != nil {
 		return nil, err
 	}
@@ -119,6 +122,22 @@ func (c *parkedCache) get(ctx context.Context, p int32, sub string, off int64) (
 	}
 	pp.put(sub, recs[i+1:])
 	return recs[i], nil
+}
+
+// read reads from off on. A new leader may for a moment not know how far it may
+// show its log: nothing at off and nothing after it means "not yet".
+func (c *parkedCache) read(ctx context.Context, p int32, off int64) ([]*kgo.Record, error) {
+	for {
+		recs, next, err := c.fetcher.At(ctx, c.topic, p, off, parkedFetchBytes)
+		if err != nil || len(recs) > 0 || next > off {
+			return recs, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("waiting for %s/%d to show offset %d: %w", c.topic, p, off, ctx.Err())
+		case <-time.After(notYetPause):
+		}
+	}
 }
 
 // put makes the shelf of a subscription anew with what was read.

@@ -63,6 +63,7 @@ type ledger struct {
 	flying map[string]int     // requests under way by subscription
 	spoilt map[int64]*fate    // of records of parked that cannot be read at all
 	gone   func(origin int64) bool
+	begun  map[string][]time.Time // requests since the rate was set, by subscription
 	life   int
 	epoch  int
 
@@ -120,7 +121,7 @@ func related(kind pipeline.Ordering, a, b *fate) bool {
 }
 
 // send is called at the moment a request begins.
-func (g *ledger) send(now time.Time, key string, f *fate, attempt, round, slots int) {
+func (g *ledger) send(now time.Time, key string, f *fate, attempt, round int, conf *pipeline.Subscription) {
 	kind := pipeline.LaneOrdering(key)
 	if want := pipeline.LaneKey(f.sub, kind, f.entity, f.origin); want != key {
 		g.fail("%v: sent in lane %q, want %q", f, key, want)
@@ -143,8 +144,26 @@ func (g *ledger) send(now time.Time, key string, f *fate, attempt, round, slots 
 	}
 	g.checkAttempt(now, f, attempt, round)
 	f.flying = true
-	if g.flying[f.sub]++; g.flying[f.sub] > slots {
-		g.fail("%v: %d requests under way, at most %d", f, g.flying[f.sub], slots)
+	if g.flying[f.sub]++; g.flying[f.sub] > conf.Concurrency {
+		g.fail("%v: %d requests under way, at most %d", f, g.flying[f.sub], conf.Concurrency)
+	}
+	g.checkRate(now, f, conf.Rate)
+}
+
+// checkRate holds that in no span of time more requests are begun than the rate
+// allows for it, and a burst.
+func (g *ledger) checkRate(now time.Time, f *fate, rate pipeline.Rate) {
+	if rate.Count == 0 {
+		return
+	}
+	all := append(g.begun[f.sub], now)
+	g.begun[f.sub] = all
+	burst := max(1, rate.Count*int(time.Second)/int(rate.Per))
+	for i, from := range all {
+		n := len(all) - i
+		if allowed := float64(burst) + now.Sub(from).Seconds()/rate.Per.Seconds()*float64(rate.Count); float64(n) > allowed+1e-6 {
+			g.fail("%v: request %d within %v: %v allowed at %+v", f, n, now.Sub(from), allowed, rate)
+		}
 	}
 }
 
@@ -283,6 +302,7 @@ func (g *ledger) crash() {
 		f.flying = false
 	}
 	clear(g.flying)
+	clear(g.begun)
 }
 
 func (g *ledger) retryNow(sub string) {

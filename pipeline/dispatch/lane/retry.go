@@ -158,6 +158,13 @@ func (t *Task) Tick(now time.Time) {
 	}
 	for len(t.timers) > 0 && !t.timers[0].at.After(now) {
 		w := heap.Pop(&t.timers).(timer)
+		if s := w.sub; s != nil {
+			if s.wake.Equal(w.at) {
+				s.wake = time.Time{}
+				t.grant(s, now)
+			}
+			continue
+		}
 		if w.lane.wake.Equal(w.at) {
 			w.lane.wake = time.Time{}
 			t.advance(w.lane, now)
@@ -225,12 +232,13 @@ func (t *Task) wakeAt(l *lane, at, now time.Time) {
 		return
 	}
 	l.wake = at
-	heap.Push(&t.timers, timer{at, l})
+	heap.Push(&t.timers, timer{at: at, lane: l})
 }
 
 type timer struct {
 	at   time.Time
 	lane *lane
+	sub  *sub // instead of a lane
 }
 
 type timerHeap []timer

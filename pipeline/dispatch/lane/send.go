@@ -88,6 +88,7 @@ func (t *Task) take(now time.Time, l *lane) *Work {
 	if l.stage != stageReady || t.closed {
 		return nil
 	}
+	t.now = now
 	var buf entry
 	e := l.front(&buf)
 	ending := l.ending()
@@ -96,6 +97,14 @@ func (t *Task) take(now time.Time, l *lane) *Work {
 		t.backToIdle(l)
 		t.advance(l, now)
 		return nil
+	}
+	if !ending && !l.sub.bucket.ready(now) {
+		t.backToIdle(l)
+		t.waitForSlot(l, now)
+		return nil
+	}
+	if !ending {
+		l.sub.bucket.take(now)
 	}
 	l.stage = stageFlying
 	t.inflight++
@@ -219,9 +228,8 @@ func (t *Task) requestSlot(l *lane, e *entry, now time.Time) {
 		t.dueHeads = append(t.dueHeads, l)
 		e.since = now
 	}
-	if s.conf != nil && s.inflight >= max(1, s.conf.Concurrency) {
-		l.stage = stageSlot
-		s.waitq = append(s.waitq, l)
+	if !s.mayStart(now) {
+		t.waitForSlot(l, now)
 		return
 	}
 	t.enqueue(l)
@@ -243,14 +251,7 @@ func (t *Task) backToIdle(l *lane) {
 	l.stage = stageIdle
 	s := l.sub
 	s.inflight--
-	for len(s.waitq) > 0 && (s.conf == nil || s.inflight < max(1, s.conf.Concurrency)) {
-		n := s.waitq[0]
-		s.waitq[0] = nil
-		s.waitq = s.waitq[1:]
-		if n.stage == stageSlot && n != l {
-			t.enqueue(n)
-		}
-	}
+	t.grant(s, t.now)
 }
 
 // queue is a FIFO that reuses its memory.

@@ -108,7 +108,7 @@ func (s *sim) init(rnd source, fail func(string, ...any)) {
 	}
 	s.ledger = ledger{
 		fail: fail, delays: s.cfg.Delays, fates: map[fateKey]*fate{}, bySub: map[string][]*fate{},
-		flying: map[string]int{}, life: 1, spoilt: map[int64]*fate{},
+		flying: map[string]int{}, begun: map[string][]time.Time{}, life: 1, spoilt: map[int64]*fate{},
 		gone: func(origin int64) bool {
 			r, ok := s.kafka.deliveries.at(origin)
 			return !ok || r.off != origin
@@ -130,6 +130,7 @@ func (s *sim) randomSubscription(c *pipeline.Subscription) {
 	c.OnExhausted = pick(s.rnd, pipeline.OnExhaustedContinue, pipeline.OnExhaustedBlock)
 	c.Retries = s.rnd.intn(pipeline.MaxRetries + 1)
 	c.Concurrency = 1 + s.rnd.intn(3)
+	c.Rate = pick(s.rnd, pipeline.Rate{}, pipeline.Rate{}, pipeline.Rate{Count: 2, Per: time.Second}, pipeline.Rate{Count: 7, Per: time.Minute})
 }
 
 func (s *sim) run(steps int) {
@@ -226,7 +227,7 @@ func (s *sim) pop() {
 			if w.Subscription == nil || w.Subscription.State != pipeline.StateActive {
 				s.fail("%v: sent though its subscription is %+v", sw.f, w.Subscription)
 			}
-			s.ledger.send(s.now, w.LaneKey(), sw.f, w.Attempt, w.Round, w.Subscription.Concurrency)
+			s.ledger.send(s.now, w.LaneKey(), sw.f, w.Attempt, w.Round, w.Subscription)
 		}
 		s.works = append(s.works, sw)
 	}
@@ -442,6 +443,11 @@ func (s *sim) changeRegistry() {
 }
 
 func (s *sim) update() {
+	for _, id := range s.ids {
+		if was, is := s.view.Get(id), s.registry.Get(id); was == nil || is == nil || was.Rate != is.Rate {
+			delete(s.ledger.begun, id) // counted anew
+		}
+	}
 	s.view = s.registry
 	for _, id := range s.ids {
 		s.note("update %+v", s.view.Get(id))

@@ -72,6 +72,7 @@ func (t *Task) checkAges(now time.Time) {
 	t.eachLane(func(l *lane) {
 		if l.sub.disabled != "" {
 			t.advance(l, now)
+			t.grant(l.sub, now)
 		}
 	})
 }
@@ -89,7 +90,7 @@ func (l *lane) parkedSince() time.Time {
 func (t *Task) Update(now time.Time, subs pipeline.Subscriptions) {
 	t.now, t.subs = now, subs
 	for id, s := range t.bySub {
-		s.conf = subs.Get(id)
+		s.setConf(subs.Get(id), now)
 		if s.disabled != "" && (s.conf == nil || s.conf.State == pipeline.StateDisabled ||
 			s.conf.Revision > s.disabledRevision) {
 			s.disabled = ""
@@ -105,6 +106,9 @@ func (t *Task) Update(now time.Time, subs pipeline.Subscriptions) {
 			t.makeWaiting(l)
 		}
 		t.advance(l, now)
+		if l.stage == stageSlot { // limits may have been raised
+			t.grant(l.sub, now)
+		}
 	})
 	t.forgetIdle()
 }
@@ -113,7 +117,7 @@ func (t *Task) Update(now time.Time, subs pipeline.Subscriptions) {
 // soon as their last lane is: a busy one comes and goes with every delivery.
 func (t *Task) forgetIdle() {
 	for id, s := range t.bySub {
-		if s.lanes == 0 && s.disabled == "" {
+		if s.lanes == 0 && s.disabled == "" && !s.bucket.full.After(t.now) {
 			delete(t.bySub, id)
 		}
 	}

@@ -76,7 +76,9 @@ type sub struct {
 	parked   int // entries in parked (pending ones and tails included) over all lanes
 	heads    int // heads in retry.* over all lanes
 	suspect  bool
-	waitq    []*lane
+	waitq    []*lane // for a slot or a token
+	bucket   bucket
+	wake     time.Time // a wake-up for the next token is set for; zero: none
 	// disabled is a reason decided here that the registry does not show yet;
 	// empty: none. It applies to disabledRevision.
 	disabled         string
@@ -270,7 +272,8 @@ func (t *Task) place(now time.Time, r *Record, i int, id string) {
 func (t *Task) subOf(id string) *sub {
 	s := t.bySub[id]
 	if s == nil {
-		s = &sub{id: id, kind: pipeline.OrderingSubscription, conf: t.subs.Get(id)}
+		s = &sub{id: id, kind: pipeline.OrderingSubscription}
+		s.setConf(t.subs.Get(id), t.now)
 		t.bySub[id] = s
 	}
 	// A subscription's lanes are all of one kind: a new ordering applies once
