@@ -81,11 +81,16 @@ kafka-up: ## real Apache Kafka on loopback (BROKERS=1|3 PORT=19092)
 kafka-down: ## stop it (PORT=19092); its data stays
 	@scripts/kafka.sh down --port $(PORT)
 
+.PHONY: verify-signatures
+verify-signatures: ## signed requests, checked by the official libraries in Go, Python and JavaScript, and by openssl
+	@GO='$(GO)' scripts/verify-signatures.sh
+
 .PHONY: ci
 ci: ## all gates, as .ci/run runs them
 	$(MAKE) lint
 	$(MAKE) generate-check
 	$(MAKE) test
+	$(MAKE) verify-signatures
 	$(MAKE) bench-once
 	$(MAKE) demo ARGS='$(CI_DEMO)'
 

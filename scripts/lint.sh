@@ -31,5 +31,6 @@ check staticcheck "$TOOLS/staticcheck" ./...
 check exhaustive exhaustive
 check tidy "$GO" mod tidy -diff
 check tools-tidy "$GO" -C tools mod tidy -diff
+check verifiers-tidy "$GO" -C internal/verifiers mod tidy -diff
 for script in scripts/*.sh .ci/run; do check "$script" bash -n "$script"; done
 [ -z "$failed" ] || { echo "lint: FAILED:$failed" >&2; exit 1; }
