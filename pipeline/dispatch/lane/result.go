@@ -31,6 +31,7 @@ func (t *Task) Done(now time.Time, w *Work, res *pipeline.Result) Verdict {
 		e.got = &fetched{w.Envelope, w.Header, w.Payload}
 	}
 	t.touched = true
+	l.landed(now)
 	t.backToIdle(l)
 	v := t.decide(now, w, l, e, res)
 	t.advance(l, now)

@@ -106,7 +106,8 @@ func (t *Task) take(now time.Time, l *lane) *Work {
 	if !ending {
 		l.sub.bucket.take(now)
 	}
-	l.stage = stageFlying
+	l.waited += now.Sub(l.stageSince)
+	l.stage, l.stageSince = stageFlying, now
 	t.inflight++
 	w := &Work{
 		Task: t, Subscription: l.sub.conf, Origin: e.origin, Attempt: e.attempts + 1, Round: e.round,
@@ -236,7 +237,7 @@ func (t *Task) requestSlot(l *lane, e *entry, now time.Time) {
 }
 
 func (t *Task) enqueue(l *lane) {
-	l.stage = stageReady
+	l.stage, l.stageSince = stageReady, t.now
 	l.sub.inflight++
 	r := readyLane{t, l}
 	if l.suspect || (l.sub.kind != pipeline.OrderingSubscription && l.sub.suspect) {

@@ -31,6 +31,34 @@ func (t *Task) Relieve(now time.Time) {
 	t.forgetIdle()
 }
 
+// paceWindow is how much time of a lane is remembered: older time counts half,
+// then a quarter, and so on.
+const paceWindow = time.Second
+
+// landed counts a request that has ended.
+func (l *lane) landed(now time.Time) {
+	l.flown += now.Sub(l.stageSince)
+	if l.flown+l.waited > paceWindow {
+		l.flown, l.waited = l.flown/2, l.waited/2
+	}
+}
+
+// slow tells that the lane's own requests take more of its time than waiting
+// for the process does: its endpoint holds it up. Where all lanes are late
+// because the process is busy there is nobody to protect, and parking would
+// only make work.
+func (l *lane) slow(now time.Time) bool {
+	flown, waited := l.flown, l.waited
+	switch l.stage {
+	case stageFlying:
+		flown += now.Sub(l.stageSince)
+	case stageReady:
+		waited += now.Sub(l.stageSince)
+	case stageIdle, stageSlot:
+	}
+	return flown >= waited
+}
+
 func (t *Task) relieveRecord(now time.Time, r *Record) {
 	open := r.open // parking clears bits of r.open
 	for i, id := range r.Subs {
@@ -46,7 +74,7 @@ func (t *Task) relieveRecord(now time.Time, r *Record) {
 			continue
 		}
 		first := l.mem[0].origin == r.Offset
-		if first && l.stage != stageSlot {
+		if first && l.stage != stageSlot || !first && !l.slow(now) {
 			continue // under way, or only waiting for the process
 		}
 		if first {

@@ -52,6 +52,11 @@ type lane struct {
 	fresh      time.Time
 	localUntil time.Time // after a local error: no try before
 	wake       time.Time // a wake-up is set for; zero: none
+
+	// Lately spent in requests, and waiting for the process to begin one: the
+	// endpoint's pace against ours.
+	stageSince    time.Time
+	flown, waited time.Duration
 }
 
 // firstMark is what a lane's record says of its first parked entry beyond what
