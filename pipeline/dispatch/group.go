@@ -53,7 +53,7 @@ func (d *Dispatcher) open(ctx context.Context) error {
 	d.attempts, err = kgo.NewClient(append(slices.Clone(d.base),
 		kgo.RecordPartitioner(kgo.ManualPartitioner()),
 		kgo.ProducerLinger(0),
-		kgo.ProducerBatchCompression(kgo.Lz4Compression(), kgo.NoCompression()),
+		d.deps.Kafka.ProducerCompression(),
 		kgo.MaxBufferedRecords(math.MaxInt32), // Produce must not block the loop; see attemptsBufferedBytes
 	)...)
 	if err != nil {

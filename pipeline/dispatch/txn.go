@@ -44,7 +44,7 @@ func (d *Dispatcher) newTransactor(ctx context.Context) (*transactor, error) {
 		kgo.TransactionTimeout(transactionTimeout),
 		kgo.RecordPartitioner(kgo.ManualPartitioner()),
 		kgo.ProducerLinger(0),
-		kgo.ProducerBatchCompression(kgo.Lz4Compression(), kgo.NoCompression()),
+		d.deps.Kafka.ProducerCompression(),
 	)...)
 	if err != nil {
 		return nil, fmt.Errorf("making the transactional client: %w", err)

@@ -16,6 +16,19 @@ import (
 	"github.com/twmb/franz-go/pkg/sasl/scram"
 )
 
+const compressionSnappy = "snappy"
+
+// codecs by the values of COMPRESSION.
+var codecs = map[string][]kgo.CompressionCodec{
+	compressionSnappy: {kgo.SnappyCompression(), kgo.NoCompression()},
+	"lz4":             {kgo.Lz4Compression(), kgo.NoCompression()},
+	"zstd":            {kgo.ZstdCompression(), kgo.NoCompression()},
+	"none":            {kgo.NoCompression()},
+}
+
+// ProducerCompression is the option of clients that write payloads.
+func (c *Config) ProducerCompression() kgo.Opt { return kgo.ProducerBatchCompression(codecs[c.Compression]...) }
+
 const (
 	mechanismPlain    = "plain"
 	mechanismSCRAM256 = "scram-sha-256"

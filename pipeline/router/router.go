@@ -136,7 +136,7 @@ func (r *Router) sessionOpts(s *starter) []kgo.Opt {
 		kgo.FetchMaxBytes(fetchBytes),
 		kgo.RecordPartitioner(kgo.ManualPartitioner()),
 		kgo.ProducerLinger(2*time.Millisecond), // the end of a transaction does not wait for it
-		kgo.ProducerBatchCompression(kgo.Lz4Compression(), kgo.NoCompression()),
+		r.kafka.ProducerCompression(),
 		kgo.MaxBufferedRecords(batchRecords),
 		kgo.MaxBufferedBytes(max(2*batchBytes, 2*r.kafka.MaxMessageBytes())),
 	)
