@@ -27,7 +27,9 @@ var codecs = map[string][]kgo.CompressionCodec{
 }
 
 // ProducerCompression is the option of clients that write payloads.
-func (c *Config) ProducerCompression() kgo.Opt { return kgo.ProducerBatchCompression(codecs[c.Compression]...) }
+func (c *Config) ProducerCompression() kgo.Opt {
+	return kgo.ProducerBatchCompression(codecs[c.Compression]...)
+}
 
 const (
 	mechanismPlain    = "plain"
