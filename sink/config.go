@@ -56,6 +56,9 @@ type Config struct {
 	InsertTimeout time.Duration `env:"CLICKHOUSE_INSERT_TIMEOUT" envDefault:"60s"`
 	// LogAllEvents stores every event, those without takers too.
 	LogAllEvents bool `env:"LOG_ALL_EVENTS"`
+	// WebhookCalled produces a webhook_called record to the topic webhook_called
+	// for each attempt of a goflow event, keyed by the event's id.
+	WebhookCalled bool `env:"WEBHOOK_CALLED"`
 }
 
 var identifier = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,63}$`)

@@ -243,7 +243,7 @@ func (p *partition) store(recs []*kgo.Record) bool {
 			return false
 		}
 	}
-	if !p.bury(bad) || !p.commit(d.to+1, "") {
+	if !p.call(recs) || !p.bury(bad) || !p.commit(d.to+1, "") {
 		return false
 	}
 	p.s.deps.Metrics.SinkRows(p.table, b.rows)

@@ -42,6 +42,11 @@ type Deps struct {
 	// that was not stored is not shown. Not asked with LogAllEvents. Called by
 	// several goroutines at once.
 	Taken func(ev *pipeline.Event) bool
+	// WebhookCalledTopic takes goflow's webhook_called records; with WebhookCalled
+	// it must be named, and ParseEvent be set.
+	WebhookCalledTopic string
+	// DumpBodyBytes is how much of a request's body those records show.
+	DumpBodyBytes int
 	// Metrics may be nil.
 	Metrics Metrics
 	// Logger may be nil.
@@ -77,6 +82,7 @@ type Sink struct {
 	begun  chan struct{} // closed by Run once client and admin are set, for kgo's callbacks
 	client *kgo.Client
 	admin  *kadm.Client
+	caller *caller // nil: webhook_called records are not asked for
 	health health
 	builds chan struct{} // one token for each insert that may be under way
 	grace  time.Duration // graceStop, but in tests
@@ -104,6 +110,8 @@ func New(cfg Config, deps Deps) (*Sink, error) {
 	switch {
 	case deps.Group == "" || deps.AttemptsTopic == "" || deps.DeadTopic == "":
 		return nil, errors.New("making the sink: group, attempts topic and dead topic must be named")
+	case cfg.WebhookCalled && (deps.WebhookCalledTopic == "" || deps.ParseEvent == nil):
+		return nil, errors.New("making the sink: webhook_called records need a topic and ParseEvent")
 	case len(deps.EventTopics) > 0 && (deps.ParseEvent == nil || deps.Taken == nil && !cfg.LogAllEvents):
 		return nil, errors.New("making the sink: event topics need ParseEvent and Taken")
 	}
@@ -150,6 +158,13 @@ func (s *Sink) Run(ctx context.Context) error {
 		return fmt.Errorf("making the sink's Kafka client: %w", err)
 	}
 	s.client, s.admin = client, kadm.NewClient(client)
+	if s.cfg.WebhookCalled {
+		if s.caller, err = newCaller(&s.deps); err != nil {
+			client.Close()
+			return err
+		}
+		defer s.caller.client.Close()
+	}
 	s.buffer.client = client
 	close(s.begun)
 	defer func() {

@@ -99,7 +99,7 @@ func checkKafka(ctx context.Context, cfg *configs.Config, roles []app.Role) (fin
 	}
 	missing := 0
 	for _, s := range cfg.Kafka.Settings() {
-		if !s.Optional && !have.Has(s.Topic) {
+		if wanted(cfg, &s) && !have.Has(s.Topic) {
 			missing++
 		}
 	}

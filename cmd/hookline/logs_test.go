@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/hookline/hookline/internal/receiver"
 	"github.com/hookline/hookline/internal/testkit"
@@ -22,10 +23,11 @@ import (
 
 // shapesStage is hookline run with an engine, four topics and a receiver.
 type shapesStage struct {
-	t    *testing.T
-	env  []string
-	recv *receiver.Receiver
-	svc  *service
+	t       *testing.T
+	env     []string
+	brokers []string
+	recv    *receiver.Receiver
+	svc     *service
 }
 
 // shapesReply acknowledges tasks as their system does, and refuses what is
@@ -59,11 +61,12 @@ func newShapesStage(t *testing.T, subs string) *shapesStage {
 			t.Error(err)
 		}
 	})
-	s := &shapesStage{t: t, recv: recv, env: []string{
+	s := &shapesStage{t: t, recv: recv, brokers: cluster.ListenAddrs(), env: []string{
 		"HOOKLINE_KAFKA_BROKERS=" + strings.Join(cluster.ListenAddrs(), ","), "HOOKLINE_CLICKHOUSE_ADDR=" + engine.URL(), "HOOKLINE_CLICKHOUSE_TTL_DAYS=0",
 		"HOOKLINE_EVENTS_TOPICS=cot=cotalker;flow=goflow:default-tenant=acme;alerts=signl4;tasks=task", "HOOKLINE_START=earliest", "HOOKLINE_PARTITIONS=2",
 		"HOOKLINE_ALLOW_HTTP=true", "HOOKLINE_ALLOW_CIDRS=127.0.0.0/8", "HOOKLINE_ALLOW_PORTS=1-65535", "HOOKLINE_ADMIN_ADDR=127.0.0.1:0",
 		"HOOKLINE_RETRY_DELAYS=50ms,50ms,50ms", "HOOKLINE_REPLICATION=1", "HOOKLINE_CLICKHOUSE_FLUSH_INTERVAL=20ms",
+		"HOOKLINE_WEBHOOK_CALLED=true",
 	}}
 	file := filepath.Join(t.TempDir(), "subs.yaml")
 	subs = strings.NewReplacer("RECV", recv.URL(), "CLOSED", fmt.Sprintf("http://127.0.0.1:%d", testkit.FreePort(t))).Replace(subs)
@@ -264,8 +267,35 @@ func (s *shapesStage) webhookCalled(t *testing.T) {
 			t.Errorf("%s: %s", sub, lines[0])
 		}
 	}
-	if lines := s.logs("--as", "webhook_called"); len(lines) != 2 {
+	lines := s.logs("--as", "webhook_called")
+	if len(lines) != 2 {
 		t.Errorf("%d lines", len(lines))
+	}
+	s.calledRecords(t, lines)
+}
+
+// calledRecords: the topic has the same, without our ids.
+func (s *shapesStage) calledRecords(t *testing.T, lines []string) {
+	client, err := kgo.NewClient(kgo.SeedBrokers(s.brokers...), kgo.ConsumeTopics("hookline.webhook_called"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	for n := 0; n < len(lines); {
+		fetches := client.PollFetches(ctx)
+		if err := fetches.Err0(); err != nil {
+			t.Fatal(err)
+		}
+		for _, rec := range fetches.Records() {
+			n++
+			if !slices.ContainsFunc(lines, func(l string) bool {
+				return strings.HasPrefix(l, strings.TrimSuffix(string(rec.Value), "}")+`,"subscription_id":`)
+			}) {
+				t.Errorf("record %s, key %s", rec.Value, rec.Key)
+			}
+		}
 	}
 }
 

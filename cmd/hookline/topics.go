@@ -53,7 +53,11 @@ func (c *cli) topicsCmd() *cobra.Command {
 }
 
 func ensureTopics(ctx context.Context, client *kgo.Client, cfg *configs.Config) (kafkax.Report, error) {
-	report, err := kafkax.EnsureTopics(ctx, kadm.NewClient(client), &cfg.Kafka)
+	var optional []string
+	if cfg.Sink.WebhookCalled {
+		optional = append(optional, cfg.Kafka.Topics().WebhookCalled())
+	}
+	report, err := kafkax.EnsureTopics(ctx, kadm.NewClient(client), &cfg.Kafka, optional...)
 	if err != nil {
 		return report, fmt.Errorf("preparing topics: %w", err)
 	}
@@ -80,9 +84,14 @@ func (c *cli) printTopics(cfg *configs.Config, r *kafkax.Report, asJSON bool) er
 func required(cfg *configs.Config) int {
 	n := 0
 	for _, s := range cfg.Kafka.Settings() {
-		if !s.Optional {
+		if wanted(cfg, &s) {
 			n++
 		}
 	}
 	return n
+}
+
+// wanted tells whether a topic must be there.
+func wanted(cfg *configs.Config, s *kafkax.Setting) bool {
+	return !s.Optional || cfg.Sink.WebhookCalled && s.Topic == cfg.Kafka.Topics().WebhookCalled()
 }

@@ -23,6 +23,7 @@ func (a *App) addSink() error {
 		ClientOpts: opts, Group: a.cfg.Kafka.SinkGroup(), AttemptsTopic: topics.Attempts(), DeadTopic: topics.AttemptsDead(),
 		EventTopics: events, EventRegex: regex, EventsSince: since(a.cfg.Router.Start),
 		ParseEvent: router.NewReader(&a.cfg.Router, &a.cfg.Kafka), Taken: a.matchers.taken,
+		WebhookCalledTopic: topics.WebhookCalled(), DumpBodyBytes: a.cfg.Sender.ResponseBodyBytes,
 		Metrics: sinkMetrics{a.metrics}, Logger: a.log.With("part", "sink"),
 	})
 	if err != nil {

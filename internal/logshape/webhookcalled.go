@@ -2,12 +2,14 @@ package logshape
 
 import (
 	"bytes"
+	"fmt"
 	"net/http"
 	"strconv"
 	"strings"
 	"unicode/utf8"
 
 	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/hookline/hookline/pipeline"
 )
@@ -177,4 +179,30 @@ func ResthookOf(eventType string, raw []byte) string {
 		return ""
 	}
 	return event.Resthook
+}
+
+// WithoutDumps gives a webhook_called again without what makes it long: of the
+// request its first line is left, the response is left out.
+func WithoutDumps(called []byte) ([]byte, error) {
+	var members struct {
+		Type        jsontext.Value `json:"type"`
+		CreatedOn   jsontext.Value `json:"created_on"`
+		URL         jsontext.Value `json:"url"`
+		Resthook    jsontext.Value `json:"resthook,omitzero"`
+		Status      jsontext.Value `json:"status"`
+		StatusCode  jsontext.Value `json:"status_code,omitzero"`
+		ElapsedMS   jsontext.Value `json:"elapsed_ms"`
+		Request     string         `json:"request"`
+		BodyIgnored bool           `json:"body_ignored"`
+	}
+	if err := json.Unmarshal(called, &members); err != nil {
+		return nil, fmt.Errorf("shortening a webhook_called: %w", err)
+	}
+	line, _, _ := strings.Cut(members.Request, "\r\n")
+	members.Request, members.BodyIgnored = line+"\r\n\r\n", true
+	b, err := json.Marshal(&members)
+	if err != nil {
+		return nil, fmt.Errorf("shortening a webhook_called: %w", err)
+	}
+	return b, nil
 }
