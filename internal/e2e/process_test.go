@@ -122,6 +122,28 @@ type process struct {
 	ended chan struct{} // closed when the process is gone
 }
 
+// losses are the times at which the process noticed that its session was lost.
+func (p *process) losses() []time.Time {
+	p.t.Helper()
+	log, err := os.ReadFile(p.log)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	var out []time.Time
+	for line := range strings.Lines(string(log)) {
+		if !strings.Contains(line, "partitions lost: the session ended") {
+			continue
+		}
+		text, _, _ := strings.Cut(strings.TrimPrefix(line, "time="), " ")
+		at, err := time.Parse(time.RFC3339Nano, text)
+		if err != nil {
+			p.t.Fatalf("reading the time of %q: %v", line, err)
+		}
+		out = append(out, at)
+	}
+	return out
+}
+
 // launch starts a process. It is killed with the test, if it still runs, and the
 // end of its log is shown when the test has failed.
 func launch(t *testing.T, b *builder, name string, vars map[string]string, args ...string) *process {

@@ -29,6 +29,8 @@ const (
 	// echo is how long after SIGKILL a request may still reach an endpoint out
 	// of the kernel's buffers.
 	echo = 400 * time.Millisecond
+	// lossNoticed is how late a process may notice that its session was lost.
+	lossNoticed = 6 * time.Second
 )
 
 // stage is one test's topics, subscriptions, producer and endpoint. Only its
@@ -45,7 +47,7 @@ type stage struct {
 	vars   map[string]string   // HOOKLINE_* of every process
 	roles  string
 	binary *builder
-	made   int
+	procs  []*process // all that were started
 }
 
 // setting is what a stage is made from.
@@ -174,10 +176,11 @@ func (s *stage) must(r result) result {
 // start starts a process and does not wait until it is ready.
 func (s *stage) start(more map[string]string) *process {
 	s.t.Helper()
-	s.made++
 	vars := maps.Clone(s.vars)
 	maps.Copy(vars, more)
-	return launch(s.t, s.binary, fmt.Sprintf("process %d", s.made), vars, "--roles", s.roles)
+	p := launch(s.t, s.binary, fmt.Sprintf("process %d", len(s.procs)+1), vars, "--roles", s.roles)
+	s.procs = append(s.procs, p)
+	return p
 }
 
 // run starts a process and waits until it is ready.
@@ -275,6 +278,7 @@ func (s *stage) judge(procs ...*process) *verdict {
 			s.t.Errorf("%s ended with code %d, %v after SIGTERM", p.name, code, took)
 		}
 	}
+	s.noteLosses()
 	committed := s.commits()
 	s.ledger.mu.Lock()
 	defer s.ledger.mu.Unlock()
@@ -284,6 +288,22 @@ func (s *stage) judge(procs ...*process) *verdict {
 		s.t.Errorf("%d pairs were acked and %d settled, want %d", v.pairs, v.succeeded+v.dead-v.both, s.plan.expected)
 	}
 	return v
+}
+
+// noteLosses counts each lost session as a kill: on a machine so busy that a
+// process gets no time for a whole session, the group gives its partitions
+// away, and what it had under way or not committed is sent again.
+func (s *stage) noteLosses() {
+	s.t.Helper()
+	for _, p := range s.procs {
+		for _, at := range p.losses() {
+			lost := at.Sub(s.ledger.began)
+			s.t.Logf("%s lost its session at %v: the machine was too busy", p.name, lost.Round(time.Millisecond))
+			s.ledger.mu.Lock()
+			s.ledger.kills = append(s.ledger.kills, span{max(0, lost-lossNoticed), lost + echo})
+			s.ledger.mu.Unlock()
+		}
+	}
 }
 
 // leads tells what of hookline's work a broker leads at the moment.
