@@ -339,3 +339,41 @@ func (s *shapesStage) task(t *testing.T) {
 		t.Errorf("another tenant: %s", none)
 	}
 }
+
+var docBlock = regexp.MustCompile("(?s)```(sh|yaml)\n(.*?)```")
+
+// TestSystemDocs: the pages of the four systems have subscriptions and settings
+// that are accepted.
+func TestSystemDocs(t *testing.T) {
+	root, err := testkit.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, page := range []string{"cotalker", "goflow", "signl4", "task"} {
+		text, err := os.ReadFile(filepath.Join(root, "docs", page+".md"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var env []string
+		checked := 0
+		for _, m := range docBlock.FindAllStringSubmatch(string(text), -1) {
+			if m[1] == "sh" {
+				for _, v := range regexp.MustCompile(`(?m)^export (\w+=)'?([^'\s]*)`).FindAllStringSubmatch(m[2], -1) {
+					env = append(env, v[1]+v[2])
+				}
+				expect(t, run(t, env, "check", "--offline"), "")
+				checked++
+				continue
+			}
+			file := filepath.Join(t.TempDir(), "subs.yaml")
+			if err := os.WriteFile(file, []byte(m[2]), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			expect(t, run(t, env, "subs", "apply", "--dry-run", "-f", file), "valid")
+			checked++
+		}
+		if len(env) == 0 || checked != 2 {
+			t.Errorf("%s: %d blocks checked with %s", page, checked, env)
+		}
+	}
+}
