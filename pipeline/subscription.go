@@ -115,7 +115,7 @@ func (r Rate) Burst() int {
 	if r.Count < 1 {
 		return 0
 	}
-	return max(1, int(time.Second/r.Interval()))
+	return max(1, int(int64(r.Count)*int64(time.Second)/int64(r.Per)))
 }
 
 // Header is one custom HTTP header.

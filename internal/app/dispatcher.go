@@ -35,7 +35,7 @@ func (a *App) addDispatcher() error {
 	d, err := dispatch.New(a.cfg.Dispatch, dispatch.Deps{
 		Kafka: &a.cfg.Kafka, Sender: send, Registry: view, Gate: gate,
 		Metrics: dispatchMetrics{a.metrics}, Log: a.log.With("part", "dispatcher"), Node: a.node,
-		RequestTimeout: a.cfg.Sender.RequestTimeout, StateRecord: disabledRecord,
+		RequestTimeout: a.cfg.Sender.RequestTimeout, StateRecord: disabledRecord, HealthRecord: registry.HealthRecord,
 		RedactURL: send.RedactURL,
 	})
 	if err != nil {
@@ -55,9 +55,9 @@ func (a *App) addDispatcher() error {
 }
 
 // disabledRecord is the registry's record that disables a subscription.
-func disabledRecord(id, reason string, revision int64, since time.Time) (key, value []byte) {
+func disabledRecord(id, reason string, revision int64, since, failingSince time.Time) (key, value []byte) {
 	return registry.StateRecord(id, &registry.StateInfo{
-		Revision: revision, State: pipeline.StateDisabled, Reason: reason, Since: since,
+		Revision: revision, State: pipeline.StateDisabled, Reason: reason, Since: since, FailingSince: failingSince,
 	})
 }
 

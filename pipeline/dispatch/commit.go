@@ -97,8 +97,13 @@ func (d *Dispatcher) outRecord(p int32, o *lane.Out) *kgo.Record {
 			Subscription: o.Subscription, Reason: o.Reason, Attempts: o.Attempts, Error: o.Error, Envelope: *o.Envelope, Payload: o.Payload,
 		})
 	case lane.OutState:
-		key, value := d.deps.StateRecord(o.Subscription, o.StateReason, o.Revision, o.At)
+		key, value := d.deps.StateRecord(o.Subscription, o.StateReason, o.Revision, o.At, o.FailingSince)
 		return &kgo.Record{Topic: d.topics.Subscriptions(), Key: key, Value: value}
+	case lane.OutHealth:
+		key, value := d.deps.HealthRecord(o.Subscription, o.Revision, o.FailingSince)
+		return &kgo.Record{Topic: d.topics.Subscriptions(), Key: key, Value: value}
+	case lane.OutNotice:
+		return &kgo.Record{Topic: d.topics.Notices(), Key: []byte(o.Subscription), Value: d.noticeJSON(o)}
 	case lane.OutRetry, lane.OutParked:
 	}
 	c := kafkax.Copy{
@@ -131,6 +136,9 @@ func (d *Dispatcher) committed(now time.Time, c *commitRun) {
 			offsets[j] = c.outs[i][j].Offset
 			if o.Kind == lane.OutDead {
 				d.deps.Metrics.Dead(o.Reason)
+			}
+			if o.Kind == lane.OutNotice {
+				d.logNotice(now, o)
 			}
 		}
 		b.Task.Committed(now, b, offsets)

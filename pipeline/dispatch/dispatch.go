@@ -44,19 +44,23 @@ type Dispatcher struct {
 	attemptsPartitions int32
 
 	// The loop's own; nobody else touches them.
-	view           pipeline.Subscriptions
-	tasks          map[int32]*ownedTask
-	droppedAt      map[int32]uint64 // the number of the poll under way when a partition's last task was dropped
-	sched          *lane.Scheduler
-	inflight       int
-	rescans        int // under way
-	failing        int // of them, taken from the queue of failing lanes
-	lastCut        time.Time
-	commit         *commitRun // under way; nil: none
-	encoders       []*attemptEncoder
-	releasing      []*release
-	localRows      map[string]time.Time // delivery id -> last row of a local error
-	stopping       bool
+	view      pipeline.Subscriptions
+	tasks     map[int32]*ownedTask
+	droppedAt map[int32]uint64 // the number of the poll under way when a partition's last task was dropped
+	sched     *lane.Scheduler
+	inflight  int
+	rescans   int // under way
+	failing   int // of them, taken from the queue of failing lanes
+	lastCut   time.Time
+	commit    *commitRun // under way; nil: none
+	encoders  []*attemptEncoder
+	releasing []*release
+	localRows map[string]time.Time // delivery id -> last row of a local error
+	stopping  bool
+
+	noticeSecond               time.Time // the second in which so many notices were logged, and so many not
+	noticesSaid, noticesUnsaid int
+
 	final          *release       // the graceful stop's
 	left           chan struct{}  // closed when the group has been left
 	cutNow         bool           // a release waits for a commit

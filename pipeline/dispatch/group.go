@@ -73,12 +73,13 @@ func (d *Dispatcher) open(ctx context.Context) error {
 func (d *Dispatcher) awaitTopics(ctx context.Context) (int32, error) {
 	deadline := time.Now().Add(topicsPatience)
 	for {
-		md, err := d.adm.ListTopics(ctx, d.topics.Attempts(), d.topics.Deliveries())
+		needed := []string{d.topics.Deliveries(), d.topics.Attempts(), d.topics.Notices()}
+		md, err := d.adm.ListTopics(ctx, needed...)
 		if err != nil {
 			return 0, fmt.Errorf("reading metadata: %w", err)
 		}
 		missing := ""
-		for _, t := range []string{d.topics.Deliveries(), d.topics.Attempts()} {
+		for _, t := range needed {
 			if len(md[t].Partitions) == 0 {
 				missing = t
 			}

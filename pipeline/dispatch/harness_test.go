@@ -91,8 +91,14 @@ func (b *bench) start(change func(*Config)) *running {
 	d, err := New(cfg, Deps{
 		Kafka: &own, Sender: b.ledger, Registry: b.reg, Gate: NewGate(time.Duration(cfg.SessionTimeout)), Metrics: nopMetrics{},
 		Log: log, Node: "test", RequestTimeout: 5 * time.Second,
-		StateRecord: func(id, reason string, rev int64, _ time.Time) ([]byte, []byte) {
+		StateRecord: func(id, reason string, rev int64, _, _ time.Time) ([]byte, []byte) {
 			return []byte(id + "#state"), []byte(reason + "/" + strconv.FormatInt(rev, 10))
+		},
+		HealthRecord: func(id string, _ int64, since time.Time) ([]byte, []byte) {
+			if since.IsZero() {
+				return []byte(id + "#health"), nil
+			}
+			return []byte(id + "#health"), []byte(since.Format(time.RFC3339Nano))
 		},
 		RedactURL: func(u string) string { return u },
 	})

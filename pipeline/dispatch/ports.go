@@ -49,8 +49,12 @@ type Deps struct {
 	// RequestTimeout bounds one attempt: how long a stop waits for those that
 	// are under way.
 	RequestTimeout time.Duration
-	// StateRecord encodes the registry record that disables a subscription.
-	StateRecord func(id, reason string, revision int64, since time.Time) (key, value []byte)
+	// StateRecord encodes the registry record that disables a subscription;
+	// failingSince is zero where it had not been failing.
+	StateRecord func(id, reason string, revision int64, since, failingSince time.Time) (key, value []byte)
+	// HealthRecord encodes the registry record that says since when a
+	// subscription is failing; zero: it is not.
+	HealthRecord func(id string, revision int64, failingSince time.Time) (key, value []byte)
 	// RedactURL is how a subscription's URL stands in the log.
 	RedactURL func(url string) string
 }
@@ -70,6 +74,7 @@ func (d *Deps) validate() error {
 	need(d.Log != nil, "logger")
 	need(d.RequestTimeout > 0, "request timeout")
 	need(d.StateRecord != nil, "state record encoder")
+	need(d.HealthRecord != nil, "health record encoder")
 	need(d.RedactURL != nil, "URL redaction")
 	return errors.Join(errs...)
 }

@@ -55,7 +55,7 @@ func (d *Document) Check(pol *Policy) []*FieldError {
 	c.delivery(d, pol)
 	c.credentials(d, pol)
 	c.filter(d, pol)
-	c.unsupported(d)
+	c.limits(d)
 	var out []*FieldError
 	for _, f := range d.src.found {
 		e := d.at(f.problem)
@@ -203,17 +203,12 @@ func flatten(err error) []error {
 	return []error{err}
 }
 
-// unsupported refuses what would otherwise be ignored in silence. It says what
-// is refused.
-func (c *checker) unsupported(d *Document) {
-	const remedy = "remove it"
-	for _, f := range []struct{ name, value string }{
-		{"rate", d.Rate},
-		{"disable_after", d.DisableAfter},
-	} {
-		if f.value != "" {
-			c.add(f.name, remedy, "not supported by this version")
-		}
+func (c *checker) limits(d *Document) {
+	if _, err := ParseRate(d.Rate); err != nil {
+		c.add("rate", "write 50/s, 600/m or 1000/h", "%s", err)
+	}
+	if _, err := parseDisableAfter(d.DisableAfter); err != nil {
+		c.add("disable_after", "write 12h or 5d", "%s", err)
 	}
 }
 

@@ -129,6 +129,8 @@ func (d *Document) Subscription(revision int64, pol *Policy) *pipeline.Subscript
 	if d.Concurrency != nil {
 		s.Concurrency = *d.Concurrency
 	}
+	s.Rate, _ = ParseRate(d.Rate)
+	s.DisableAfter, _ = parseDisableAfter(d.DisableAfter)
 	if d.Timeout != "" {
 		s.Timeout, _ = time.ParseDuration(d.Timeout)
 		// REQUEST_TIMEOUT may have been lowered since the subscription was applied.

@@ -147,8 +147,8 @@ var refusedDocuments = []struct {
 	{"format", oneDoc("format: [xml, json, json]"), []string{`format: "xml" is not a format that this version reads (one of cotalker, `, `format: "json" is there twice`}},
 	{"tenant pattern", "- {id: a, tenant: 'a*', url: 'https://a.example.com/'}", []string{`tenant: "a*" is a pattern (a tenant is named in full`}},
 	{"headers", oneDoc(`headers: {Host: x, "X: Y": z}`), []string{`headers: "Host" is set by hookline or reserved`, `headers: name "X: Y" is not a header name`}},
-	{"features", oneDoc("rate: 50/s, disable_after: 5d"), []string{
-		"rate: not supported by this version (remove it)", "disable_after: not supported",
+	{"limits", oneDoc("rate: 50, disable_after: soon"), []string{
+		`rate: "50" is not a number per s, m or h (write 50/s, 600/m or 1000/h)`, `disable_after: "soon" is not a duration (write 12h or 5d)`,
 	}},
 	{"loop", "- {id: a, tenant: t, url: 'https://in.example.com/hook/x'}", []string{"url: in.example.com is an inbound webhook of format json: the event would come back"}},
 	{"empty", "", []string{"f.yaml: no subscriptions (write a list under subscriptions:)"}},

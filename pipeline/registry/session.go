@@ -26,6 +26,7 @@ type known struct {
 	bad    error
 	held   error // paused: a sealed secret does not open
 	state  *StateInfo
+	health bool // there is a record of it
 }
 
 func (k *known) exists() bool { return k.config != nil || k.bad != nil }
@@ -71,6 +72,8 @@ func (s *session) take(rec *kgo.Record) {
 	switch {
 	case r.IsState:
 		k.state = r.State
+	case r.IsHealth:
+		k.health = !r.Deleted
 	default:
 		k.config, k.bad, k.held = r.stored, err, r.Held
 	}
@@ -132,6 +135,9 @@ func (s *session) remove(id string) Change {
 	s.add([]byte(id), nil)
 	if s.known[id].state != nil {
 		s.add([]byte(id+stateSuffix), nil)
+	}
+	if s.known[id].health {
+		s.add([]byte(id+healthSuffix), nil)
 	}
 	return Change{ID: id, Action: Deleted}
 }

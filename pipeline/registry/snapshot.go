@@ -12,6 +12,7 @@ import (
 type entry struct {
 	config *pipeline.Subscription // the last good configuration; nil: none
 	state  *StateInfo             // nil: none
+	health *HealthInfo            // nil: none, or it could not be read
 	// badConfig and badState say why the last record of each key was refused.
 	badConfig, badState error
 	sub                 *pipeline.Subscription // effective; nil without a good configuration
@@ -29,15 +30,17 @@ func (e *entry) apply(r *Record, err error) *entry {
 		next.badState = err
 	case r.IsState:
 		next.state, next.badState = r.State, nil // no state for a tombstone
+	case r.IsHealth: // one that is refused says nothing, which is not worth a complaint
+		next.health = r.Health
 	case err != nil:
 		next.badConfig = err
 	default:
 		next.config, next.badConfig = r.Sub, r.Held // no configuration for a tombstone
 	}
-	if next.config == nil && next.state == nil && next.bad() == nil {
+	if next.config == nil && next.state == nil && next.health == nil && next.bad() == nil {
 		return nil
 	}
-	next.sub = effective(next.config, next.state)
+	next.sub = failing(effective(next.config, next.state), next.state, next.health)
 	return &next
 }
 
@@ -57,6 +60,20 @@ func effective(config *pipeline.Subscription, st *StateInfo) *pipeline.Subscript
 	}
 	s := *config
 	s.State, s.StateReason = st.State, st.Reason
+	return &s
+}
+
+// failing is the subscription with what was noted of its failures, where that is
+// of its revision and of the time since it was last taken into use.
+func failing(sub *pipeline.Subscription, st *StateInfo, h *HealthInfo) *pipeline.Subscription {
+	if sub == nil || h == nil || h.Revision != sub.Revision {
+		return sub
+	}
+	if st != nil && st.Revision == sub.Revision && st.State == pipeline.StateActive && st.Since.After(h.FailingSince) {
+		return sub
+	}
+	s := *sub
+	s.FailingSince = h.FailingSince
 	return &s
 }
 

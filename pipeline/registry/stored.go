@@ -24,6 +24,34 @@ const MaxRecordBytes = 256 << 10
 // stateSuffix makes the key of a subscription's state of its id, which has no #.
 const stateSuffix = "#state"
 
+// healthSuffix makes the key of what the dispatcher has noted of its attempts.
+// It is a key of its own, not a part of the state: the dispatcher, which has not
+// read an operator's decision of a moment ago, must not write over it.
+const healthSuffix = "#health"
+
+// HealthInfo is the value under id#health.
+type HealthInfo struct {
+	V        int   `json:"v"`
+	Revision int64 `json:"revision"` // of the configuration that it applies to
+	// FailingSince is when the run of nothing but failures began.
+	FailingSince time.Time      `json:"failing_since"`
+	Unknown      jsontext.Value `json:",embed"`
+}
+
+// HealthRecord gives the record that says since when a subscription fails; a
+// zero time: it does not. For the transactions of others.
+func HealthRecord(id string, revision int64, failingSince time.Time) (key, value []byte) {
+	key = []byte(id + healthSuffix)
+	if failingSince.IsZero() {
+		return key, nil
+	}
+	value, err := json.Marshal(&HealthInfo{V: SchemaVersion, Revision: revision, FailingSince: failingSince.UTC()}, json.Deterministic(true))
+	if err != nil {
+		panic("BUG: encoding the health of subscription " + id + ": " + err.Error())
+	}
+	return key, value
+}
+
 // stored is the value under a subscription's id.
 type stored struct {
 	V         int       `json:"v"`
@@ -80,6 +108,9 @@ type Record struct {
 	Sub *pipeline.Subscription
 	// State is nil for configurations.
 	State *StateInfo
+	// IsHealth: a record under id#health; Health is nil for others.
+	IsHealth bool
+	Health   *HealthInfo
 	// Held says why the subscription is paused whatever its configuration says:
 	// a sealed secret does not open. nil: it is not.
 	Held error
@@ -91,7 +122,9 @@ type Record struct {
 // which subscription it is about, where the key tells.
 func ParseRecord(key, value []byte, pol *Policy) (Record, error) {
 	var r Record
-	r.ID, r.IsState = strings.CutSuffix(string(key), stateSuffix)
+	if r.ID, r.IsState = strings.CutSuffix(string(key), stateSuffix); !r.IsState {
+		r.ID, r.IsHealth = strings.CutSuffix(string(key), healthSuffix)
+	}
 	if !ValidID(r.ID) {
 		return Record{}, fmt.Errorf("reading subscription: key %.140q is not an id", key)
 	}
@@ -103,6 +136,8 @@ func ParseRecord(key, value []byte, pol *Policy) (Record, error) {
 		err = fmt.Errorf("%d bytes are over the limit of %d", len(value), MaxRecordBytes)
 	case r.IsState:
 		err = r.readState(value)
+	case r.IsHealth:
+		err = r.readHealth(value)
 	default:
 		err = r.readConfig(value, pol)
 	}
@@ -118,6 +153,18 @@ func oneLineError(err error) error {
 		return errors.New(strings.ReplaceAll(s, "\n", "; "))
 	}
 	return err
+}
+
+func (r *Record) readHealth(value []byte) error {
+	var h HealthInfo
+	if err := decode(value, &h); err != nil {
+		return err
+	}
+	if h.V != SchemaVersion {
+		return versionError(h.V)
+	}
+	r.Health = &h
+	return nil
 }
 
 func (r *Record) readState(value []byte) error {

@@ -43,7 +43,7 @@ func TestParseRecordRefuses(t *testing.T) {
 		{"no version", "a", edit(`"v":1,`, ``), "schema version 0 is not 1"},
 		{"revision", "a", edit(`3`, `0`), "revision 0 is not positive"},
 		{"url", "a", edit(`https://a.example.com`, `http://169.254.169.254`), `subscription "a".url: scheme http is not allowed`},
-		{"feature", "a", edit(`"id"`, `"rate":"50/s","id"`), "rate: not supported by this version"},
+		{"feature", "a", edit(`"id"`, `"rate":"50","id"`), "is not a number per s, m or h"},
 		{"several", "a", edit(`https:`, `x:`) + " ", "url: "},
 		{"large", "a", storedA + strings.Repeat(" ", MaxRecordBytes), "over the limit of 262144"},
 		{"state", "a#state", `{"v":1,"revision":1,"state":"asleep"}`, `state "asleep" is not known`},

@@ -18,6 +18,8 @@ const (
 	OutParked                    // parked
 	OutDead                      // dead
 	OutState                     // <id>#state in subscriptions: the subscription is disabled
+	OutHealth                    // <id>#health in subscriptions: since when it fails
+	OutNotice                    // notices
 )
 
 // Out is one record that the next transaction must produce.
@@ -41,8 +43,12 @@ type Out struct {
 	Header      []byte
 	Payload     []byte
 	StateReason string    // OutState
-	Revision    int64     // OutState: the revision that it applies to
-	At          time.Time // OutState
+	Revision    int64     // OutState, OutHealth, OutNotice: of the subscription that it applies to
+	At          time.Time // OutState, OutHealth, OutNotice
+	// FailingSince of OutState and OutHealth: since when there was nothing but
+	// failures; zero: that is not so.
+	FailingSince time.Time
+	Notice       *Notice // OutNotice
 
 	// Raw, of an OutDead with reason unreadable: the record as it was found; nil:
 	// there is none. Such an Out has no Envelope and no Payload.
@@ -141,7 +147,7 @@ func (t *Task) Committed(now time.Time, b *Batch, offsets []int64) {
 			}
 		case OutRetry:
 			t.awaitHead(o.lane, o.head, o.Attempts, offsets[i])
-		case OutState:
+		case OutState, OutHealth, OutNotice:
 		}
 	}
 	t.findLost(now)

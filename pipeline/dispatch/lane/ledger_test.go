@@ -56,16 +56,19 @@ type mark struct {
 
 // ledger checks what happens at the receiver and in the topics.
 type ledger struct {
-	fail   func(format string, args ...any)
-	delays []time.Duration
-	fates  map[fateKey]*fate
-	bySub  map[string][]*fate // by origin
-	flying map[string]int     // requests under way by subscription
-	spoilt map[int64]*fate    // of records of parked that cannot be read at all
-	gone   func(origin int64) bool
-	begun  map[string][]time.Time // requests since the rate was set, by subscription
-	life   int
-	epoch  int
+	fail        func(format string, args ...any)
+	delays      []time.Duration
+	fates       map[fateKey]*fate
+	bySub       map[string][]*fate // by origin
+	flying      map[string]int     // requests under way by subscription
+	spoilt      map[int64]*fate    // of records of parked that cannot be read at all
+	gone        func(origin int64) bool
+	told        map[string]told // the last notice, by subscription
+	exhaustedAt map[string]toldAt
+	drained     bool
+	begun       map[string][]time.Time // requests since the rate was set, by subscription
+	life        int
+	epoch       int
 
 	pending []mark // since the last cut
 	cut     []mark // in the batch under way
@@ -148,6 +151,44 @@ func (g *ledger) send(now time.Time, key string, f *fate, attempt, round int, co
 		g.fail("%v: %d requests under way, at most %d", f, g.flying[f.sub], conf.Concurrency)
 	}
 	g.checkRate(now, f, conf.Rate)
+}
+
+// notice checks that what is told makes a story: failing, then recovered or
+// disabled; exhausted at most once in a minute.
+func (g *ledger) notice(o *Out) {
+	n := o.Notice
+	last := g.told[o.Subscription]
+	switch n.Type {
+	case NoticeFailing:
+		if last.Type == NoticeFailing && last.Revision == o.Revision && !last.Resumed {
+			g.fail("%s: failing, and again failing (%+v)", o.Subscription, n)
+		}
+	case NoticeRecovered:
+		if last.Type != NoticeFailing || last.Revision != o.Revision {
+			g.fail("%s: recovered after %+v", o.Subscription, last)
+		}
+	case NoticeExhausted:
+		if t := g.exhaustedAt[o.Subscription]; t.life == g.life && o.At.Sub(t.at) < ExhaustedEvery && !g.drained {
+			g.fail("%s: exhausted told %v after the last time", o.Subscription, o.At.Sub(t.at))
+		}
+		g.exhaustedAt[o.Subscription] = toldAt{o.At, g.life}
+		return
+	case NoticeBacklog:
+		return
+	case NoticeDisabled:
+	}
+	g.told[o.Subscription] = told{n.Type, o.Revision, false}
+}
+
+type toldAt struct {
+	at   time.Time
+	life int
+}
+
+type told struct {
+	Type     NoticeType
+	Revision int64
+	Resumed  bool
 }
 
 // checkRate holds that in no span of time more requests are begun than the rate
@@ -234,7 +275,7 @@ func (g *ledger) result(now time.Time, f *fate, w *Work, res *pipeline.Result, v
 func (g *ledger) batch(b *Batch) {
 	g.cut, g.pending = g.pending, nil
 	for _, o := range b.Outs {
-		if o.Kind == OutState {
+		if o.Kind >= OutState {
 			continue
 		}
 		if o.Reason == pipeline.DeadUnreadable {
@@ -261,7 +302,9 @@ func (g *ledger) committed(b *Batch, offsets []int64) {
 			g.of(o.Subscription, o.Origin, o.Payload).parkedAt = offsets[i]
 		case OutRetry:
 			g.of(o.Subscription, o.Origin, o.Payload).parkedAt = -1
-		case OutDead, OutState:
+		case OutNotice:
+			g.notice(o)
+		case OutDead, OutState, OutHealth:
 		}
 		if o.Kind == OutDead {
 			var f *fate

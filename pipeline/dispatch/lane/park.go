@@ -53,6 +53,7 @@ func (t *Task) countParked(l *lane) {
 	l.pend++
 	l.sub.parked++
 	t.touched = true
+	t.watchBacklog(l.sub)
 	if l.sub.parked > t.cfg.MaxParked {
 		t.disable(l.sub, ReasonBacklog)
 	}

@@ -57,6 +57,7 @@ func (s *sub) mayStart(now time.Time) bool {
 
 // setConf gives the subscription its newest configuration.
 func (s *sub) setConf(conf *pipeline.Subscription, now time.Time) {
+	s.health.renew(s.conf, conf)
 	s.conf = conf
 	if conf != nil {
 		s.bucket.set(conf.Rate, now)

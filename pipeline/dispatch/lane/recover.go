@@ -212,6 +212,7 @@ func (t *Task) recoverLane(now time.Time, key string, rec *laneRecord, parked *p
 		}
 	}
 	s.parked += l.nparked()
+	s.health.backlog = s.parked >= max(1, t.cfg.MaxParked/2) // told of already
 	if f := l.first; f != nil && (len(l.parked) == 0 || l.parked[0].origin != f.Origin) {
 		l.first = nil
 	} else if f != nil {

@@ -53,11 +53,13 @@ func (t *Task) decide(now time.Time, w *Work, l *lane, e entry, res *pipeline.Re
 		return Verdict{NextAttemptAt: l.localUntil}
 	case res.Outcome == pipeline.OutcomeSuccess:
 		l.suspect, l.sub.suspect = false, false
+		t.succeeded(l.sub, w)
 		t.settle(l, &e)
 		return Verdict{Final: true}
 	}
 	l.suspect, l.sub.suspect = true, true
 	e.attempts = w.Attempt
+	t.failedOnce(l.sub, w, res.EndedAt(), failureText(res))
 	if l.sub.mode() == modeDrain {
 		reason, why := l.sub.drainReason()
 		t.end(l, e, reason, why)
@@ -75,6 +77,7 @@ func (t *Task) decide(now time.Time, w *Work, l *lane, e entry, res *pipeline.Re
 func (t *Task) failed(l *lane, e entry, res *pipeline.Result) Verdict {
 	ended := res.EndedAt()
 	if e.attempts > t.retries(l.sub) {
+		t.exhaust(l.sub, e.env(), e.attempts)
 		if l.sub.conf != nil && l.sub.conf.OnExhausted == pipeline.OnExhaustedBlock {
 			t.block(l, e)
 			return Verdict{}
@@ -207,6 +210,7 @@ func (t *Task) leaveHome(l *lane, e *entry) {
 		l.parked = l.parked[1:]
 		l.sub.parked--
 		t.parkedRefs--
+		t.watchBacklog(l.sub)
 		l.first = nil
 	}
 	t.touched = true
@@ -234,7 +238,12 @@ func (t *Task) disable(s *sub, reason string) {
 	}
 	s.disabled, s.disabledRevision = reason, s.conf.Revision
 	t.out = append(t.out, &Out{
-		Kind: OutState, Subscription: s.id, StateReason: reason, Revision: s.conf.Revision, At: t.now,
+		Kind: OutState, Subscription: s.id, StateReason: reason, Revision: s.conf.Revision, At: t.now, FailingSince: s.health.runSince(),
 	})
+	t.notice(s, &Notice{Type: NoticeDisabled, Reason: reason, Since: s.health.runSince(), Count: s.health.failures})
+	if s.health.noted {
+		t.emitHealth(s, time.Time{})
+	}
+	s.health.failures, s.health.noted = 0, false
 	t.touched = true
 }

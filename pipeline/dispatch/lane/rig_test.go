@@ -144,6 +144,9 @@ func (r *rig) set(change func(*pipeline.Subscription)) {
 func outs(b *Batch) string {
 	text := ""
 	for _, o := range b.Outs {
+		if o.Kind == OutNotice || o.Kind == OutHealth {
+			continue
+		}
 		if text != "" {
 			text += ", "
 		}
@@ -156,6 +159,7 @@ func outs(b *Batch) string {
 			text += fmt.Sprintf("dead %d (%s)", o.Origin, o.Reason)
 		case OutState:
 			text += "disabled (" + o.StateReason + ")"
+		case OutHealth, OutNotice:
 		}
 	}
 	return text

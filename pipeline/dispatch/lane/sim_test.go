@@ -108,7 +108,7 @@ func (s *sim) init(rnd source, fail func(string, ...any)) {
 	}
 	s.ledger = ledger{
 		fail: fail, delays: s.cfg.Delays, fates: map[fateKey]*fate{}, bySub: map[string][]*fate{},
-		flying: map[string]int{}, begun: map[string][]time.Time{}, life: 1, spoilt: map[int64]*fate{},
+		flying: map[string]int{}, told: map[string]told{}, exhaustedAt: map[string]toldAt{}, begun: map[string][]time.Time{}, life: 1, spoilt: map[int64]*fate{},
 		gone: func(origin int64) bool {
 			r, ok := s.kafka.deliveries.at(origin)
 			return !ok || r.off != origin
@@ -130,6 +130,7 @@ func (s *sim) randomSubscription(c *pipeline.Subscription) {
 	c.OnExhausted = pick(s.rnd, pipeline.OnExhaustedContinue, pipeline.OnExhaustedBlock)
 	c.Retries = s.rnd.intn(pipeline.MaxRetries + 1)
 	c.Concurrency = 1 + s.rnd.intn(3)
+	c.DisableAfter = pick(s.rnd, 0, 0, time.Minute, 24*time.Hour)
 	c.Rate = pick(s.rnd, pipeline.Rate{}, pipeline.Rate{}, pipeline.Rate{Count: 2, Per: time.Second}, pipeline.Rate{Count: 7, Per: time.Minute})
 }
 
@@ -357,10 +358,17 @@ func (s *sim) endTransaction() {
 	s.note("committed")
 	s.ledger.committed(b, s.parked)
 	for _, o := range b.Outs {
+		if c := s.registry.Get(o.Subscription); o.Kind == OutHealth && c != nil && c.Revision == o.Revision {
+			s.registry = s.registry.with(o.Subscription, func(c *pipeline.Subscription) {
+				c.FailingSince, c.Revision = o.FailingSince, o.Revision
+			})
+			continue
+		}
 		if c := s.registry.Get(o.Subscription); o.Kind == OutState && c != nil && c.Revision == o.Revision {
 			revision := c.Revision
 			s.registry = s.registry.with(o.Subscription, func(c *pipeline.Subscription) {
 				c.State, c.StateReason, c.Revision = pipeline.StateDisabled, o.StateReason, revision
+				c.FailingSince = time.Time{}
 			})
 		}
 	}
@@ -508,6 +516,7 @@ func (s *sim) lose() {
 func (s *sim) drain() {
 	s.note("drain")
 	s.task.Drain()
+	s.ledger.drained = true
 	if w := s.sched.Next(s.now, true); w != nil {
 		s.fail("%s: work from a draining task", w.LaneKey())
 	}
@@ -523,6 +532,7 @@ func (s *sim) drain() {
 		s.fail("%d under way after a drain", n)
 	}
 	s.task.Close()
+	s.ledger.drained = false
 	s.lose()
 	s.rebuild()
 }

@@ -212,7 +212,7 @@ func (k *simKafka) produce(b *Batch, now time.Time) (offsets []int64) {
 			offsets = append(offsets, k.parked.append(simParked{
 				o.Lane, o.Origin, o.Attempts, o.Round, roundUp(o.NotBefore), now, o.Envelope, o.Payload,
 			}))
-		case OutDead, OutState:
+		case OutDead, OutState, OutHealth, OutNotice:
 			offsets = append(offsets, -1)
 		}
 	}
@@ -238,7 +238,7 @@ func (k *simKafka) abort(b *Batch) {
 			k.retry[o.Attempts-1].marker()
 		case OutParked:
 			k.parked.marker()
-		case OutDead, OutState:
+		case OutDead, OutState, OutHealth, OutNotice:
 		}
 	}
 }
@@ -265,7 +265,7 @@ func (r *simRegistry) with(id string, change func(*pipeline.Subscription)) *simR
 	if old := r.subs[id]; old != nil {
 		*s = *old
 	}
-	s.Revision = n.version
+	s.Revision, s.FailingSince = n.version, time.Time{} // what was decided is void
 	change(s)
 	n.subs[id] = s
 	return n

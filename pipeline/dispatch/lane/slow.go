@@ -28,6 +28,7 @@ func (t *Task) Relieve(now time.Time) {
 		}
 	}
 	t.checkAges(now)
+	t.tellExhausted(false)
 	t.forgetIdle()
 }
 
@@ -145,7 +146,7 @@ func (t *Task) Update(now time.Time, subs pipeline.Subscriptions) {
 // soon as their last lane is: a busy one comes and goes with every delivery.
 func (t *Task) forgetIdle() {
 	for id, s := range t.bySub {
-		if s.lanes == 0 && s.disabled == "" && !s.bucket.full.After(t.now) {
+		if s.lanes == 0 && s.disabled == "" && !s.bucket.full.After(t.now) && s.health.settled(s.conf, t.now) {
 			delete(t.bySub, id)
 		}
 	}

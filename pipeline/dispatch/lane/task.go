@@ -83,6 +83,7 @@ type sub struct {
 	suspect  bool
 	waitq    []*lane // for a slot or a token
 	bucket   bucket
+	health   health
 	wake     time.Time // a wake-up for the next token is set for; zero: none
 	// disabled is a reason decided here that the registry does not show yet;
 	// empty: none. It applies to disabledRevision.
@@ -121,6 +122,7 @@ type Task struct {
 	parkedNeeded int64   // as of a transaction that is durable
 	parkedEnd    int64   // a lower bound of the next offset of parked/p
 	parkedRefs   int     // in memory, over all lanes
+	exhausted    []*sub  // that have exhausted deliveries to tell of
 	rescans      []*lane // lanes that want their tail
 	rescanning   *Rescan // under way; nil: none
 	badSeen      []int64 // offsets of parked/p of which this task has put records into dead
@@ -165,7 +167,12 @@ func (t *Task) RetryFull(k int) bool { return len(t.retry[k-1].fifo) >= t.cfg.Ma
 func (t *Task) Touched() bool { return t.touched }
 
 // Drain stops new requests; those under way go on.
-func (t *Task) Drain() { t.draining = true }
+func (t *Task) Drain() {
+	if !t.draining {
+		t.tellExhausted(true)
+	}
+	t.draining = true
+}
 
 // Close makes the task deaf: Works that come back are dropped. After it
 // nothing is committed for it.
@@ -279,6 +286,7 @@ func (t *Task) subOf(id string) *sub {
 	if s == nil {
 		s = &sub{id: id, kind: pipeline.OrderingSubscription}
 		s.setConf(t.subs.Get(id), t.now)
+		s.health.restore(s.conf, t.now)
 		t.bySub[id] = s
 	}
 	// A subscription's lanes are all of one kind: a new ordering applies once
