@@ -56,8 +56,13 @@ type logPrinter struct {
 	follows   bool
 	bodyBytes int // of a request in a dump
 	header    bool
-	late      []*sink.AttemptRow // their events are not stored yet
+	late      []*sink.AttemptRow         // their events are not stored yet
+	told      map[pipeline.Position]bool // with --follow --as task: events that were printed
 }
+
+// maxTold bounds what --follow remembers; an event that is forgotten may be
+// printed again, with a later retry.
+const maxTold = 10_000
 
 func (p *logPrinter) follow(ctx context.Context, f sink.Filter, shown map[sink.LogPosition]bool) error {
 	tick := time.NewTicker(followEvery)

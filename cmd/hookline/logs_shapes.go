@@ -142,6 +142,9 @@ func (p *logPrinter) changes(rows []*sink.AttemptRow, events map[pipeline.Positi
 	}
 	var t table
 	for _, at := range order {
+		if p.again(at, events[at]) && len(acks[at]) == 0 {
+			continue
+		}
 		for _, l := range changesOf(events[at], acks[at]) {
 			if p.asJSON {
 				if err := p.object(l); err != nil {
@@ -156,6 +159,22 @@ func (p *logPrinter) changes(rows []*sink.AttemptRow, events map[pipeline.Positi
 		return nil
 	}
 	return p.rows([]string{"CHANGED", "TASK", "FIELD", "BEFORE", "AFTER", "ADDED", "REMOVED", "EVENT", "ACKNOWLEDGED AS"}, &t)
+}
+
+// again tells whether --follow has printed the event before: at an earlier
+// attempt, or for another subscription.
+func (p *logPrinter) again(at pipeline.Position, e *sink.StoredEvent) bool {
+	if !p.follows || e == nil {
+		return false
+	}
+	if p.told[at] {
+		return true
+	}
+	if p.told == nil || len(p.told) >= maxTold {
+		p.told = map[pipeline.Position]bool{}
+	}
+	p.told[at] = true
+	return false
 }
 
 // changesOf gives an event's changed fields; none for one that is not stored.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -156,6 +157,7 @@ func TestLogShapes(t *testing.T) {
 	t.Run("webhook_called", s.webhookCalled)
 	t.Run("signl4", s.signl4)
 	t.Run("task", s.task)
+	t.Run("follow", s.follow)
 	if r := run(t, s.env, "logs", "--as", "xml"); r.code != exitUsage || !strings.Contains(r.err, `"xml" is not one of`) {
 		t.Errorf("--as xml: exit code %d: %s", r.code, r.err)
 	}
@@ -337,6 +339,40 @@ func (s *shapesStage) task(t *testing.T) {
 	}
 	if none := s.logs("--as", "task", "--json", "--tenant", "x"); len(none) != 0 {
 		t.Errorf("another tenant: %s", none)
+	}
+}
+
+// follow: what comes later is printed with its event, which is stored a moment
+// after the attempt.
+func (s *shapesStage) follow(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	cmd := command(ctx, s.env, "logs", "--as", "task", "--json", "--follow")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewScanner(out)
+	for i, want := range []string{`"field":"endAt"`, `"field":"assigneeIds"`, `"entity_id":"t2"`} {
+		if i == 2 { // the old ones are told, from here on it follows
+			s.produce("tasks", `{"entityId":"t2","type":"TASK_EDITED","createdAt":"2026-03-01T09:50:29.775Z","data":{"operation":"UPDATE",`+
+				`"current":{"id":"t2","organizationId":"org","name":"b"},"previous":{"id":"t2","organizationId":"org","name":"a"}}}`)
+		}
+		if !lines.Scan() || !strings.Contains(lines.Text(), want) {
+			t.Errorf("line %d: %q, %v, want %s", i, lines.Text(), lines.Err(), want)
+		}
+	}
+	if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	if lines.Scan() {
+		t.Errorf("one line more: %s", lines.Text())
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("after SIGINT: %v", err)
 	}
 }
 
