@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"os"
 	"strings"
 	"time"
@@ -28,7 +29,8 @@ var codecs = map[string][]kgo.CompressionCodec{
 
 // ProducerCompression is the option of clients that write payloads.
 func (c *Config) ProducerCompression() kgo.Opt {
-	return kgo.ProducerBatchCompression(codecs[c.Compression]...)
+	// A copy for each client: kgo writes into the slice.
+	return kgo.ProducerBatchCompression(slices.Clone(codecs[c.Compression])...)
 }
 
 const (
