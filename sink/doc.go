@@ -16,4 +16,8 @@
 // it where it has it already. A process that lost its partition cannot declare,
 // and the insert it still had under way is the declared block, so that it is
 // dropped whenever it lands.
+//
+// Records of webhook_called, where they are switched on, are produced between 2
+// and 3: each attempt at least once, and again, the same, by whoever repeats a
+// declared block.
 package sink
