@@ -184,7 +184,6 @@ func (m manageErrors) OnGroupManageError(err error) {
 type release struct {
 	partitions []int32
 	until      time.Time
-	cutAfter   bool // requests have ended: the next cut is the last
 	done       chan struct{}
 }
 
