@@ -29,11 +29,26 @@ type eventRows struct {
 func newEventRows(parse func(*kgo.Record, *pipeline.Position) (*pipeline.Event, error), taken func(*pipeline.Event) bool) *eventRows {
 	r := &eventRows{parse: parse, taken: taken}
 	r.list = []namedColumn{
-		{"source_cluster", &r.sourceCluster}, {"source_topic_id", &r.sourceTopicID}, {"source_topic", &r.sourceTopic},
-		{"source_partition", &r.sourcePartition}, {"source_offset", &r.sourceOffset}, {"key", &r.key}, {"headers", &r.headers},
-		{"raw", &r.raw}, {"payload_from", &r.payloadFrom}, {"payload_length", &r.payloadLength}, {"payload_apart", &r.payloadApart},
-		{"event_id", &r.eventID}, {"tenant", &r.tenant}, {"format", &r.format}, {"event_type", &r.eventType}, {"entity", &r.entity},
-		{"correlation_id", &r.correlationID}, {"content_type", &r.contentType}, {"time", &r.time}, {"produced_at", &r.producedAt},
+		{"source_cluster", &r.sourceCluster},
+		{"source_topic_id", &r.sourceTopicID},
+		{"source_topic", &r.sourceTopic},
+		{"source_partition", &r.sourcePartition},
+		{"source_offset", &r.sourceOffset},
+		{"key", &r.key},
+		{"headers", &r.headers},
+		{"raw", &r.raw},
+		{"payload_from", &r.payloadFrom},
+		{"payload_length", &r.payloadLength},
+		{"payload_apart", &r.payloadApart},
+		{"event_id", &r.eventID},
+		{"tenant", &r.tenant},
+		{"format", &r.format},
+		{"event_type", &r.eventType},
+		{"entity", &r.entity},
+		{"correlation_id", &r.correlationID},
+		{"content_type", &r.contentType},
+		{"time", &r.time},
+		{"produced_at", &r.producedAt},
 		{"stored_at", &r.storedAt},
 	}
 	return r

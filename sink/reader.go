@@ -241,8 +241,12 @@ func (f *Filter) sql(db string) (string, []any) {
 // about gives the conditions that do not depend on how an attempt ended.
 func (f *Filter) about() (where []string, args []any) {
 	for _, c := range []struct{ column, value string }{
-		{"subscription_id", f.Subscription}, {"tenant", f.Tenant}, {"event_id", f.Event}, {"correlation_id", f.Correlation},
-		{"delivery_id", f.Delivery}, {"format", string(f.Format)},
+		{"subscription_id", f.Subscription},
+		{"tenant", f.Tenant},
+		{"event_id", f.Event},
+		{"correlation_id", f.Correlation},
+		{"delivery_id", f.Delivery},
+		{"format", string(f.Format)},
 	} {
 		if c.value != "" {
 			where, args = append(where, c.column+" = ?"), append(args, c.value)

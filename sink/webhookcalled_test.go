@@ -142,8 +142,12 @@ func TestWebhookCalledRecords(t *testing.T) {
 	s := w.start(withCalled)
 	w.committed(3)
 	want := []struct{ attempt, status, body string }{
-		{"a3.1", "connection_error", calledPayload(3)}, {"a0.1", "success", calledPayload(0)}, {"a3.2", "response_error", calledPayload(3)},
-		{"a2.1", "subscriber_gone", calledPayload(2)}, {"a2.3", "success", ""}, {"a2.4", "success", ""},
+		{"a3.1", "connection_error", calledPayload(3)},
+		{"a0.1", "success", calledPayload(0)},
+		{"a3.2", "response_error", calledPayload(3)},
+		{"a2.1", "subscriber_gone", calledPayload(2)},
+		{"a2.3", "success", ""},
+		{"a2.4", "success", ""},
 	}
 	for i, rec := range w.called(len(want)) {
 		var v struct {
