@@ -20,13 +20,12 @@ func TestRealDelays(t *testing.T) {
 	p.subs = append(p.subs, subscriber{id: "good", kind: "good", events: "t", answer: good})
 	s := newStage(t, setting{plan: p.complete(), vars: map[string]string{"RETRY_DELAYS": ""}})
 	proc := s.run(nil)
-	late := lateness(t)
 	s.produce(50)() // not all in the moment in which everybody's processes start
 	s.await("every pair is settled", settleLimit, s.ledger.all)
 	v := s.judge(proc)
 	v.noDupes(t)
 	s.deadEnds("dead")
-	limit, stalled := delay+time.Second, late()
+	limit, stalled := delay+time.Second, s.late()
 	t.Logf("a timer of this machine was up to %v late", stalled)
 	over := 0
 	for _, gaps := range v.gaps {
@@ -71,8 +70,8 @@ func lateness(t *testing.T) (worst func() time.Duration) {
 	}()
 	end := sync.OnceFunc(func() { close(stop) })
 	t.Cleanup(end)
-	return func() time.Duration {
+	return sync.OnceValue(func() time.Duration {
 		end()
 		return <-result
-	}
+	})
 }

@@ -47,7 +47,8 @@ type stage struct {
 	vars   map[string]string   // HOOKLINE_* of every process
 	roles  string
 	binary *builder
-	procs  []*process // all that were started
+	procs  []*process           // all that were started
+	late   func() time.Duration // the worst lateness of timers; ends the watch
 }
 
 // setting is what a stage is made from.
@@ -85,6 +86,7 @@ func newStage(t *testing.T, set setting) *stage {
 	}
 	maps.Copy(s.vars, set.vars)
 	s.open()
+	s.late = lateness(t)
 	return s
 }
 

@@ -11,7 +11,7 @@ import (
 
 // reasons counts the dead records by reason.
 func (b *bench) reasons() map[pipeline.DeadReason]int {
-	out := map[pipeline.DeadReason]int{}
+	out := make(map[pipeline.DeadReason]int)
 	for _, r := range b.read(b.kafka.Topics().Dead()) {
 		d, err := kafkax.ParseDead(r)
 		if err != nil {

@@ -118,9 +118,9 @@ func related(kind pipeline.Ordering, a, b *fate) bool {
 		return true
 	case pipeline.OrderingEntity:
 		return a.entity == b.entity
-	default:
-		return false
+	case pipeline.OrderingNone:
 	}
+	return false
 }
 
 // send is called at the moment a request begins.
