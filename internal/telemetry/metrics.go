@@ -35,6 +35,7 @@ type Metrics struct {
 	dead         *prometheus.CounterVec
 	filters      *prometheus.CounterVec
 	omitted      *prometheus.CounterVec
+	forgotten    prometheus.Counter
 }
 
 // NewMetrics makes the metrics and the registry that serves them, together with
@@ -57,6 +58,7 @@ func NewMetrics() *Metrics {
 		filters:      counters("filter_failures_total", "Filters that could say neither yes nor no of an event, by what went wrong; the subscription did not get it.", "reason"),
 		omitted:      counters("headers_omitted_total", "Headers left out of requests since their value is not fit for one.", "header"),
 	}
+	m.forgotten = counter("dedupe_forgotten_total", "Event ids forgotten within their topic's dedupe window, since their partition has too many.")
 	deliveries := counters("deliveries_total", "Deliveries that ended, by their last outcome.", "outcome")
 	attempts := counters("attempts_total", "Tries, by outcome and attempt number (0: none was spent).", "outcome", "attempt")
 	for _, o := range pipeline.Outcomes {
@@ -67,7 +69,7 @@ func NewMetrics() *Metrics {
 	}
 	m.registry.MustRegister(
 		m.events, deliveries, attempts, m.seconds, m.deliveryLag, m.lanes, m.parked, m.inFlight, m.retryOverdue,
-		m.sinkRows, m.sinkLag, m.sinkErrors, m.kafkaLag, m.dead, m.filters, m.omitted,
+		m.sinkRows, m.sinkLag, m.sinkErrors, m.kafkaLag, m.dead, m.filters, m.omitted, m.forgotten,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
 	return m
@@ -104,6 +106,9 @@ func (m *Metrics) Registry() *prometheus.Registry { return m.registry }
 func (m *Metrics) Event(format, result string, n int) {
 	m.events.WithLabelValues(format, result).Add(float64(n))
 }
+
+// DedupeForgotten counts n event ids that were forgotten within the window.
+func (m *Metrics) DedupeForgotten(n int) { m.forgotten.Add(float64(n)) }
 
 // FilterFailed counts a subscription that did not get an event since its filter
 // failed on it.

@@ -28,6 +28,7 @@ var contract = map[string][]string{
 	"hookline_dead_total":               {"reason"},
 	"hookline_headers_omitted_total":    {"header"},
 	"hookline_filter_failures_total":    {"reason"},
+	"hookline_dedupe_forgotten_total":   nil,
 }
 
 func TestNamesAndLabelsAreThoseOfTheContract(t *testing.T) {

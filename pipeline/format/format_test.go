@@ -195,6 +195,13 @@ func TestParseTopicOptionsRefuses(t *testing.T) {
 		{"goflow:unknown-types=yes", `unknown-types: "yes" is neither allow nor refuse`},
 		{"task:unknown-types=allow", "unknown-types: it belongs to format goflow"},
 		{"signl4:type=/a", "type: pointers belong to format json"},
+		{"signl4:window=10m", "window: it belongs to dedupe=event_id, which is not set"},
+		{"signl4:dedupe=payload", `dedupe: "payload" is not event_id`},
+		{"signl4:dedupe", `"dedupe" is no option`},
+		{"signl4:dedupe=event_id,window=999ms", `window: "999ms" is not a duration of 1s to 24h`},
+		{"signl4:window=24h1s,dedupe=event_id", `window: "24h1s" is not a duration of 1s to 24h`},
+		{"signl4:dedupe=event_id,window=ten", `window: "ten" is not a duration of 1s to 24h`},
+		{"signl4:dedupe=event_id,dedupe=event_id", "dedupe is set twice"},
 	}
 	for _, tt := range tests {
 		if _, err := ParseTopicOptions(tt.in); err == nil || !strings.Contains(err.Error(), tt.want) {
@@ -203,5 +210,20 @@ func TestParseTopicOptionsRefuses(t *testing.T) {
 	}
 	if _, err := ParseTopicOptions("json:kind=/a,type=b"); strings.Count(err.Error(), "\n") != 1 {
 		t.Errorf("not all errors at once: %v", err)
+	}
+}
+
+func TestDedupeWindow(t *testing.T) {
+	for in, want := range map[string]time.Duration{
+		"signl4":                                  0,
+		"signl4:dedupe=event_id":                  10 * time.Minute,
+		"signl4:dedupe=event_id,window=1s":        time.Second,
+		"json:window=24h,id=/id,dedupe=event_id":  24 * time.Hour,
+		"cloudevents:window=90m,dedupe=event_id":  90 * time.Minute,
+		"cotalker:dedupe=event_id,window=1h30m5s": 90*time.Minute + 5*time.Second,
+	} {
+		if o := mustOptions(t, in); o.DedupeWindow != want {
+			t.Errorf("%s: a window of %v, want %v", in, o.DedupeWindow, want)
+		}
 	}
 }

@@ -1,9 +1,11 @@
 package format
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -25,7 +27,7 @@ func ParseTopicOptions(s string) (TopicOptions, error) {
 		errs = append(errs, fmt.Errorf("reading topic options: format %q is unknown (one of %s)", name, Names()))
 	}
 	if hasOptions {
-		seen := map[string]bool{}
+		seen, dedupe := map[string]bool{}, false
 		for option := range strings.SplitSeq(rest, ",") {
 			key, value, ok := strings.Cut(option, "=")
 			switch {
@@ -39,6 +41,10 @@ func ParseTopicOptions(s string) (TopicOptions, error) {
 				}
 			}
 			seen[key] = true
+			dedupe = dedupe || key == "dedupe"
+		}
+		if o.DedupeWindow > 0 && !dedupe {
+			errs = append(errs, errors.New("reading topic options: window: it belongs to dedupe=event_id, which is not set"))
 		}
 	}
 	return o, errors.Join(errs...)
@@ -52,8 +58,17 @@ func setOption(o *TopicOptions, key, value string) error {
 		o.DefaultTenant = value
 		return nil
 	}
-	if key == "unknown-types" {
+	switch key {
+	case "unknown-types":
 		return setUnknownTypes(o, value)
+	case "dedupe":
+		if value != "event_id" {
+			return fmt.Errorf("%q is not event_id", value)
+		}
+		o.DedupeWindow = cmp.Or(o.DedupeWindow, DefaultDedupeWindow)
+		return nil
+	case "window":
+		return setWindow(o, value)
 	}
 	var p *jsonscan.Pointer
 	switch key {
@@ -68,7 +83,7 @@ func setOption(o *TopicOptions, key, value string) error {
 	case "time":
 		p = &o.Time
 	default:
-		return errors.New("unknown option (one of default-tenant, unknown-types, type, tenant, id, entity, time)")
+		return errors.New("unknown option (one of default-tenant, dedupe, window, unknown-types, type, tenant, id, entity, time)")
 	}
 	if o.Format != pipeline.FormatJSON {
 		return errors.New("pointers belong to format json")
@@ -80,6 +95,22 @@ func setOption(o *TopicOptions, key, value string) error {
 	var err error
 	*p, err = jsonscan.CompilePointer(value)
 	return err
+}
+
+// Bounds of the option window.
+const (
+	DefaultDedupeWindow = 10 * time.Minute
+	minDedupeWindow     = time.Second
+	maxDedupeWindow     = 24 * time.Hour
+)
+
+func setWindow(o *TopicOptions, value string) error {
+	d, err := time.ParseDuration(value)
+	if err != nil || d < minDedupeWindow || d > maxDedupeWindow {
+		return fmt.Errorf("%q is not a duration of 1s to 24h, such as 10m", value)
+	}
+	o.DedupeWindow = d
+	return nil
 }
 
 func setUnknownTypes(o *TopicOptions, value string) error {

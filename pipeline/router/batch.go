@@ -45,6 +45,10 @@ type batch struct {
 	produce func(*kgo.Record)
 	matcher Matcher
 
+	memory   *memory   // of the partition at hand; nil: no dedupe
+	memories []*memory // changed in this transaction
+	keys     keyer
+
 	src     pipeline.Position
 	ev      pipeline.Event
 	env     pipeline.Envelope
@@ -93,8 +97,15 @@ func (b *batch) full() bool { return b.records >= batchRecords || b.bytes >= bat
 // add routes one record.
 func (b *batch) add(rec *kgo.Record, spec *TopicSpec, topicID [16]byte) {
 	b.src = pipeline.Position{Cluster: b.r.cluster, TopicID: topicID, Topic: rec.Topic, Partition: rec.Partition, Offset: rec.Offset}
+	if b.memory != nil {
+		b.memory.forget(rec.Timestamp.UnixMilli())
+	}
 	if err := b.parse(rec, spec, &b.src); err != nil {
 		b.dead(rec, spec, &b.src, err)
+		return
+	}
+	if b.duplicate(rec) {
+		b.counts[count{string(b.ev.Format), ResultDuplicate}]++
 		return
 	}
 	b.matched = b.matcher.Match(&b.ev, b.matched[:0])

@@ -110,6 +110,9 @@ type Metrics interface {
 	// Event adds n to events_total; result is one of the Result constants.
 	// Records count when their transaction has committed.
 	Event(format, result string, n int)
+	// DedupeForgotten adds n to dedupe_forgotten_total: ids that were forgotten
+	// within the window, since their partition has too many.
+	DedupeForgotten(n int)
 }
 
 // What becomes of an event record: the label result of events_total.
@@ -117,6 +120,7 @@ const (
 	ResultRouted    = "routed"    // it went to at least one subscription
 	ResultUnmatched = "unmatched" // no subscription takes it
 	ResultDead      = "dead"      // it is no event; see events.dead
+	ResultDuplicate = "duplicate" // its id was seen within the topic's dedupe window
 	ResultGap       = "gap"       // removed by retention before it was read
 )
 
@@ -127,7 +131,9 @@ const formatUnknown = "unknown"
 type Deps struct {
 	Kafka   *kafkax.Config
 	Cluster string // the Kafka cluster id
-	Parse   Parser // nil: package format's
+	// Parse is nil for package format's. Another one must be safe for concurrent
+	// use where a topic has dedupe.
+	Parse Parser
 	// Matcher gives the current index, nil until the registry was read to its
 	// end. Nothing is consumed before. Called once for each batch.
 	Matcher func() Matcher
@@ -139,8 +145,10 @@ type Deps struct {
 	// beforeEnd is called between producing and the end of the transaction; an
 	// error ends Run there and then, as a crash would (tests).
 	beforeEnd func(ctx context.Context) error
+	memoryIDs int // instead of maxMemoryIDs (tests)
 }
 
 type noMetrics struct{}
 
 func (noMetrics) Event(string, string, int) {}
+func (noMetrics) DedupeForgotten(int)       {}

@@ -66,6 +66,8 @@ func (c *counter) Event(format, result string, n int) {
 	c.n[format+"/"+result] += n
 }
 
+func (c *counter) DedupeForgotten(n int) { c.Event("dedupe", "forgotten", n) }
+
 func (c *counter) get(key string) int {
 	c.mu.Lock()
 	defer c.mu.Unlock()

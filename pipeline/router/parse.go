@@ -23,14 +23,19 @@ func NewParser() Parser {
 	}
 }
 
-// parse guards the parser: a record that makes it panic is a dead letter, not a
+// parse fills b.ev.
+func (b *batch) parse(rec *kgo.Record, spec *TopicSpec, src *pipeline.Position) error {
+	return b.r.guard(b.r.parse, rec, spec, src, &b.ev)
+}
+
+// guard guards a parser: a record that makes it panic is a dead letter, not a
 // reason for every process that gets the partition to die in turn.
-func (b *batch) parse(rec *kgo.Record, spec *TopicSpec, src *pipeline.Position) (err error) {
+func (r *Router) guard(parse Parser, rec *kgo.Record, spec *TopicSpec, src *pipeline.Position, ev *pipeline.Event) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			b.r.log.Error("parsing a record panicked", "source", src.String(), "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+			r.log.Error("parsing a record panicked", "source", src.String(), "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
 			err = fmt.Errorf("parsing panicked (a bug of hookline's; see its log)")
 		}
 	}()
-	return b.r.parse(rec, spec, src, &b.ev)
+	return parse(rec, spec, src, ev)
 }

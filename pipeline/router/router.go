@@ -1,6 +1,7 @@
 package router
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -46,12 +47,15 @@ type Router struct {
 	kafka   *kafkax.Config
 	cluster string
 	parse   Parser
-	matcher func() Matcher
-	metrics Metrics
-	log     *slog.Logger
-	opts    []kgo.Opt
-	txnID   string
-	hook    func(context.Context) error
+	// newParse makes a parser for another goroutine.
+	newParse  func() Parser
+	memoryIDs int // most that a memory holds
+	matcher   func() Matcher
+	metrics   Metrics
+	log       *slog.Logger
+	opts      []kgo.Opt
+	txnID     string
+	hook      func(context.Context) error
 
 	deliveries, eventsDead string
 
@@ -78,9 +82,10 @@ func New(cfg Config, deps Deps) (*Router, error) {
 	r := &Router{
 		cfg: cfg, kafka: deps.Kafka, cluster: deps.Cluster, parse: deps.Parse, matcher: deps.Matcher, metrics: deps.Metrics, log: deps.Log,
 		deliveries: deps.Kafka.Topics().Deliveries(), eventsDead: deps.Kafka.Topics().EventsDead(), hook: deps.beforeEnd,
-		warned: map[string]warning{},
+		warned: map[string]warning{}, newParse: func() Parser { return deps.Parse }, memoryIDs: cmp.Or(deps.memoryIDs, maxMemoryIDs),
 	}
 	if r.parse == nil {
+		r.newParse = NewParser
 		r.parse = NewParser()
 	}
 	if r.metrics == nil {
@@ -125,6 +130,8 @@ func (r *Router) sessionOpts(s *starter) []kgo.Opt {
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
 		kgo.DisableAutoCommit(),
 		kgo.OnPartitionsAssigned(s.assigned),
+		kgo.OnPartitionsRevoked(s.revoked),
+		kgo.OnPartitionsLost(s.revoked),
 		kgo.AdjustFetchOffsetsFn(s.adjust),
 		// Never skip: where the log lost what was committed, it is read from where
 		// the logs part, or from its start; what retention removed is reported.

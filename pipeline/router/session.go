@@ -177,6 +177,7 @@ func (ses *session) end(work context.Context, routing error) (committed bool, er
 	}
 	committed, err = ses.s.End(ses.withBombs(work), try)
 	_ = ses.takeFailure() // an abort fails what was buffered
+	ses.batch.settle(committed)
 	if committed {
 		ses.batch.publish()
 		ses.skipBombs()
@@ -226,6 +227,11 @@ func (ses *session) routeTopic(t *kgo.FetchTopic) error {
 		if spec == nil || !ok {
 			return fmt.Errorf("routing records of topic %s: it is not one of EVENTS_TOPICS or was not assigned", t.Topic)
 		}
+		m := ses.starter.memory(t.Topic, p.Partition)
+		if m == nil && spec.Options.DedupeWindow > 0 {
+			return fmt.Errorf("routing records of %s/%d: the partition was taken away", t.Topic, p.Partition)
+		}
+		ses.batch.use(m)
 		for _, rec := range p.Records {
 			ses.batch.add(rec, spec, id)
 		}

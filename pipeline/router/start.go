@@ -3,6 +3,7 @@ package router
 import (
 	"context"
 	"fmt"
+	"maps"
 	"sync"
 	"time"
 
@@ -32,10 +33,11 @@ type starter struct {
 	session  *kgo.Client                // the session's client; set when partitions are assigned
 	position map[string]map[int32]int64 // next offset expected of each partition
 	ids      map[string][16]byte        // topic ids
+	memories map[string]map[int32]*memory
 }
 
 func newStarter(r *Router, aux *kgo.Client) *starter {
-	return &starter{r: r, aux: aux, position: map[string]map[int32]int64{}, ids: map[string][16]byte{}}
+	return &starter{r: r, aux: aux, position: map[string]map[int32]int64{}, ids: map[string][16]byte{}, memories: map[string]map[int32]*memory{}}
 }
 
 // assigned is kgo's OnPartitionsAssigned; it goes before adjust.
@@ -79,12 +81,21 @@ func (s *starter) startOf(ctx context.Context, fet *kafkax.Fetcher, topic string
 	if err != nil {
 		return nil, err
 	}
+	from := map[int32]int64{}
+	for p := range parts {
+		from[p] = min(max(committed[p].Offset, starts[topic][p]), ends[topic][p])
+	}
+	memories, err := s.remember(ctx, fet, topic, id, starts[topic], from)
+	if err != nil {
+		return nil, err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.ids[topic] = id
 	if s.position[topic] == nil {
-		s.position[topic] = map[int32]int64{}
+		s.position[topic], s.memories[topic] = map[int32]int64{}, map[int32]*memory{}
 	}
+	maps.Copy(s.memories[topic], memories)
 	out := map[int32]int64{}
 	for p := range parts {
 		start, end := starts[topic][p], ends[topic][p]

@@ -52,6 +52,10 @@ type TopicOptions struct {
 	// AllowUnknownTypes lets goflow events of types outside the published list
 	// pass (option unknown-types=allow).
 	AllowUnknownTypes bool
+	// DedupeWindow is for how long an event's id is remembered, by the records'
+	// timestamps, 1 s to 24 h (options dedupe=event_id,window=10m); 0: not at
+	// all. Reading a record does not look at it.
+	DedupeWindow time.Duration
 	// Type, Tenant, ID, Entity and Time are the pointers of format json; one
 	// that is not set leaves its attribute empty.
 	Type, Tenant, ID, Entity, Time jsonscan.Pointer
