@@ -178,3 +178,35 @@ func TestTooManyIDsAreToldOnce(t *testing.T) {
 		t.Errorf("%d forgotten:\n%s", n, log.String())
 	}
 }
+
+// Partitions that move to another router take their ids along.
+func TestDuplicatesAcrossRouters(t *testing.T) {
+	b := newBench(t, dedupeSpec)
+	b.topic("ev", 4)
+	send := func(seconds, n int, prefix string) {
+		for i := range n {
+			r := at(seconds, fmt.Sprint(prefix, i))
+			r.Partition = int32(i % 4)
+			b.produce(r)
+		}
+	}
+	_, stop1 := b.start()
+	send(0, 20, "n")
+	b.read("hookline.deliveries", 20)
+	_, stop2 := b.start()
+	send(10, 20, "n")
+	send(11, 4, "mid")
+	b.read("hookline.deliveries", 24)
+	if err := stop1(); err != nil {
+		t.Fatal(err)
+	}
+	send(60, 20, "n")
+	send(61, 4, "end")
+	b.read("hookline.deliveries", 28)
+	if err := stop2(); err != nil {
+		t.Fatal(err)
+	}
+	if got := len(b.all("hookline.deliveries")); got != 28 || b.count.get("json/duplicate") != 40 {
+		t.Errorf("%d records, counted %v", got, b.count.n)
+	}
+}
