@@ -192,6 +192,7 @@ func (k *keyer) key(ev *pipeline.Event) (key idKey, ok bool) {
 		if k.buf = pipeline.AppendDerivedID(k.buf[:0], &ev.Source); string(k.buf) == ev.ID {
 			return key, false
 		}
+	case pipeline.FormatSIGNL4, pipeline.FormatCloudEvents: // always have one of their own
 	}
 	b := k.buf[:0]
 	for _, part := range [...]string{string(ev.Format), ev.ID, ev.Tenant, ev.Target} {
