@@ -192,6 +192,7 @@ func TestParseTopicOptionsRefuses(t *testing.T) {
 		{"json:type=/a,type=/b", "type is set twice"},
 		{"json:type", `"type" is no option`},
 		{"json:default-tenant=*", `"*" is not a tenant`},
+		{"goflow:default-tenant=a\x00b", `"a\x00b" is not a tenant`},
 		{"goflow:unknown-types=yes", `unknown-types: "yes" is neither allow nor refuse`},
 		{"task:unknown-types=allow", "unknown-types: it belongs to format goflow"},
 		{"signl4:type=/a", "type: pointers belong to format json"},

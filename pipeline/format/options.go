@@ -52,7 +52,7 @@ func ParseTopicOptions(s string) (TopicOptions, error) {
 
 func setOption(o *TopicOptions, key, value string) error {
 	if key == "default-tenant" {
-		if value == "" || value == pipeline.AnyTenant || !utf8.ValidString(value) {
+		if value == "" || value == pipeline.AnyTenant || !utf8.ValidString(value) || strings.ContainsFunc(value, unicode.IsControl) {
 			return fmt.Errorf("%q is not a tenant", value)
 		}
 		o.DefaultTenant = value
