@@ -1,6 +1,9 @@
 package pipeline
 
-import "time"
+import (
+	"sync/atomic"
+	"time"
+)
 
 // Request asks a Sender for one try of one delivery. The Sender does not keep
 // it, nor anything it points to, after Send returned.
@@ -10,6 +13,10 @@ type Request struct {
 	Subscription *Subscription
 	Envelope     *Envelope
 	Payload      []byte
+	// Withdrawn, where not nil and true when the first byte would be written, ends
+	// the try as local_error with nothing written: the delivery is another
+	// process's by now.
+	Withdrawn *atomic.Bool
 }
 
 // Result is what came of a Request. Its byte slices belong to the Result: they

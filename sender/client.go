@@ -178,6 +178,7 @@ func (c *Client) Send(req *pipeline.Request, res *pipeline.Result) {
 	x := c.exchanges.Get().(*exchange)
 	defer c.exchanges.Put(x)
 	defer x.forget() // what is the caller's
+	x.withdrawn = req.Withdrawn
 	err := x.render(req, res)
 	if refused := to.refuses(req.Envelope); refused != nil {
 		err = refused

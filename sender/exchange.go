@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/valyala/fasthttp"
@@ -48,6 +49,7 @@ type exchange struct {
 	authorization string
 	signature     []byte
 	ack           acknowledgement
+	withdrawn     *atomic.Bool  // of the request; may be nil
 	reader        *bufio.Reader // smallHeaderBytes
 	large         *bufio.Reader // maxHeaderBytes; made when first needed
 	drain         []byte
@@ -185,6 +187,9 @@ func (x *exchange) run(cn *conn, c *Client, res *pipeline.Result, deadline time.
 	}
 	if c.closing.Load() {
 		return phaseWrite, errClosed
+	}
+	if x.withdrawn != nil && x.withdrawn.Load() {
+		return phaseWrite, errNotFresh
 	}
 	err := x.write(cn)
 	res.RequestWritten = res.RequestWritten || cn.written

@@ -2,7 +2,6 @@ package dispatch
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -20,6 +19,7 @@ type commitRun struct {
 	records []*kgo.Record   // everything to produce, in order
 	offsets map[string]map[int32]kafkax.Committed
 	acks    []*ackGroup // attempts that must be acknowledged first
+	member  kafkax.Member
 	begun   time.Time
 
 	committed bool
@@ -29,18 +29,22 @@ type commitRun struct {
 // cut begins a transaction of everything since the last one. In the loop; none
 // may be under way.
 func (d *Dispatcher) cut(ctx context.Context, now time.Time) {
+	d.lastCut = now
+	member, ok := d.membership()
+	if !ok {
+		return
+	}
 	var touched []*lane.Task
 	for _, t := range d.tasks {
 		if t.Touched() {
 			touched = append(touched, t.Task)
 		}
 	}
-	d.lastCut = now
 	if len(touched) == 0 {
 		d.flushAttempts()
 		return
 	}
-	c := &commitRun{begun: now, offsets: map[string]map[int32]kafkax.Committed{}}
+	c := &commitRun{begun: now, member: member, offsets: map[string]map[int32]kafkax.Committed{}}
 	for _, t := range touched {
 		b := t.Cut()
 		c.batches = append(c.batches, b)
@@ -50,6 +54,9 @@ func (d *Dispatcher) cut(ctx context.Context, now time.Time) {
 	d.acks.seal()
 	c.acks = append(d.oldAcks, d.acks)
 	d.oldAcks, d.acks = nil, newAckGroup()
+	if d.uncommitted.IsZero() {
+		d.uncommitted = now
+	}
 	d.commit = c
 	d.committing.Go(func() {
 		c.committed, c.err = d.transact(ctx, c)
@@ -127,6 +134,7 @@ func (d *Dispatcher) committed(now time.Time, c *commitRun) {
 		d.abortedCommit(now, c)
 		return
 	}
+	d.uncommitted = time.Time{}
 	if c.err != nil {
 		d.log.Warn("a transaction was committed although its end was not acknowledged", "err", c.err)
 	}
@@ -149,7 +157,7 @@ func (d *Dispatcher) committed(now time.Time, c *commitRun) {
 // abortedCommit says why. Being between two generations is a matter of
 // milliseconds and nothing to speak of.
 func (d *Dispatcher) abortedCommit(now time.Time, c *commitRun) {
-	if errors.Is(c.err, errNotMember) || kafkax.IsFenced(c.err) {
+	if kafkax.IsFenced(c.err) {
 		d.log.Debug("a transaction was fenced; it is made again if the partitions stay ours", "err", c.err)
 		return
 	}

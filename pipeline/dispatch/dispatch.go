@@ -33,10 +33,10 @@ type Dispatcher struct {
 	started atomic.Bool // all partitions of the first assignment are recovered
 
 	// Clients; made by open, closed by close.
-	member   *kgo.Client // membership; fetches nothing
-	fetch    *kgo.Client // deliveries/p and retry.k/p of our tasks
-	attempts *kgo.Client // the attempts topic, outside of transactions
-	reader   *kgo.Client // what is read by offset; admin requests
+	member   atomic.Pointer[kgo.Client] // membership; fetches nothing; written by join
+	fetch    *kgo.Client                // deliveries/p and retry.k/p of our tasks
+	attempts *kgo.Client                // the attempts topic, outside of transactions
+	reader   *kgo.Client                // what is read by offset; admin requests
 	txn      *transactor
 	fetcher  *kafkax.Fetcher
 	adm      *kadm.Client
@@ -44,38 +44,46 @@ type Dispatcher struct {
 	attemptsPartitions int32
 
 	// The loop's own; nobody else touches them.
-	view      pipeline.Subscriptions
-	tasks     map[int32]*ownedTask
-	droppedAt map[int32]uint64 // the number of the poll under way when a partition's last task was dropped
-	sched     *lane.Scheduler
-	inflight  int
-	rescans   int // under way
-	failing   int // of them, taken from the queue of failing lanes
-	lastCut   time.Time
-	commit    *commitRun // under way; nil: none
-	encoders  []*attemptEncoder
-	releasing []*release
-	localRows map[string]time.Time // delivery id -> last row of a local error
-	stopping  bool
+	view        pipeline.Subscriptions
+	tasks       map[int32]*ownedTask
+	droppedAt   map[int32]uint64 // the number of the poll under way when a partition's last task was dropped
+	memberID    string           // the member that the tasks were assigned to; empty: none yet
+	uncommitted time.Time        // since when nothing that was cut has committed; zero: nothing waits
+	sched       *lane.Scheduler
+	inflight    int
+	rescans     int // under way
+	failing     int // of them, taken from the queue of failing lanes
+	lastCut     time.Time
+	commit      *commitRun // under way; nil: none
+	encoders    []*attemptEncoder
+	releasing   []*release
+	localRows   map[string]time.Time // delivery id -> last row of a local error
+	stopping    bool
 
 	noticeSecond               time.Time // the second in which so many notices were logged, and so many not
 	noticesSaid, noticesUnsaid int
 
-	final          *release       // the graceful stop's
-	left           chan struct{}  // closed when the group has been left
-	cutNow         bool           // a release waits for a commit
-	committing     sync.WaitGroup // the commit under way; leaving
-	fatal          error
-	spareJobs      []*job
-	tries          uint64      // attempts logged by this process
-	acks           *ackGroup   // of attempt batches since the last cut
-	oldAcks        []*ackGroup // of cuts that were aborted
-	resends        sync.WaitGroup
-	rescanning     sync.WaitGroup
-	attemptBytes   atomic.Int64       // of attempt batches that wait for Kafka
-	abandon        context.CancelFunc // ends inner: a stop waits no longer for Kafka
-	recovering     context.Context    // ends when a stop begins
-	stopRecovering context.CancelFunc
+	final           *release       // the graceful stop's
+	left            chan struct{}  // closed when the group has been left
+	cutNow          bool           // a release waits for a commit
+	committing      sync.WaitGroup // the commit under way; leaving
+	fatal           error
+	spareJobs       []*job
+	tries           uint64      // attempts logged by this process
+	acks            *ackGroup   // of attempt batches since the last cut
+	oldAcks         []*ackGroup // of cuts that were aborted
+	resends         sync.WaitGroup
+	rescanning      sync.WaitGroup
+	attemptBytes    atomic.Int64       // of attempt batches that wait for Kafka
+	abandon         context.CancelFunc // ends inner: a stop waits no longer for Kafka
+	recovering      context.Context    // ends when a stop begins
+	stopRecovering  context.CancelFunc
+	knownID         atomic.Value        // string: memberID, for the gate; written by the loop
+	recoveries      map[int32]*recovery // under way or done; the group callbacks' own
+	recoverySlots   chan struct{}       // of partitions that are recovered at once
+	rejoins         sync.WaitGroup      // recoveries; a rejoin
+	rejoining       bool                // a new member client is being made; the loop's
+	recoveringCount atomic.Int32        // partitions that are being recovered
 
 	// What reaches the loop.
 	finished mailbox[*job]
@@ -97,6 +105,8 @@ type ownedTask struct {
 	deliveries []*lane.Record    // fetched, not fed
 	retry      [3][]*retryRecord // fetched, not fed
 	paused     [4]bool           // deliveries, retry.1..3
+	// withdrawn: the task is no longer ours; asked by senders before the first byte.
+	withdrawn atomic.Bool
 }
 
 // New makes a Dispatcher. Nothing is started.
@@ -111,7 +121,7 @@ func New(cfg Config, deps Deps) (*Dispatcher, error) {
 	d := &Dispatcher{
 		cfg: cfg, lanes: cfg.Lane(), deps: deps, log: deps.Log, topics: deps.Kafka.Topics(),
 		group: deps.Kafka.DispatcherGroup(), base: base, now: time.Now,
-		tasks: map[int32]*ownedTask{}, droppedAt: map[int32]uint64{}, sched: &lane.Scheduler{}, localRows: map[string]time.Time{},
+		recoveries: map[int32]*recovery{}, recoverySlots: make(chan struct{}, recoveriesAtOnce), tasks: map[int32]*ownedTask{}, droppedAt: map[int32]uint64{}, sched: &lane.Scheduler{}, localRows: map[string]time.Time{},
 		fetched: make(chan fetchedRecords), calls: make(chan func()), commits: make(chan *commitRun, 1),
 		loopDone: make(chan struct{}), jobs: make(chan *job, cfg.MaxInFlight), acks: newAckGroup(),
 	}
@@ -169,6 +179,7 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	cancel()
 	close(d.jobs)
 	d.workers.Wait()
+	d.rejoins.Wait()
 	d.rescanning.Wait()
 	d.closeClients()
 	side.Wait()

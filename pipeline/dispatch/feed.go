@@ -3,9 +3,11 @@ package dispatch
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/hookline/hookline/pipeline"
@@ -109,8 +111,8 @@ func (d *Dispatcher) fetchErrors(fs kgo.Fetches) error {
 			continue
 		}
 		d.log.Warn("fetching", "topic", e.Topic, "partition", e.Partition, "err", e.Err)
-		if _, lost := errors.AsType[*kgo.ErrDataLoss](e.Err); lost {
-			fatal = e.Err
+		if _, lost := errors.AsType[*kgo.ErrDataLoss](e.Err); lost || errors.Is(e.Err, kerr.OffsetOutOfRange) {
+			fatal = fmt.Errorf("%s/%d no longer has what must be read next: %w", e.Topic, e.Partition, e.Err)
 		}
 	}
 	return fatal

@@ -14,8 +14,7 @@ import (
 const maxGateInterval = 250 * time.Millisecond
 
 // Gate tells whether a POST may begin: whether the group's coordinator has
-// accepted a heartbeat or a commit that was sent within half the session
-// timeout. By the monotonic clock, and counted from when the
+// accepted a heartbeat that was sent within half the session timeout. By the monotonic clock, and counted from when the
 // request was sent: a process that was frozen finds answers in its sockets that
 // say nothing about now.
 //
@@ -26,6 +25,7 @@ type Gate struct {
 	epoch  time.Time
 	within time.Duration
 	last   atomic.Int64 // since epoch: when the newest request that was answered with yes was sent
+	wall   atomic.Int64 // the same moment by the wall clock, Unix nanoseconds: the monotonic one may stand still while a machine sleeps
 }
 
 // NewGate makes a closed gate for sessions of this length.
@@ -36,18 +36,28 @@ func NewGate(sessionTimeout time.Duration) *Gate {
 }
 
 // Open tells whether a POST may begin now. Safe for concurrent use.
-func (g *Gate) Open() bool { return time.Since(g.epoch)-time.Duration(g.last.Load()) < g.within }
+func (g *Gate) Open() bool {
+	wall := time.Now().UnixNano() - g.wall.Load()
+	return time.Since(g.epoch)-time.Duration(g.last.Load()) < g.within && max(wall, -wall) < int64(g.within)
+}
 
-// touch notes that a request that was sent at t has been answered.
+// touch notes that a request that was sent at t has been answered with yes.
 func (g *Gate) touch(t time.Time) {
 	at := int64(t.Sub(g.epoch))
 	for {
 		last := g.last.Load()
-		if at <= last || g.last.CompareAndSwap(last, at) {
+		if at <= last {
+			return
+		}
+		if g.last.CompareAndSwap(last, at) {
+			g.wall.Store(t.UnixNano())
 			return
 		}
 	}
 }
+
+// shut closes the gate: we are out.
+func (g *Gate) shut() { g.wall.Store(0) }
 
 // keep asks the coordinator again and again whether we are a member still, and
 // tells the gate of each yes. kgo's own heartbeats would do, were their answers
@@ -64,8 +74,9 @@ func (d *Dispatcher) keepGate(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		id, generation := d.member.GroupMetadata()
-		if id == "" || generation < 0 {
+		id, generation := d.member.Load().GroupMetadata()
+		// Of a member that is not the one whose tasks we have nothing follows.
+		if known, _ := d.knownID.Load().(string); id == "" || generation < 0 || id != known {
 			continue
 		}
 		hctx, cancel := context.WithTimeout(ctx, session/2)
@@ -81,13 +92,14 @@ func (d *Dispatcher) heartbeat(ctx context.Context, id string, generation int32)
 		req.InstanceID = &i
 	}
 	sent := time.Now()
-	resp, err := req.RequestWith(ctx, d.member)
+	resp, err := req.RequestWith(ctx, d.member.Load())
 	if err != nil {
 		return // kgo retries and logs; the gate closes by itself
 	}
 	switch err := kerr.ErrorForCode(resp.ErrorCode); {
 	case err == nil, errors.Is(err, kerr.RebalanceInProgress):
 		d.deps.Gate.touch(sent)
-	default:
+	case errors.Is(err, kerr.UnknownMemberID), errors.Is(err, kerr.FencedInstanceID):
+		d.deps.Gate.shut()
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -23,8 +22,8 @@ const heartbeatsPerSession = 10
 // topicsPatience: how long the topics may take to become known at start.
 const topicsPatience = 5 * time.Second
 
-// recoveries is how many tasks are recovered at once.
-const recoveries = 4
+// recoveriesAtOnce is how many tasks are recovered at once.
+const recoveriesAtOnce = 4
 
 // open makes every client but the member.
 func (d *Dispatcher) open(ctx context.Context) error {
@@ -127,40 +126,127 @@ func (d *Dispatcher) join() error {
 	} else {
 		opts = append(opts, kgo.Balancers(kgo.CooperativeStickyBalancer()))
 	}
-	var err error
-	d.member, err = kgo.NewClient(opts...)
+	cl, err := kgo.NewClient(opts...)
 	if err != nil {
 		return fmt.Errorf("making the group client: %w", err)
 	}
-	d.member.PauseFetchTopics(d.topics.Deliveries())
+	cl.PauseFetchTopics(d.topics.Deliveries())
+	d.member.Store(cl)
 	return nil
 }
 
-// assigned recovers the partitions and installs their tasks. It runs in the
-// group's goroutine; heartbeats go on meanwhile.
-func (d *Dispatcher) assigned(ctx context.Context, ps []int32) {
-	if len(ps) == 0 {
-		d.started.Store(true)
+// membership is the member under which the tasks may commit. False: there is
+// none at the moment, or it is not the one that they were assigned to.
+//
+// The interleaving that it is for: a rebalance is on; our join is on its way
+// while we are frozen for longer than the session; another process gets our
+// partitions and works; our join is answered with UNKNOWN_MEMBER_ID, upon which
+// kgo joins as a new member without a word. Kafka would take the old tasks'
+// commits under the new member's generation: it checks no ownership.
+func (d *Dispatcher) membership() (kafkax.Member, bool) {
+	id, generation := d.member.Load().GroupMetadata()
+	if id == "" || generation < 0 {
+		return kafkax.Member{}, false
+	}
+	if d.memberID != "" && id != d.memberID {
+		d.expel()
+		return kafkax.Member{}, false
+	}
+	return kafkax.Member{ID: id, Generation: generation, Instance: d.deps.Kafka.InstanceID}, true
+}
+
+// expel drops every task, since we became another member unasked, and joins
+// anew with a new client: kgo would report no partition that the old member had
+// and the new one got again. In the loop.
+func (d *Dispatcher) expel() {
+	d.log.Warn("partitions lost: the session ended while the group was rebalancing", "partitions", len(d.tasks))
+	for p := range d.tasks {
+		d.drop(p)
+	}
+	d.setMember("")
+	if d.stopping || d.rejoining {
 		return
 	}
-	// A stop does not wait for recoveries; kgo ends ctx only after this returns.
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	defer context.AfterFunc(d.recovering, cancel)()
+	d.rejoining = true
+	d.rejoins.Go(func() {
+		d.member.Load().Close()
+		err := d.join()
+		d.call(func() {
+			d.rejoining = false
+			if err != nil {
+				d.fail(err)
+			}
+		})
+	})
+}
+
+// setMember notes whose tasks we have. In the loop.
+func (d *Dispatcher) setMember(id string) {
+	d.memberID = id
+	d.knownID.Store(id)
+}
+
+// sameMember tells whether partitions were assigned to, or are taken from, the
+// member whose tasks we have. In the loop.
+func (d *Dispatcher) sameMember() bool {
+	id, _ := d.member.Load().GroupMetadata()
+	if d.memberID == "" || len(d.tasks) == 0 && d.recoveringCount.Load() == 0 {
+		d.setMember(id)
+	}
+	return id == d.memberID
+}
+
+// recovery is the recovering of one partition; it goes on beside the group's
+// callbacks, so that a partition that cannot be recovered holds up no other.
+type recovery struct {
+	cancel context.CancelFunc
+	done   chan struct{}
+}
+
+// assigned begins to recover the partitions. It runs in the group's goroutine,
+// as revoked and lost do: recoveries is theirs alone.
+func (d *Dispatcher) assigned(_ context.Context, ps []int32) {
+	same, member := true, ""
+	if !d.call(func() {
+		if same = d.sameMember(); !same {
+			d.expel()
+		}
+		member = d.memberID
+	}) || !same {
+		return
+	}
+	d.started.Store(len(ps) == 0 && d.recoveringCount.Load() == 0)
 	begun := time.Now()
-	var wg sync.WaitGroup
-	slots := make(chan struct{}, recoveries)
 	for _, p := range ps {
-		wg.Go(func() {
-			slots <- struct{}{}
-			defer func() { <-slots }()
-			d.recoverUntilDone(ctx, p)
+		d.recoveringCount.Add(1)
+		ctx, cancel := context.WithCancel(d.recovering)
+		r := &recovery{cancel: cancel, done: make(chan struct{})}
+		d.recoveries[p] = r
+		d.rejoins.Go(func() {
+			defer close(r.done)
+			defer cancel()
+			select {
+			case d.recoverySlots <- struct{}{}:
+				d.recoverUntilDone(ctx, p, member)
+				<-d.recoverySlots
+			case <-ctx.Done():
+			}
+			if d.recoveringCount.Add(-1) == 0 && ctx.Err() == nil {
+				d.started.Store(true)
+				d.log.Info("partitions assigned", "partitions", len(ps), "took", time.Since(begun).Round(time.Millisecond))
+			}
 		})
 	}
-	wg.Wait()
-	if ctx.Err() == nil {
-		d.started.Store(true)
-		d.log.Info("partitions assigned", "partitions", len(ps), "took", time.Since(begun).Round(time.Millisecond))
+}
+
+// endRecoveries ends those of ps and waits for them.
+func (d *Dispatcher) endRecoveries(ps []int32) {
+	for _, p := range ps {
+		if r := d.recoveries[p]; r != nil {
+			r.cancel()
+			<-r.done
+			delete(d.recoveries, p)
+		}
 	}
 }
 
@@ -193,8 +279,14 @@ func (d *Dispatcher) revoked(ps []int32) {
 	if len(ps) == 0 {
 		return
 	}
+	d.endRecoveries(ps)
 	r := &release{partitions: ps, done: make(chan struct{})}
-	if !d.call(func() { d.beginRelease(r) }) {
+	if !d.call(func() {
+		if !d.sameMember() { // they were taken from us long ago
+			d.expel()
+		}
+		d.beginRelease(r)
+	}) {
 		return
 	}
 	select {
@@ -210,10 +302,12 @@ func (d *Dispatcher) lost(ps []int32) {
 	if len(ps) == 0 {
 		return
 	}
+	d.endRecoveries(ps)
 	d.call(func() {
 		for _, p := range ps {
 			d.drop(p)
 		}
+		d.setMember("") // what comes next is assigned to whom we become
 	})
 	d.log.Warn("partitions lost: the session ended", "partitions", len(ps))
 }
@@ -229,13 +323,13 @@ func (d *Dispatcher) leave(ctx context.Context) {
 		}
 		return
 	}
-	if err := d.member.LeaveGroupContext(ctx); err != nil {
+	if err := d.member.Load().LeaveGroupContext(ctx); err != nil {
 		d.log.Warn("leaving the group", "err", err)
 	}
 }
 
 func (d *Dispatcher) closeClients() {
-	for _, c := range []*kgo.Client{d.member, d.fetch, d.reader, d.attempts} {
+	for _, c := range []*kgo.Client{d.member.Load(), d.fetch, d.reader, d.attempts} {
 		if c != nil {
 			c.Close()
 		}

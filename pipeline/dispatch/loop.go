@@ -103,7 +103,8 @@ func (d *Dispatcher) beginRelease(r *release) {
 			t.Drain()
 		}
 	}
-	r.until = d.now().Add(d.deps.RequestTimeout + stopSlack)
+	// A parked delivery is read before its request begins.
+	r.until = d.now().Add(fetchParkedTimeout + d.deps.RequestTimeout + stopSlack)
 	d.releasing = append(d.releasing, r)
 }
 
@@ -197,9 +198,7 @@ func (d *Dispatcher) stopped() bool {
 			defer close(d.left)
 			ctx, cancel := context.WithTimeout(context.Background(), leaveTimeout)
 			defer cancel()
-			if d.member != nil {
-				d.leave(ctx)
-			}
+			d.leave(ctx)
 		})
 	}
 	select {

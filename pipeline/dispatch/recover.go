@@ -15,13 +15,14 @@ import (
 	"github.com/hookline/hookline/pipeline/kafkax"
 )
 
-var errStopped = errors.New("the dispatcher has stopped")
+// errStopped: the partition is not to be recovered any more.
+var errStopped = errors.New("the dispatcher has stopped, or the partition was taken away")
 
 // recoverUntilDone recovers partition p, again and again until it succeeds or
 // the assignment ends. A task is never begun on a part of its state.
-func (d *Dispatcher) recoverUntilDone(ctx context.Context, p int32) {
+func (d *Dispatcher) recoverUntilDone(ctx context.Context, p int32, member string) {
 	for pause := 50 * time.Millisecond; ; pause = min(2*pause, 2*time.Second) {
-		err := d.recoverTask(ctx, p)
+		err := d.recoverTask(ctx, p, member)
 		if err == nil || ctx.Err() != nil || errors.Is(err, errStopped) {
 			return
 		}
@@ -41,7 +42,7 @@ func (d *Dispatcher) recoverUntilDone(ctx context.Context, p int32) {
 // predecessor holds a pending commit for them; then lanes up to its end as of
 // after that; then parked; deliveries and retry.* are fed from the positions
 // that result.
-func (d *Dispatcher) recoverTask(ctx context.Context, p int32) error {
+func (d *Dispatcher) recoverTask(ctx context.Context, p int32, member string) error {
 	begun := time.Now()
 	names := []string{d.topics.Deliveries(), d.topics.Retry(1), d.topics.Retry(2), d.topics.Retry(3)}
 	want := map[string][]int32{}
@@ -82,7 +83,12 @@ func (d *Dispatcher) recoverTask(ctx context.Context, p int32) error {
 		}
 	}
 	for installed := false; !installed; {
-		if !d.call(func() { installed = d.install(rec, st, p) }) {
+		ours := false
+		if !d.call(func() {
+			if ours = ctx.Err() == nil && d.memberID == member; ours {
+				installed = d.install(rec, st, p)
+			}
+		}) || !ours {
 			return errStopped
 		}
 		if !installed {
@@ -196,6 +202,7 @@ func (d *Dispatcher) drop(p int32) {
 		return
 	}
 	t.Close()
+	t.withdrawn.Store(true)
 	delete(d.tasks, p)
 	rm := map[string][]int32{d.topics.Deliveries(): {p}}
 	for k := 1; k <= pipeline.MaxRetries; k++ {

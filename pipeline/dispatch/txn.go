@@ -56,21 +56,13 @@ func (d *Dispatcher) newTransactor(ctx context.Context) (*transactor, error) {
 	return &transactor{cl: cl, committer: kafkax.NewCommitter(cl, d.txnID, d.group)}, nil
 }
 
-// errNotMember: there is no generation to commit under; nothing was begun.
-var errNotMember = errors.New("not a member of the group at the moment")
-
 // transact makes one transaction of c. committed tells what came of it; err
 // says why it did not commit.
 func (d *Dispatcher) transact(ctx context.Context, c *commitRun) (committed bool, err error) {
-	id, generation := d.member.GroupMetadata()
-	if id == "" || generation < 0 {
-		return false, errNotMember
-	}
-	m := kafkax.Member{ID: id, Generation: generation, Instance: d.deps.Kafka.InstanceID}
 	if err := d.txn.cl.BeginTransaction(); err != nil {
 		return false, errors.Join(fmt.Errorf("beginning a transaction: %w", err), d.renew(ctx))
 	}
-	if err := d.fill(ctx, c, m); err != nil {
+	if err := d.fill(ctx, c); err != nil {
 		return false, errors.Join(err, d.abort(ctx))
 	}
 	ectx, cancel := context.WithTimeout(ctx, endTimeout)
@@ -84,7 +76,7 @@ func (d *Dispatcher) transact(ctx context.Context, c *commitRun) (committed bool
 }
 
 // fill does everything of a transaction but its end.
-func (d *Dispatcher) fill(ctx context.Context, c *commitRun, m kafkax.Member) error {
+func (d *Dispatcher) fill(ctx context.Context, c *commitRun) error {
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
 	var mu sync.Mutex
@@ -110,11 +102,9 @@ func (d *Dispatcher) fill(ctx context.Context, c *commitRun, m kafkax.Member) er
 	if err != nil {
 		return err
 	}
-	sent := time.Now()
-	if err := d.txn.committer.Commit(ctx, m, c.offsets); err != nil {
+	if err := d.txn.committer.Commit(ctx, c.member, c.offsets); err != nil {
 		return err
 	}
-	d.deps.Gate.touch(sent)
 	for _, g := range c.acks {
 		if err := g.wait(ctx); err != nil {
 			return fmt.Errorf("waiting until the attempts are written: %w", err)
@@ -165,17 +155,22 @@ func (d *Dispatcher) renew(ctx context.Context) error {
 
 // lookup finds out whether a transaction whose end was not answered has
 // committed: once a new producer id is given it is decided, and the committed
-// offsets carry the mark of the transaction that wrote them.
+// offsets carry the mark of the transaction that wrote them: that of any batch
+// will do, as another owner may have committed to some of the partitions since.
 func (d *Dispatcher) lookup(ctx context.Context, c *commitRun) (bool, error) {
 	if err := d.renew(ctx); err != nil {
 		return false, err
 	}
-	b := c.batches[0]
-	p, topic := b.Task.Partition(), d.topics.Deliveries()
+	want, topic := map[string][]int32{}, d.topics.Deliveries()
+	for _, b := range c.batches {
+		want[topic] = append(want[topic], b.Task.Partition())
+	}
 	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 2*time.Second) {
-		got, err := d.fetcher.StableOffsets(ctx, d.group, map[string][]int32{topic: {p}})
+		got, err := d.fetcher.StableOffsets(ctx, d.group, want)
 		if err == nil {
-			return got[topic][p].Metadata == batchMark(b), nil
+			return slices.ContainsFunc(c.batches, func(b *lane.Batch) bool {
+				return got[topic][b.Task.Partition()].Metadata == batchMark(b)
+			}), nil
 		}
 		select {
 		case <-ctx.Done():

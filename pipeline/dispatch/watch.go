@@ -75,7 +75,7 @@ func (w *watchdog) orphans(ctx context.Context, all, ours map[int32]int64) error
 		return g.Err
 	}
 	owned := g.AssignedPartitions()
-	me, _ := w.d.member.GroupMetadata()
+	me, _ := w.d.member.Load().GroupMetadata()
 	mine := map[int32]bool{}
 	for _, m := range g.Members {
 		if c, ok := m.Assigned.AsConsumer(); ok && m.MemberID == me {
@@ -87,6 +87,10 @@ func (w *watchdog) orphans(ctx context.Context, all, ours map[int32]int64) error
 		}
 	}
 	now := w.d.now()
+	if w.d.recoveringCount.Load() > 0 {
+		clear(w.since)
+		return nil
+	}
 	for p := range all {
 		_, working := ours[p]
 		if owned.Lookup(topic, p) && (!mine[p] || working) {
@@ -100,7 +104,7 @@ func (w *watchdog) orphans(ctx context.Context, all, ours map[int32]int64) error
 			w.d.log.Error("nobody works on a partition: the group is made to assign anew",
 				"partition", p, "for", age.Round(time.Second), "assigned_to_us", mine[p])
 			clear(w.since)
-			w.d.member.ForceRebalance()
+			w.d.member.Load().ForceRebalance()
 			return nil
 		}
 	}

@@ -12,6 +12,9 @@ import (
 // when it runs out that is our own fault and spends no attempt.
 const fetchParkedTimeout = 10 * time.Second
 
+// commitPatience is how long transactions may fail before no request is begun.
+const commitPatience = 15 * time.Second
+
 // job is one work on its way through a worker. Jobs are reused.
 type job struct {
 	work       *lane.Work
@@ -22,9 +25,11 @@ type job struct {
 
 // hand gives free slots to lanes that are ready. In the loop.
 func (d *Dispatcher) hand(now time.Time) {
-	// Without a live session nothing may be sent, and while Kafka does not take
-	// the attempts that were made, no more are made.
-	if d.stopping || !d.deps.Gate.Open() || d.attemptBytes.Load() > attemptsBufferedBytes {
+	// Without a live session nothing may be sent; while Kafka does not take the
+	// attempts that were made, or does not commit what came of them, no more are
+	// made: all of it would be sent again after a crash.
+	if d.stopping || !d.deps.Gate.Open() || d.attemptBytes.Load() > attemptsBufferedBytes ||
+		(!d.uncommitted.IsZero() && now.Sub(d.uncommitted) > commitPatience) {
 		return
 	}
 	for d.inflight < d.cfg.MaxInFlight {
@@ -37,7 +42,7 @@ func (d *Dispatcher) hand(now time.Time) {
 			d.failing++
 		}
 		j := d.newJob()
-		j.work = w
+		j.work, j.req.Withdrawn = w, &d.tasks[w.Task.Partition()].withdrawn
 		d.jobs <- j // never blocks: as many places as slots
 	}
 }
@@ -82,6 +87,7 @@ func (d *Dispatcher) attempt(j *job) {
 		return
 	}
 	j.req = pipeline.Request{
+		Withdrawn:  j.req.Withdrawn,
 		DeliveryID: j.deliveryID, Attempt: w.Attempt, Subscription: w.Subscription, Envelope: w.Envelope, Payload: w.Payload,
 	}
 	d.deps.Sender.Send(&j.req, &j.res)
