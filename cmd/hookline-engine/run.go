@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/hookline/hookline/internal/filelock"
 	"github.com/hookline/hookline/sink/embedded"
 	"github.com/hookline/hookline/sink/embedded/chdb"
 	"github.com/hookline/hookline/sink/embedded/chhttp"
@@ -108,11 +109,11 @@ func serve(opt options, stdout, stderr io.Writer) error {
 	if err != nil {
 		return errUsage{err}
 	}
-	lock, err := lockData(dirs.root)
+	lock, err := filelock.Acquire(dirs.root, "hookline-engine.lock")
 	if err != nil {
 		return errUsage{err}
 	}
-	defer lock.release()
+	defer lock.Release()
 	if err := dirs.emptySpool(); err != nil {
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/hookline/hookline/internal/app/admin"
 	"github.com/hookline/hookline/internal/telemetry"
+	"github.com/hookline/hookline/pipeline/kafkax"
 	"github.com/hookline/hookline/pipeline/router"
 	"github.com/hookline/hookline/sink"
 )
@@ -17,6 +18,8 @@ func (a *App) addSink() error {
 	if err != nil {
 		return err
 	}
+	// A killed process's part is to be taken over as soon as by the dispatcher.
+	opts = append(opts, kafkax.SessionOpts(time.Duration(a.cfg.Dispatch.SessionTimeout))...)
 	topics := a.cfg.Kafka.Topics()
 	events, regex := eventTopics(a.cfg.Router.EventsTopics)
 	s, err := sink.New(a.cfg.Sink, sink.Deps{

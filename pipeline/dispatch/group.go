@@ -100,12 +100,10 @@ func (d *Dispatcher) awaitTopics(ctx context.Context) (int32, error) {
 // join makes the member client, which joins the group.
 func (d *Dispatcher) join() error {
 	session := time.Duration(d.cfg.SessionTimeout)
-	opts := append(slices.Clone(d.base),
+	opts := append(append(slices.Clone(d.base), kafkax.SessionOpts(session)...),
 		kgo.ConsumerGroup(d.group),
 		kgo.ConsumeTopics(d.topics.Deliveries()),
 		kgo.DisableAutoCommit(),
-		kgo.SessionTimeout(session),
-		kgo.HeartbeatInterval(session/heartbeatsPerSession),
 		// A revoke waits for requests under way.
 		kgo.RebalanceTimeout(d.deps.RequestTimeout+30*time.Second),
 		kgo.WithHooks(manageErrors{d}),

@@ -33,6 +33,15 @@ func (c *Config) ProducerCompression() kgo.Opt {
 	return kgo.ProducerBatchCompression(slices.Clone(codecs[c.Compression])...)
 }
 
+// SessionOpts are the options of a group member whose partitions others take
+// over after this long a silence.
+func SessionOpts(timeout time.Duration) []kgo.Opt {
+	return []kgo.Opt{kgo.SessionTimeout(timeout), kgo.HeartbeatInterval(timeout / heartbeatsPerSession)}
+}
+
+// heartbeatsPerSession: two lost ones end no session.
+const heartbeatsPerSession = 10
+
 const (
 	mechanismPlain    = "plain"
 	mechanismSCRAM256 = "scram-sha-256"

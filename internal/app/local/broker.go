@@ -7,11 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"path/filepath"
 	"strconv"
 	"sync"
 
 	"github.com/twmb/franz-go/pkg/kfake"
+
+	"github.com/hookline/hookline/internal/filelock"
 )
 
 // Broker is a Kafka-compatible broker of one node. Its data is in a directory:
@@ -20,6 +23,7 @@ type Broker struct {
 	cluster *kfake.Cluster
 	addr    string
 	once    sync.Once
+	lock    *filelock.Lock
 }
 
 // ClusterID is the id of every local cluster. It is part of the identity of an
@@ -37,6 +41,15 @@ func StartBroker(addr, dir string) (*Broker, error) {
 	if err != nil {
 		return nil, fmt.Errorf("starting the local broker: %q is not a port", port)
 	}
+	// Before anything is opened: a second broker on the same data would write its
+	// own state over that of the first, even if it only starts and ends.
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, fmt.Errorf("starting the local broker: %w (choose another --data)", err)
+	}
+	lock, err := filelock.Acquire(dir, "hookline.lock")
+	if err != nil {
+		return nil, fmt.Errorf("starting the local broker: %w", err)
+	}
 	// kfake itself always asks for 127.0.0.1 and advertises where it listens.
 	listen := func(network, _ string) (net.Listener, error) { return net.Listen(network, addr) }
 	cluster, err := kfake.NewCluster(
@@ -49,6 +62,7 @@ func StartBroker(addr, dir string) (*Broker, error) {
 		kfake.BrokerConfigs(map[string]string{"message.max.bytes": strconv.Itoa(128 << 20)}),
 	)
 	if err != nil {
+		lock.Release()
 		if op, ok := errors.AsType[*net.OpError](err); ok {
 			err = op.Err
 		}
@@ -59,11 +73,16 @@ func StartBroker(addr, dir string) (*Broker, error) {
 	} else {
 		addr = net.JoinHostPort(host, port)
 	}
-	return &Broker{cluster: cluster, addr: addr}, nil
+	return &Broker{cluster: cluster, addr: addr, lock: lock}, nil
 }
 
 // Addr is the bootstrap address.
 func (b *Broker) Addr() string { return b.addr }
 
 // Close ends the broker and writes its state. Further calls do nothing.
-func (b *Broker) Close() { b.once.Do(b.cluster.Close) }
+func (b *Broker) Close() {
+	b.once.Do(func() {
+		b.cluster.Close()
+		b.lock.Release()
+	})
+}

@@ -79,3 +79,15 @@ func create(t *testing.T, ctx context.Context, c *kgo.Client, topic string) {
 		t.Fatal(err)
 	}
 }
+
+func TestASecondBrokerOnTheSameDataIsRefused(t *testing.T) {
+	dir := t.TempDir()
+	first, err := StartBroker("127.0.0.1:0", dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer first.Close()
+	if _, err := StartBroker("127.0.0.1:0", dir); err == nil || !strings.Contains(err.Error(), "in use by process") {
+		t.Errorf("a second broker got %v, want to be told who has the data", err)
+	}
+}

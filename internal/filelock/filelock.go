@@ -1,4 +1,6 @@
-package main
+// Package filelock keeps a second process off a data directory. The lock is the
+// kernel's and ends with the process, so none is ever left behind.
+package filelock
 
 import (
 	"errors"
@@ -11,12 +13,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// dataLock keeps a second engine off a data directory: two would destroy it. The
-// lock is the kernel's and ends with the process, so none is ever left behind.
-type dataLock struct{ file *os.File }
+// Lock is a directory that is this process's.
+type Lock struct{ file *os.File }
 
-func lockData(root string) (*dataLock, error) {
-	path := filepath.Join(root, "hookline-engine.lock")
+// Acquire takes the directory root, which must exist, by a lock on the file name
+// in it. The error names the process that has it.
+func Acquire(root, name string) (*Lock, error) {
+	path := filepath.Join(root, name)
 	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("locking the data directory: %w (choose another --data)", err)
@@ -33,7 +36,7 @@ func lockData(root string) (*dataLock, error) {
 		_ = file.Close()
 		return nil, fmt.Errorf("writing %s: %w", path, err)
 	}
-	return &dataLock{file: file}, nil
+	return &Lock{file: file}, nil
 }
 
 func writePID(file *os.File) error {
@@ -44,9 +47,9 @@ func writePID(file *os.File) error {
 	return err
 }
 
-// release lets the directory go. The file stays: removing it would race with the
-// next engine's lock on it.
-func (l *dataLock) release() { _ = l.file.Close() }
+// Release lets the directory go. The file stays: removing it would race with the
+// next process's lock on it.
+func (l *Lock) Release() { _ = l.file.Close() }
 
 func first(value, otherwise string) string {
 	if value != "" {
