@@ -205,6 +205,9 @@ func (x *exchange) run(cn *conn, c *Client, res *pipeline.Result, deadline time.
 		}
 		return phaseRead, readErr
 	}
+	if err != nil && c.parsed.success[res.StatusCode] {
+		return phaseWrite, err // it cannot have taken what did not reach it
+	}
 	x.keep = x.keep && err == nil && cn.drained()
 	return phaseRead, nil
 }

@@ -43,8 +43,10 @@ func isDigit(c byte) bool { return c >= '0' && c <= '9' }
 
 // awaitHeaders returns when the headers have been buffered to their end, or with
 // bufio.ErrBufferFull. It refuses what fasthttp lets through although receivers
-// and proxies disagree on it: lines without CR, and folded ones.
+// and proxies disagree on it: lines without CR, folded ones, names that end with
+// a space, and a length beside a transfer coding.
 func awaitHeaders(br *bufio.Reader) error {
+	var framed framing
 	for start := 0; ; {
 		block, _ := br.Peek(br.Buffered())
 		for {
@@ -61,12 +63,53 @@ func awaitHeaders(br *bufio.Reader) error {
 			case line[0] == ' ' || line[0] == '\t':
 				return errProtocol("Parse Error: Folded header")
 			}
+			if start > 0 { // behind the status line
+				if err := framed.line(line); err != nil {
+					return err
+				}
+			}
 			start += end + 1
 		}
 		if _, err := br.Peek(len(block) + 1); err != nil {
 			return err
 		}
 	}
+}
+
+// framing is what the header lines so far say about where the body ends.
+type framing struct{ length, coded bool }
+
+// line takes in one header line. Who obeys one of two contradicting lines ends
+// the answer elsewhere than who obeys the other.
+func (f *framing) line(line []byte) error {
+	const length, coding = "Content-Length", "Transfer-Encoding"
+	colon := bytes.IndexByte(line, ':')
+	if colon <= 0 {
+		return nil // fasthttp refuses it
+	}
+	switch colon {
+	case len(length):
+		f.length = f.length || asciiEqualFold(line[:colon], length)
+	case len(coding):
+		f.coded = f.coded || asciiEqualFold(line[:colon], coding)
+	}
+	if end := line[colon-1]; end == ' ' || end == '\t' {
+		return errProtocol("Parse Error: Invalid header token")
+	}
+	if f.length && f.coded {
+		return errProtocol("Parse Error: Content-Length can't be present with Transfer-Encoding")
+	}
+	return nil
+}
+
+// asciiEqualFold tells whether a is b in any letter case; both of one length.
+func asciiEqualFold(a []byte, b string) bool {
+	for i := range a {
+		if a[i]|0x20 != b[i]|0x20 {
+			return false
+		}
+	}
+	return true
 }
 
 // bodyError keeps the errors of the connection and hides all others, whose
