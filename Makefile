@@ -85,12 +85,17 @@ kafka-down: ## stop it (PORT=19092); its data stays
 verify-signatures: ## signed requests, checked by the official libraries in Go, Python and JavaScript, and by openssl
 	@GO='$(GO)' scripts/verify-signatures.sh
 
+.PHONY: examples
+examples: build ## what the documentation shows, run: producers, receivers with good and forged signatures, commands
+	@GO='$(GO)' scripts/examples.sh
+
 .PHONY: ci
 ci: ## all gates, as .ci/run runs them
 	$(MAKE) lint
 	$(MAKE) generate-check
 	$(MAKE) test
 	$(MAKE) verify-signatures
+	$(MAKE) examples
 	$(MAKE) bench-once
 	$(MAKE) demo ARGS='$(CI_DEMO)'
 

@@ -32,5 +32,7 @@ check exhaustive exhaustive
 check tidy "$GO" mod tidy -diff
 check tools-tidy "$GO" -C tools mod tidy -diff
 check verifiers-tidy "$GO" -C internal/verifiers mod tidy -diff
+check receiver-tidy "$GO" -C examples/receive/go mod tidy -diff
+check receiver-vet "$GO" -C examples/receive/go vet ./...
 for script in scripts/*.sh .ci/run; do check "$script" bash -n "$script"; done
 [ -z "$failed" ] || { echo "lint: FAILED:$failed" >&2; exit 1; }

@@ -65,6 +65,7 @@ var bans = []ban{
 			"pipeline/kafkax/...", "pipeline/registry/...", "pipeline/router/...", "pipeline/dispatch/...", "pipeline/replay/...",
 			"sink/...", "internal/testkit/...", "bench/...", "cmd/...",
 			"internal/app/local/...", // kfake, the broker of dev and demo
+			"examples/...",           // programs of others
 		},
 		why: "Kafka is spoken under pipeline/{kafkax,registry,router,dispatch,replay} and sink",
 	},
