@@ -31,6 +31,9 @@ func (t *Task) Done(now time.Time, w *Work, res *pipeline.Result) Verdict {
 		e.got = &fetched{w.Envelope, w.Header, w.Payload}
 	}
 	t.touched = true
+	if w.ParkedOffset < 0 && !w.FetchOnly && !w.FromOrigin {
+		t.sched.pace.landed(l.stageSince, res.StartedAt, now)
+	}
 	l.landed(now)
 	t.backToIdle(l)
 	v := t.decide(now, w, l, e, res)

@@ -46,6 +46,7 @@ func (w *Work) LaneKey() string { return w.lane.key }
 // their own, so that a caller can bound their share.
 type Scheduler struct {
 	healthy, suspect queue[readyLane]
+	pace             pace
 }
 
 type readyLane struct {

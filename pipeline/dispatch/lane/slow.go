@@ -39,25 +39,65 @@ const paceWindow = time.Second
 // landed counts a request that has ended.
 func (l *lane) landed(now time.Time) {
 	l.flown += now.Sub(l.stageSince)
+	l.flights++
 	if l.flown+l.waited > paceWindow {
-		l.flown, l.waited = l.flown/2, l.waited/2
+		l.flown, l.waited, l.flights = l.flown/2, l.waited/2, (l.flights+1)/2
 	}
 }
 
-// slow tells that the lane's own requests take more of its time than waiting
-// for the process does: its endpoint holds it up. Where all lanes are late
-// because the process is busy there is nobody to protect, and parking would
-// only make work.
-func (l *lane) slow(now time.Time) bool {
-	flown, waited := l.flown, l.waited
+// slow tells that the lane's endpoint holds it up: its own requests take more
+// of its time than waiting for the process does, and, where the process is busy,
+// far more than those of other lanes. Where all lanes are late because the
+// process is busy there is nobody to protect, and parking would only make work.
+func (l *lane) slow(now time.Time, all *pace) bool {
+	flown, waited, flights := l.flown, l.waited, l.flights
 	switch l.stage {
 	case stageFlying:
 		flown += now.Sub(l.stageSince)
+		flights++
 	case stageReady:
 		waited += now.Sub(l.stageSince)
 	case stageIdle, stageSlot:
 	}
-	return flown >= waited
+	if flown < waited {
+		return false
+	}
+	return !all.busy() || flown*time.Duration(all.flights) > slowerThanAll*all.flown*time.Duration(flights)
+}
+
+const (
+	// paceFlights is how many requests of the process are remembered: older ones
+	// count half, then a quarter, and so on.
+	paceFlights = 1024
+	// busyAfter: in a process with CPU time to spare a request that was handed to
+	// a worker begins within some ten microseconds.
+	busyAfter = 250 * time.Microsecond
+	// slowerThanAll times as long as the mean of all lanes must a lane's requests
+	// take to be called slow while the process is busy: its own work makes all
+	// of them late alike.
+	slowerThanAll = 4
+)
+
+// pace is how the requests of all tasks of a process went lately.
+type pace struct {
+	flights int
+	flown   time.Duration // from Next to Done
+	delayed time.Duration // the part of it before the request was begun
+}
+
+// landed counts a request that was given out at the time out, begun and ended.
+func (p *pace) landed(out, begun, ended time.Time) {
+	p.flights++
+	p.flown += ended.Sub(out)
+	p.delayed += max(0, begun.Sub(out))
+	if p.flights > paceFlights {
+		p.flights, p.flown, p.delayed = p.flights/2, p.flown/2, p.delayed/2
+	}
+}
+
+// busy tells that requests are late through the process itself.
+func (p *pace) busy() bool {
+	return p.flights > 0 && p.delayed/time.Duration(p.flights) >= busyAfter
 }
 
 func (t *Task) relieveRecord(now time.Time, r *Record) {
@@ -75,7 +115,7 @@ func (t *Task) relieveRecord(now time.Time, r *Record) {
 			continue
 		}
 		first := l.mem[0].origin == r.Offset
-		if first && l.stage != stageSlot || !first && !l.slow(now) {
+		if first && l.stage != stageSlot || !first && !l.slow(now, &t.sched.pace) {
 			continue // under way, or only waiting for the process
 		}
 		if first {

@@ -1,6 +1,7 @@
 package lane
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -33,5 +34,59 @@ func TestABusyProcessParksNothing(t *testing.T) {
 	r.task.Relieve(r.now)
 	if st := r.task.Stats(); st.Parked != 2 {
 		t.Fatalf("behind a request of minutes: %d parked, want 2", st.Parked)
+	}
+}
+
+// TestABusyProcessParksOnlyWhatIsSlowerThanTheRest: every lane's requests are
+// late since the process begins them late; one lane's take far longer still.
+func TestABusyProcessParksOnlyWhatIsSlowerThanTheRest(t *testing.T) {
+	for _, tt := range []struct {
+		name       string
+		late       time.Duration // before the process begins a request
+		slow, fast time.Duration // of a request of each lane
+		parkS      bool
+		parkF      bool
+	}{
+		{"all alike, process busy", 5 * time.Millisecond, 10 * time.Millisecond, 10 * time.Millisecond, false, false},
+		{"one far slower, process busy", 5 * time.Millisecond, 100 * time.Millisecond, 10 * time.Millisecond, true, false},
+		{"all alike, process idle", 50 * time.Microsecond, 10 * time.Millisecond, 10 * time.Millisecond, true, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := newRig(t, nil)
+			r.view = r.view.with("f", func(s *pipeline.Subscription) { s.Concurrency = 1 })
+			r.task.Update(r.now, r.view)
+			for range 20 {
+				r.deliver("e", "s", "f")
+			}
+			type flight struct {
+				work  *Work
+				begun time.Time
+				ends  time.Time
+			}
+			var out []flight
+			for step := 0; step < 15; step++ { // the first to end, one after another
+				for w := r.sched.Next(r.now, true); w != nil; w = r.sched.Next(r.now, true) {
+					takes := tt.fast
+					if w.LaneKey() == "s" {
+						takes = tt.slow
+					}
+					out = append(out, flight{w, r.now.Add(tt.late), r.now.Add(takes)})
+				}
+				slices.SortFunc(out, func(a, b flight) int { return a.ends.Compare(b.ends) })
+				r.now = out[0].ends
+				r.task.Done(r.now, out[0].work, &pipeline.Result{Outcome: pipeline.OutcomeSuccess, StartedAt: out[0].begun})
+				out = out[1:]
+			}
+			r.sched.Next(r.now, true)
+			r.now = r.now.Add(time.Millisecond)
+			for _, rec := range r.task.recs {
+				if rec.nopen > 0 {
+					r.task.relieveRecord(r.now, rec)
+				}
+			}
+			if s, f := r.task.bySub["s"].parked, r.task.bySub["f"].parked; s > 0 != tt.parkS || f > 0 != tt.parkF {
+				t.Errorf("parked %d of s and %d of f", s, f)
+			}
+		})
 	}
 }

@@ -57,6 +57,7 @@ type lane struct {
 	// endpoint's pace against ours.
 	stageSince    time.Time
 	flown, waited time.Duration
+	flights       int // that flown is the sum of
 }
 
 // firstMark is what a lane's record says of its first parked entry beyond what
