@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -70,7 +71,7 @@ func measure(ctx context.Context, o *options) error {
 
 func runScenario(ctx context.Context, st *stage, sc scenario, o *options) result {
 	r := result{sc: sc}
-	b, err := setUpBed(ctx, st, sc)
+	b, err := setUpBed(ctx, st, sc, o.profile != "")
 	defer b.close()
 	if err != nil {
 		r.err = err
@@ -84,8 +85,15 @@ func runScenario(ctx context.Context, st *stage, sc scenario, o *options) result
 		r.err = err
 		return r
 	}
-	for range o.rounds {
+	for i := range o.rounds {
+		var prof *profiles
+		if o.profile != "" && i == 0 {
+			prof = b.startProfiles(ctx)
+		}
 		one, err := b.round(ctx, n, o)
+		if prof != nil {
+			err = errors.Join(err, prof.save(o.profile, sc.name))
+		}
 		if err != nil {
 			r.err = err
 			return r
@@ -162,7 +170,7 @@ func (b *bed) settledCPU(ctx context.Context) (time.Duration, error) {
 
 // measureRelay is the least that a sender fed by Kafka costs, per delivery.
 func measureRelay(ctx context.Context, st *stage, o *options) (time.Duration, error) {
-	b, err := setUpBed(ctx, st, base("relay", func(s *scenario) { s.fanOut, s.subs, s.processes, s.signing = 1, 1, 0, false }))
+	b, err := setUpBed(ctx, st, base("relay", func(s *scenario) { s.fanOut, s.subs, s.processes, s.signing = 1, 1, 0, false }), false)
 	defer b.close()
 	if err != nil {
 		return 0, err

@@ -82,14 +82,16 @@ type bed struct {
 	topic    string
 	cl       *kgo.Client
 	procs    []*exec.Cmd
+	admin    []string // URLs of the processes' admin addresses
+	profile  bool
 	ends     []func()
 	produced int // events
 }
 
 // setUpBed starts a receiver and hookline for a scenario, and waits until it is
 // ready. Call close in any case.
-func setUpBed(ctx context.Context, st *stage, sc scenario) (*bed, error) {
-	b := &bed{sc: sc, st: st, topic: fmt.Sprintf("bench-%d", time.Now().UnixNano())}
+func setUpBed(ctx context.Context, st *stage, sc scenario, profile bool) (*bed, error) {
+	b := &bed{sc: sc, st: st, profile: profile, topic: fmt.Sprintf("bench-%d", time.Now().UnixNano())}
 	url, end, err := st.receiver(sc.delay)
 	if err != nil {
 		return b, err
@@ -137,8 +139,14 @@ func (b *bed) env(more []string) []string {
 		"HOOKLINE_EVENTS_TOPICS="+b.topic+"=json:type=/type,id=/id,entity=/id", "HOOKLINE_START=earliest",
 		"HOOKLINE_ALLOW_HTTP=true", "HOOKLINE_ALLOW_CIDRS=127.0.0.0/8", "HOOKLINE_ALLOW_PORTS=1-65535",
 		"HOOKLINE_MAX_IN_FLIGHT="+strconv.Itoa(b.sc.inflight), "HOOKLINE_LOG_LEVEL=warn", "BENCH_SECRET="+benchSecret)
+	if b.profile {
+		env = append(env, "HOOKLINE_ADMIN_PROFILE=true", "HOOKLINE_ADMIN_TOKEN="+profileToken)
+	}
 	return append(append(env, b.sc.extra...), more...)
 }
+
+// profileToken opens the profiles of the bench's own processes, on loopback.
+const profileToken = "bench-bench-bench-bench"
 
 // benchSecret is Standard Webhooks' example key.
 const benchSecret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -180,7 +188,7 @@ func (b *bed) start(ctx context.Context) error {
 	if err := c.Start(); err != nil {
 		return err
 	}
-	b.procs = append(b.procs, c)
+	b.procs, b.admin = append(b.procs, c), append(b.admin, "http://127.0.0.1:"+ports[0])
 	b.ends = append(b.ends, func() { stopProcess(c) })
 	return until(ctx, time.Minute, func() bool { return get("http://127.0.0.1:"+ports[0]+"/readyz", nil) == nil })
 }

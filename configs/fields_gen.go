@@ -72,6 +72,7 @@ var fieldDocs = map[string]string{
 	"HOOKLINE_WEBHOOK_CALLED":             "Produces a webhook_called record to the topic webhook_called for each attempt of a goflow event, keyed by the event's id.",
 	"HOOKLINE_ADMIN_ADDR":                 "The address of /healthz, /readyz and /metrics; off: no such address. Any but a loopback address needs ADMIN_TOKEN.",
 	"HOOKLINE_ADMIN_TOKEN":                "Must come with every request but /healthz and /readyz, as Authorization: Bearer TOKEN; empty: not asked for. At least 16 bytes.",
+	"HOOKLINE_ADMIN_PROFILE":              "Serves Go's profiles (CPU, memory, goroutines, blocking) under /debug/pprof/ too. Needs ADMIN_TOKEN.",
 	"HOOKLINE_LOG_LEVEL":                  "The least severe level that is logged: debug, info, warn or error.",
 	"HOOKLINE_LOG_FORMAT":                 "Text, json, or auto: text when standard error is a terminal, else json.",
 }

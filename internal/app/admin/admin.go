@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/pprof"
 	"strings"
 	"time"
 
@@ -24,6 +25,8 @@ type Config struct {
 	Addr string `env:"ADMIN_ADDR" envDefault:"127.0.0.1:8080"`
 	// Token must come with every request but /healthz and /readyz, as Authorization: Bearer TOKEN; empty: not asked for. At least 16 bytes.
 	Token string `env:"ADMIN_TOKEN"`
+	// Profile serves Go's profiles (CPU, memory, goroutines, blocking) under /debug/pprof/ too. Needs ADMIN_TOKEN.
+	Profile bool `env:"ADMIN_PROFILE" envDefault:"false"`
 }
 
 // Off is the Addr that switches the admin address off.
@@ -47,6 +50,9 @@ func (c *Config) Validate() error {
 	}
 	if c.Token != "" && len(c.Token) < minTokenBytes {
 		errs = append(errs, fmt.Errorf("HOOKLINE_ADMIN_TOKEN: shorter than %d bytes (make one with: openssl rand -hex 16)", minTokenBytes))
+	}
+	if c.Profile && c.Token == "" {
+		errs = append(errs, errors.New("HOOKLINE_ADMIN_PROFILE: profiles are shown only with a token (set HOOKLINE_ADMIN_TOKEN)"))
 	}
 	return errors.Join(errs...)
 }
@@ -155,6 +161,14 @@ func Handler(c *Config, d Deps) http.Handler {
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) { writeReadiness(w, d.Parts()) })
 	metrics := promhttp.HandlerFor(d.Gatherer, promhttp.HandlerOpts{EnableOpenMetrics: true})
 	mux.Handle("GET /metrics", guarded(c.Token, metrics))
+	if c.Profile && c.Token != "" {
+		// One by one: pprof's index would also show the command line.
+		mux.Handle("GET /debug/pprof/profile", guarded(c.Token, http.HandlerFunc(pprof.Profile)))
+		mux.Handle("GET /debug/pprof/trace", guarded(c.Token, http.HandlerFunc(pprof.Trace)))
+		for _, name := range []string{"allocs", "block", "goroutine", "heap", "mutex", "threadcreate"} {
+			mux.Handle("GET /debug/pprof/"+name, guarded(c.Token, pprof.Handler(name)))
+		}
+	}
 	return mux
 }
 

@@ -125,6 +125,44 @@ func TestTokenGuardsMetrics(t *testing.T) {
 	}
 }
 
+// TestProfilesNeedTheSwitchAndTheToken: without both there are none, and the
+// command line is never shown.
+func TestProfilesNeedTheSwitchAndTheToken(t *testing.T) {
+	const token = "0123456789abcdef"
+	if err := (&Config{Addr: "127.0.0.1:8080", Profile: true}).Validate(); err == nil || !strings.Contains(err.Error(), "HOOKLINE_ADMIN_TOKEN") {
+		t.Errorf("profiles without a token: %v", err)
+	}
+	status := func(url, token string) int {
+		req, err := http.NewRequest(http.MethodGet, url, http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", "Bearer "+token)
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		return resp.StatusCode
+	}
+	off, on := serve(t, Config{Token: token}, nil), serve(t, Config{Token: token, Profile: true}, nil)
+	for _, tt := range []struct {
+		url, token string
+		want       int
+	}{
+		{off + "/debug/pprof/heap", token, http.StatusNotFound},
+		{on + "/debug/pprof/heap", "", http.StatusUnauthorized},
+		{on + "/debug/pprof/profile", "wrong", http.StatusUnauthorized},
+		{on + "/debug/pprof/heap", token, http.StatusOK},
+		{on + "/debug/pprof/cmdline", token, http.StatusNotFound},
+		{on + "/debug/pprof/", token, http.StatusNotFound},
+	} {
+		if got := status(tt.url, tt.token); got != tt.want {
+			t.Errorf("%s with token %q: %d, want %d", tt.url, tt.token, got, tt.want)
+		}
+	}
+}
+
 func TestAddressInUse(t *testing.T) {
 	url := serve(t, Config{}, nil)
 	addr := strings.TrimPrefix(url, "http://")
