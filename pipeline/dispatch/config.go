@@ -15,8 +15,13 @@ type Config struct {
 	// RetryDelays are the waits before retry 1, 2 and 3, counted from the end of
 	// the failed attempt. At most three; fewer allow fewer retries.
 	RetryDelays []kafkax.Duration `env:"RETRY_DELAYS" envDefault:"30s,30s,30s"`
-	// MaxInFlight bounds the requests under way in this process.
+	// MaxInFlight bounds the requests under way in this process, but for those of
+	// MAX_SLOW_IN_FLIGHT.
 	MaxInFlight int `env:"MAX_IN_FLIGHT" envDefault:"256"`
+	// MaxSlow bounds the requests that may be under way besides MAX_IN_FLIGHT because
+	// they have had no answer for half a second: so many endpoints that never
+	// answer take no slot from the others. Each costs about 30 KB and a file descriptor.
+	MaxSlow int `env:"MAX_SLOW_IN_FLIGHT" envDefault:"4096"`
 	// FailingShare is the percentage of MAX_IN_FLIGHT that lanes whose last
 	// attempt failed may have together.
 	FailingShare int `env:"FAILING_SHARE" envDefault:"25"`
@@ -53,7 +58,7 @@ func DefaultConfig() Config {
 	s := func(d time.Duration) kafkax.Duration { return kafkax.Duration(d) }
 	return Config{
 		RetryDelays: []kafkax.Duration{s(30 * time.Second), s(30 * time.Second), s(30 * time.Second)},
-		MaxInFlight: 256, FailingShare: 25, CommitInterval: s(50 * time.Millisecond),
+		MaxInFlight: 256, MaxSlow: 4096, FailingShare: 25, CommitInterval: s(50 * time.Millisecond),
 		SessionTimeout: s(10 * time.Second), MaxQueued: 1024, SlowAfter: s(time.Second), MaxParked: 100_000,
 		MaxParkedAge: s(24 * time.Hour), MaxParkedOffsets: 200_000, MaxRecords: 2048, MaxPayloadBytes: 32 << 20,
 	}
@@ -90,6 +95,7 @@ func (c *Config) Validate() error {
 		}
 	}
 	within("MAX_IN_FLIGHT", c.MaxInFlight, 1, MaxInFlightLimit)
+	within("MAX_SLOW_IN_FLIGHT", c.MaxSlow, 0, MaxInFlightLimit)
 	within("FAILING_SHARE", c.FailingShare, 1, 100)
 	span := func(name string, d kafkax.Duration, lo, hi time.Duration) {
 		if t := time.Duration(d); t < lo || t > hi {

@@ -50,9 +50,9 @@ type Dispatcher struct {
 	memberID    string           // the member that the tasks were assigned to; empty: none yet
 	uncommitted time.Time        // since when nothing that was cut has committed; zero: nothing waits
 	sched       *lane.Scheduler
-	inflight    int
+	slots       slots
+	nworkers    int // goroutines of work
 	rescans     int // under way
-	failing     int // of them, taken from the queue of failing lanes
 	lastCut     time.Time
 	commit      *commitRun // under way; nil: none
 	encoders    []*attemptEncoder
@@ -123,9 +123,10 @@ func New(cfg Config, deps Deps) (*Dispatcher, error) {
 		group: deps.Kafka.DispatcherGroup(), base: base, now: time.Now,
 		recoveries: map[int32]*recovery{}, recoverySlots: make(chan struct{}, recoveriesAtOnce), tasks: map[int32]*ownedTask{}, droppedAt: map[int32]uint64{}, sched: &lane.Scheduler{}, localRows: map[string]time.Time{},
 		fetched: make(chan fetchedRecords), calls: make(chan func()), commits: make(chan *commitRun, 1),
-		loopDone: make(chan struct{}), jobs: make(chan *job, cfg.MaxInFlight), acks: newAckGroup(),
+		loopDone: make(chan struct{}), jobs: make(chan *job, cfg.MaxInFlight+cfg.MaxSlow), acks: newAckGroup(),
 	}
 	d.finished.init()
+	d.slots.init(&d.cfg)
 	d.txnID = transactionalID(d.group, deps.Kafka.InstanceID)
 	return d, nil
 }
@@ -164,9 +165,6 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	var side sync.WaitGroup
 	side.Go(func() { d.pollLoop(inner) })
 	side.Go(func() { d.housekeep(inner) })
-	for range d.cfg.MaxInFlight {
-		d.workers.Go(d.work)
-	}
 	if err := d.join(); err == nil {
 		side.Go(func() { d.keepGate(inner) })
 		side.Go(func() { (&watchdog{d: d, since: map[int32]time.Time{}}).run(inner) })

@@ -77,7 +77,7 @@ func (d *Dispatcher) clean(ctx context.Context) {
 
 // stats sums the tasks' up. In the loop.
 func (d *Dispatcher) stats(now time.Time) Stats {
-	st := Stats{Tasks: len(d.tasks), InFlight: d.inflight}
+	st := Stats{Tasks: len(d.tasks), InFlight: d.slots.inFlight()}
 	for _, t := range d.tasks {
 		s := t.Stats()
 		st.Waiting += s.Waiting

@@ -59,6 +59,7 @@ func (d *Dispatcher) loop(ctx, inner context.Context) {
 		}
 		if now.Sub(lastRelieve) >= relieveEvery {
 			lastRelieve = now
+			d.sched.HoldUpCold(d.slots.coldHeldUp())
 			for _, t := range d.tasks {
 				t.Relieve(now)
 			}
@@ -68,6 +69,7 @@ func (d *Dispatcher) loop(ctx, inner context.Context) {
 			d.deps.Metrics.Lanes(d.stats(now))
 		}
 		d.feed(now)
+		d.slots.age(now)
 		d.hand(now)
 		d.beginRescans(inner)
 		d.moveReleases(now)

@@ -21,6 +21,11 @@ type job struct {
 	deliveryID string
 	req        pipeline.Request
 	res        pipeline.Result
+
+	// The loop's own: a ring of jobs under way in the order in which they began.
+	prev, next *job
+	began      time.Time
+	slow       bool // counted in slots.slow; in no ring any more
 }
 
 // hand gives free slots to lanes that are ready. In the loop.
@@ -32,18 +37,19 @@ func (d *Dispatcher) hand(now time.Time) {
 		(!d.uncommitted.IsZero() && now.Sub(d.uncommitted) > commitPatience) {
 		return
 	}
-	for d.inflight < d.cfg.MaxInFlight {
-		w := d.sched.Next(now, d.failing < d.cfg.failingSlots())
+	for d.slots.free() {
+		w := d.sched.Next(now, d.slots.shares())
 		if w == nil {
 			return
 		}
-		d.inflight++
-		if w.Suspect() {
-			d.failing++
-		}
 		j := d.newJob()
 		j.work, j.req.Withdrawn = w, &d.tasks[w.Task.Partition()].withdrawn
-		d.jobs <- j // never blocks: as many places as slots
+		d.slots.take(now, j)
+		if d.slots.inFlight() > d.nworkers {
+			d.nworkers++
+			d.workers.Go(d.work)
+		}
+		d.jobs <- j // never blocks: as many places as requests may be under way
 	}
 }
 
@@ -103,10 +109,7 @@ func reset(r *pipeline.Result, now time.Time) {
 // finish takes one finished job in. In the loop.
 func (d *Dispatcher) finish(now time.Time, j *job) {
 	w := j.work
-	d.inflight--
-	if w.Suspect() {
-		d.failing--
-	}
+	d.slots.release(j)
 	v := w.Task.Done(now, w, &j.res)
 	if !w.FetchOnly && w.Unreadable == "" {
 		d.logAttempt(now, j, v)

@@ -55,7 +55,7 @@ func benchHealthy(b *testing.B, ordering pipeline.Ordering, fanout int) {
 		}
 		for {
 			works = works[:0]
-			for w := sched.Next(now, true); w != nil; w = sched.Next(now, true) {
+			for w := sched.Next(now, anyShare); w != nil; w = sched.Next(now, anyShare) {
 				works = append(works, w)
 			}
 			if len(works) == 0 {
@@ -83,7 +83,7 @@ func TestHealthyAllocations(t *testing.T) {
 		c := record
 		c.Offset, off = off, off+1
 		r.task.Deliver(r.now, &c)
-		r.task.Done(r.now, r.sched.Next(r.now, true), res)
+		r.task.Done(r.now, r.sched.Next(r.now, anyShare), res)
 	})
 	if got > 4 {
 		t.Errorf("%v allocations per delivery, at most 4", got)

@@ -79,12 +79,12 @@ func (s *sim) checkEnd() {
 		s.fail("left: %d records, %d + %d bytes, %d under way", t.nopen, t.memBytes, t.outBytes, t.inflight)
 	}
 	for id, sub := range t.bySub {
-		if sub.disabled == "" && !sub.bucket.full.After(s.now) && sub.health.settled(sub.conf, s.now) {
+		if sub.disabled == "" && !sub.bucket.full.After(s.now) && !sub.warm(s.now) && sub.health.settled(sub.conf, s.now) {
 			s.fail("left: subscription %s", id)
 		}
 	}
 	if h, f := s.sched.Waiting(); h+f > 0 {
-		for w := s.sched.Next(s.now, true); w != nil; w = s.sched.Next(s.now, true) {
+		for w := s.sched.Next(s.now, anyShare); w != nil; w = s.sched.Next(s.now, anyShare) {
 			s.fail("left: work for %s", w.LaneKey())
 		}
 	}

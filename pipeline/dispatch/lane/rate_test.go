@@ -15,7 +15,7 @@ func limited(rate pipeline.Rate) func(*Config, *pipeline.Subscription) {
 
 // begin takes all work that there is.
 func (r *rig) begin() (works []*Work) {
-	for w := r.sched.Next(r.now, true); w != nil; w = r.sched.Next(r.now, true) {
+	for w := r.sched.Next(r.now, anyShare); w != nil; w = r.sched.Next(r.now, anyShare) {
 		works = append(works, w)
 	}
 	return works

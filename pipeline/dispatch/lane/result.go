@@ -55,7 +55,7 @@ func (t *Task) decide(now time.Time, w *Work, l *lane, e entry, res *pipeline.Re
 		l.localUntil = now.Add(t.cfg.LocalRetryAfter)
 		return Verdict{NextAttemptAt: l.localUntil}
 	case res.Outcome == pipeline.OutcomeSuccess:
-		l.suspect, l.sub.suspect = false, false
+		l.suspect, l.sub.suspect, l.sub.tookAt = false, false, now
 		t.succeeded(l.sub, w)
 		t.settle(l, &e)
 		return Verdict{Final: true}

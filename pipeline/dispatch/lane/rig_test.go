@@ -85,10 +85,13 @@ func (r *rig) retries() {
 	}
 }
 
+// anyShare has the scheduler give whatever there is.
+var anyShare = Shares{Cold: true, Suspect: true}
+
 // next is the next work, which must be for origin.
 func (r *rig) next(origin int64) *Work {
 	r.Helper()
-	w := r.sched.Next(r.now, true)
+	w := r.sched.Next(r.now, anyShare)
 	if w == nil {
 		r.Fatalf("no work, want one for %d", origin)
 	}
@@ -101,7 +104,7 @@ func (r *rig) next(origin int64) *Work {
 // none makes sure that there is no work.
 func (r *rig) none() {
 	r.Helper()
-	if w := r.sched.Next(r.now, true); w != nil {
+	if w := r.sched.Next(r.now, anyShare); w != nil {
 		r.Fatalf("work for %d (attempt %d), want none", w.Origin, w.Attempt)
 	}
 }

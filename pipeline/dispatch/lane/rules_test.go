@@ -467,10 +467,10 @@ func TestSchedulerKeepsFailingLanesApart(t *testing.T) {
 	if h, s := r.sched.Waiting(); h != 1 || s != 1 {
 		t.Fatalf("%d healthy and %d suspect lanes wait", h, s)
 	}
-	if w := r.sched.Next(r.now, false); w == nil || w.Origin != 1 || w.Suspect() {
+	if w := r.sched.Next(r.now, Shares{Cold: true}); w == nil || w.Origin != 1 || w.Suspect() {
 		t.Fatalf("work %+v, want that of the healthy lane", w)
 	}
-	if w := r.sched.Next(r.now, false); w != nil {
+	if w := r.sched.Next(r.now, Shares{Cold: true}); w != nil {
 		t.Fatalf("work %+v of a failing lane", w)
 	}
 	if w := r.next(0); !w.Suspect() {

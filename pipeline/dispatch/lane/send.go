@@ -33,20 +33,47 @@ type Work struct {
 	Unreadable string
 	Raw        *Raw
 
-	lane    *lane
-	entry   entry
-	suspect bool
+	lane  *lane
+	entry entry
+	class class
 }
 
 // LaneKey names the lane that the work belongs to.
 func (w *Work) LaneKey() string { return w.lane.key }
 
+// class is what is known of a lane that is ready, and of the work it gave.
+type class uint8
+
+const (
+	// classWarm: its subscription's last attempt succeeded, at most warmFor ago.
+	classWarm class = iota
+	// classCold: nothing is known of late.
+	classCold
+	// classSuspect: its last attempt failed.
+	classSuspect
+)
+
+// warmFor is how long a success speaks for a subscription. A lane under load
+// has one far more often.
+const warmFor = 5 * time.Second
+
 // Scheduler hands out the work of all tasks of a process, in the order in which
 // their lanes became ready. Lanes whose last attempt failed stand in a queue of
-// their own, so that a caller can bound their share.
+// their own, and so do those of which nothing is known of late, so that a caller
+// can bound the share of each.
 type Scheduler struct {
-	healthy, suspect queue[readyLane]
-	pace             pace
+	warm, cold, suspect queue[readyLane]
+	pace                pace
+
+	// coldHeldUp: lanes without a late success wait for slots that requests
+	// without an answer hold, so that what they keep in memory may be parked.
+	coldHeldUp bool
+}
+
+// Shares says of which lanes work may be given, besides those that succeeded of late.
+type Shares struct {
+	Cold    bool // nothing is known of late
+	Suspect bool // the last attempt failed
 }
 
 type readyLane struct {
@@ -54,35 +81,76 @@ type readyLane struct {
 	lane *lane
 }
 
-// Next gives the next work, or nil. With suspectToo false only work of lanes
-// whose last attempt did not fail is given.
-func (s *Scheduler) Next(now time.Time, suspectToo bool) *Work {
-	if suspectToo {
-		if w := s.pop(now, &s.suspect, true); w != nil {
+// HoldUpCold says whether slots are withheld from cold lanes because of requests
+// that are not answered.
+func (s *Scheduler) HoldUpCold(held bool) { s.coldHeldUp = held }
+
+// Next gives the next work, or nil.
+func (s *Scheduler) Next(now time.Time, may Shares) *Work {
+	if may.Suspect {
+		if w := s.pop(now, classSuspect); w != nil {
 			return w
 		}
 	}
-	return s.pop(now, &s.healthy, false)
+	for {
+		c := classWarm
+		if may.Cold && s.cold.len() > 0 && (s.warm.len() == 0 || s.cold.first().lane.stageSince.Before(s.warm.first().lane.stageSince)) {
+			c = classCold
+		}
+		if w := s.pop(now, c); w != nil {
+			return w
+		}
+		if s.warm.len() == 0 && (!may.Cold || s.cold.len() == 0) {
+			return nil
+		}
+	}
 }
 
-// Waiting is the number of lanes that wait for Next, healthy and suspect.
-func (s *Scheduler) Waiting() (healthy, suspect int) { return s.healthy.len(), s.suspect.len() }
+// Waiting is the number of lanes that wait for Next, suspect ones apart.
+func (s *Scheduler) Waiting() (healthy, suspect int) {
+	return s.warm.len() + s.cold.len(), s.suspect.len()
+}
 
-func (s *Scheduler) pop(now time.Time, q *queue[readyLane], suspect bool) *Work {
+func (s *Scheduler) queueOf(c class) *queue[readyLane] {
+	switch c {
+	case classWarm:
+		return &s.warm
+	case classCold:
+		return &s.cold
+	case classSuspect:
+	}
+	return &s.suspect
+}
+
+// pop takes work from one queue. A lane that has waited so long that it is warm
+// no more goes to the cold ones.
+func (s *Scheduler) pop(now time.Time, c class) *Work {
+	q := s.queueOf(c)
 	for {
 		r, ok := q.pop()
 		if !ok {
 			return nil
 		}
+		if c == classWarm && r.lane.stage == stageReady && !r.lane.sub.warm(now) {
+			s.cold.push(r)
+			continue
+		}
 		if w := r.task.take(now, r.lane); w != nil {
-			w.suspect = suspect
+			w.class = c
 			return w
 		}
 	}
 }
 
 // Suspect tells that the work was taken from the queue of failing lanes.
-func (w *Work) Suspect() bool { return w.suspect }
+func (w *Work) Suspect() bool { return w.class == classSuspect }
+
+// Cold tells that the work was taken from the queue of lanes of which nothing
+// is known of late.
+func (w *Work) Cold() bool { return w.class == classCold }
+
+// warm tells that the subscription's endpoint has taken something of late.
+func (s *sub) warm(now time.Time) bool { return now.Sub(s.tookAt) < warmFor }
 
 // take turns a ready lane into work; nil where things changed meanwhile.
 func (t *Task) take(now time.Time, l *lane) *Work {
@@ -245,7 +313,11 @@ func (t *Task) enqueue(l *lane) {
 		t.sched.suspect.push(r)
 		return
 	}
-	t.sched.healthy.push(r)
+	if l.sub.warm(t.now) {
+		t.sched.warm.push(r)
+		return
+	}
+	t.sched.cold.push(r)
 }
 
 // backToIdle undoes enqueue, or ends a flight, and gives the slot on.
@@ -263,6 +335,9 @@ type queue[T any] struct {
 }
 
 func (q *queue[T]) len() int { return len(q.items) - q.start }
+
+// first is the next one to be popped; there must be one.
+func (q *queue[T]) first() T { return q.items[q.start] }
 
 func (q *queue[T]) push(v T) { q.items = append(q.items, v) }
 

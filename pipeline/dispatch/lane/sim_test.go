@@ -213,7 +213,7 @@ func (s *sim) feedRetry() {
 
 func (s *sim) pop() {
 	for range 1 + s.rnd.intn(3) {
-		w := s.sched.Next(s.now, s.rnd.intn(3) > 0)
+		w := s.sched.Next(s.now, Shares{Cold: s.rnd.intn(3) > 0, Suspect: s.rnd.intn(3) > 0})
 		if w == nil {
 			return
 		}
@@ -434,6 +434,7 @@ func (s *sim) rescan() {
 
 func (s *sim) relieve() {
 	s.note("relieve")
+	s.sched.HoldUpCold(s.rnd.intn(2) > 0)
 	s.task.Relieve(s.now)
 }
 
@@ -517,7 +518,7 @@ func (s *sim) drain() {
 	s.note("drain")
 	s.task.Drain()
 	s.ledger.drained = true
-	if w := s.sched.Next(s.now, true); w != nil {
+	if w := s.sched.Next(s.now, anyShare); w != nil {
 		s.fail("%s: work from a draining task", w.LaneKey())
 	}
 	for len(s.works) > 0 {

@@ -115,8 +115,12 @@ func (t *Task) relieveRecord(now time.Time, r *Record) {
 			continue
 		}
 		first := l.mem[0].origin == r.Offset
-		if first && l.stage != stageSlot || !first && !l.slow(now, &t.sched.pace) {
+		heldUp := first && l.stage == stageReady && t.heldUp(l, now)
+		if first && l.stage != stageSlot && !heldUp || !first && !l.slow(now, &t.sched.pace) {
 			continue // under way, or only waiting for the process
+		}
+		if heldUp {
+			t.backToIdle(l) // what stands of it in the queue is passed over
 		}
 		if first {
 			l.stage = stageIdle
@@ -124,6 +128,13 @@ func (t *Task) relieveRecord(now time.Time, r *Record) {
 		t.makeWaiting(l)
 		t.advance(l, now)
 	}
+}
+
+// heldUp tells that the lane has waited for a slot too long, not because the
+// process is busy but because endpoints that do not answer hold the slots that
+// it could have, while its partition takes in no more.
+func (t *Task) heldUp(l *lane, now time.Time) bool {
+	return t.sched.coldHeldUp && t.Full() && !l.sub.warm(now) && now.Sub(l.stageSince) >= t.cfg.SlowAfter
 }
 
 // checkAges disables subscriptions with too old a parked delivery.
@@ -186,7 +197,7 @@ func (t *Task) Update(now time.Time, subs pipeline.Subscriptions) {
 // soon as their last lane is: a busy one comes and goes with every delivery.
 func (t *Task) forgetIdle() {
 	for id, s := range t.bySub {
-		if s.lanes == 0 && s.disabled == "" && !s.bucket.full.After(t.now) && s.health.settled(s.conf, t.now) {
+		if s.lanes == 0 && s.disabled == "" && !s.bucket.full.After(t.now) && !s.warm(t.now) && s.health.settled(s.conf, t.now) {
 			delete(t.bySub, id)
 		}
 	}

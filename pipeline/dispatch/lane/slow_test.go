@@ -21,7 +21,7 @@ func TestABusyProcessParksNothing(t *testing.T) {
 	if st := r.task.Stats(); st.Parked != 0 || st.Queued != 3 {
 		t.Fatalf("while no slot was free: %d parked, %d queued, want 0 and 3", st.Parked, st.Queued)
 	}
-	w := r.sched.Next(r.now, true)
+	w := r.sched.Next(r.now, anyShare)
 	if w == nil {
 		t.Fatal("nothing to send")
 	}
@@ -65,7 +65,7 @@ func TestABusyProcessParksOnlyWhatIsSlowerThanTheRest(t *testing.T) {
 			}
 			var out []flight
 			for step := 0; step < 15; step++ { // the first to end, one after another
-				for w := r.sched.Next(r.now, true); w != nil; w = r.sched.Next(r.now, true) {
+				for w := r.sched.Next(r.now, anyShare); w != nil; w = r.sched.Next(r.now, anyShare) {
 					takes := tt.fast
 					if w.LaneKey() == "s" {
 						takes = tt.slow
@@ -77,7 +77,7 @@ func TestABusyProcessParksOnlyWhatIsSlowerThanTheRest(t *testing.T) {
 				r.task.Done(r.now, out[0].work, &pipeline.Result{Outcome: pipeline.OutcomeSuccess, StartedAt: out[0].begun})
 				out = out[1:]
 			}
-			r.sched.Next(r.now, true)
+			r.sched.Next(r.now, anyShare)
 			r.now = r.now.Add(time.Millisecond)
 			for _, rec := range r.task.recs {
 				if rec.nopen > 0 {
@@ -88,5 +88,55 @@ func TestABusyProcessParksOnlyWhatIsSlowerThanTheRest(t *testing.T) {
 				t.Errorf("parked %d of s and %d of f", s, f)
 			}
 		})
+	}
+}
+
+// TestLanesHeldUpByOthersAreParked: where requests that are not answered hold the
+// slots, what cold lanes keep in memory must not hold up their partition; lanes
+// that succeeded of late are left alone.
+func TestLanesHeldUpByOthersAreParked(t *testing.T) {
+	r := newRig(t, func(c *Config, _ *pipeline.Subscription) { c.MaxRecords = 3 })
+	r.view = r.view.with("good", func(*pipeline.Subscription) {})
+	r.task.Update(r.now, r.view)
+	r.deliver("", "good")
+	r.send(0, pipeline.OutcomeSuccess)
+	for range 3 {
+		r.deliver("")
+	}
+	r.deliver("", "good")
+	r.now = r.now.Add(2 * r.cfg.SlowAfter)
+	r.task.Relieve(r.now)
+	if st := r.task.Stats(); st.Parked != 0 {
+		t.Fatalf("%d parked although nothing held up the lanes", st.Parked)
+	}
+	r.sched.HoldUpCold(true)
+	r.task.Relieve(r.now)
+	if st := r.task.Stats(); st.Parked != 3 || st.Queued != 1 || r.task.Full() {
+		t.Fatalf("%d parked, %d queued, full %v: want 3, 1, false", st.Parked, st.Queued, r.task.Full())
+	}
+	if w := r.sched.Next(r.now, Shares{}); w == nil || w.Origin != 4 || w.Cold() {
+		t.Fatalf("got %+v, want the work of the warm lane", w)
+	}
+	r.commit()
+	if w := r.sched.Next(r.now, Shares{}); w != nil {
+		t.Fatalf("work for %d of a cold lane", w.Origin)
+	}
+	for origin := int64(1); origin <= 3; origin++ {
+		r.send(origin, pipeline.OutcomeSuccess)
+	}
+}
+
+// TestALaneCoolsDownWhileItWaits: a success speaks for a lane for a while only.
+func TestALaneCoolsDownWhileItWaits(t *testing.T) {
+	r := newRig(t, nil)
+	r.deliver("")
+	r.send(0, pipeline.OutcomeSuccess)
+	r.deliver("")
+	r.now = r.now.Add(warmFor)
+	if w := r.sched.Next(r.now, Shares{}); w != nil {
+		t.Fatalf("work for %d of a lane that is cold by now", w.Origin)
+	}
+	if w := r.next(1); !w.Cold() {
+		t.Error("not marked as cold")
 	}
 }

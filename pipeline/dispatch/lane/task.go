@@ -82,7 +82,8 @@ type sub struct {
 	parked   int // entries in parked (pending ones and tails included) over all lanes
 	heads    int // heads in retry.* over all lanes
 	suspect  bool
-	waitq    []*lane // for a slot or a token
+	tookAt   time.Time // the last success; zero: none that is remembered
+	waitq    []*lane   // for a slot or a token
 	bucket   bucket
 	health   health
 	wake     time.Time // a wake-up for the next token is set for; zero: none
