@@ -204,15 +204,27 @@ func (a *App) addRegistry() error {
 		filters: filterWatch{metrics: a.metrics, log: a.log.With("part", "router")},
 	}
 	a.parts = append(a.parts, part{name: "registry", run: a.registry.Run, stopWithin: stopQuick})
-	a.ready = append(a.ready, func() admin.Part {
-		snap := a.registry.Snapshot()
-		p := admin.Part{Name: "registry", Ready: snap != nil, Detail: "reading the subscriptions"}
-		if snap != nil {
-			p.Detail = fmt.Sprintf("%d subscriptions at version %d", snap.Len(), snap.Version())
-		}
-		return p
-	})
+	a.ready = append(a.ready, a.registryReadiness)
 	return nil
+}
+
+// kafkaPatience is how long Kafka may be silent before the process counts as not
+// ready: longer than a broker takes to hand its partitions over.
+const kafkaPatience = 10 * time.Second
+
+// registryReadiness: the registry is read all the time, by every process, so it is
+// what tells of Kafka too. A process that cannot reach Kafka does nothing of its
+// work and says so; it is alive all the same, and goes on by itself.
+func (a *App) registryReadiness() admin.Part {
+	snap := a.registry.Snapshot()
+	p := admin.Part{Name: "registry", Ready: snap != nil, Detail: "reading the subscriptions"}
+	if snap != nil {
+		p.Detail = fmt.Sprintf("%d subscriptions at version %d", snap.Len(), snap.Version())
+	}
+	if silent, err := a.registry.Silent(); silent > kafkaPatience {
+		p.Ready, p.Detail = false, fmt.Sprintf("no answer from Kafka for %s: %v", silent.Round(time.Second), err)
+	}
+	return p
 }
 
 // afterRegistry is run, begun only when the subscriptions have been read: nothing

@@ -42,6 +42,105 @@ func TestClickHouseOutage(t *testing.T) {
 	s.compareRows()
 }
 
+// Bounds of an outage, of a process built without the race detector.
+const (
+	outageGrowth = 96 * mib // of memory over what it had under load
+	outageCores  = 0.25     // on average: nothing spins
+)
+
+// TestKafkaOutage: the only broker is killed under load and comes back. While it
+// is away memory stays, the log has at most a line a second and nothing spins;
+// afterwards what the producer had kept back is delivered at twice the pace at
+// which it came, nothing is sent twice, and each request has its row.
+func TestKafkaOutage(t *testing.T) {
+	t.Parallel()
+	outage, rate, before := 15*time.Second, 40, 5*time.Second // longer than a session
+	if full() {
+		outage, before = 5*time.Minute, 30*time.Second
+	}
+	events := rate * int((outage + 2*before).Seconds())
+	kafka := testkit.Kafka(t, 1)
+	s := newStage(t, setting{plan: smallPlan(events, 3, failingFirst(10)), kafka: kafka, engine: testkit.Engine(t), binary: plain})
+	p := s.run(nil)
+	g := watchUse(t, p)
+	wait := s.produce(rate)
+	s.posts(rate*int(before.Seconds())*s.plan.expected/events, time.Minute)
+	loaded := peakRSS(g.between(0, g.now()))
+	kafka.Kill9(1)
+	began, at := time.Now(), g.now()
+	sent := s.ledger.count()
+	over := time.NewTimer(outage) // the length of the outage is what is tested
+	defer over.Stop()
+	<-over.C
+	s.judgeOutage(p, g, began, at, loaded)
+	if code, body, err := get(s.ctx, "http://"+p.admin+"/readyz"); err != nil || code != 503 || !strings.Contains(body, "no answer from Kafka") {
+		t.Errorf("/readyz without Kafka: status %d, %v, %s; want 503 and why", code, err, body)
+	}
+	if code, _, err := get(s.ctx, "http://"+p.admin+"/healthz"); err != nil || code != 200 {
+		t.Errorf("/healthz without Kafka: status %d, %v; want 200: a restart would not help", code, err)
+	}
+	kafka.Start(1)
+	back := s.ledger.now()
+	first := s.ledger.count()
+	s.posts(1, time.Minute)
+	t.Logf("%d posts until the outage, %d in it; the first one %v after the broker was back", sent, first-sent, (s.ledger.now() - back).Round(time.Millisecond))
+	wait()
+	s.await("every pair is settled", settleLimit, s.ledger.all)
+	s.judgeDrain(back, float64(rate*s.plan.expected)/float64(events))
+	s.rowsFor(s.ledger.count())
+	if code, body, err := get(s.ctx, "http://"+p.admin+"/readyz"); err != nil || code != 200 {
+		t.Errorf("/readyz after the outage: status %d, %v, %s; want 200", code, err, body)
+	}
+	s.judge(p).noDupes(t)
+	s.compareRows()
+}
+
+// judgeOutage judges what a process used since an outage began.
+func (s *stage) judgeOutage(p *process, g *gauge, began time.Time, at time.Duration, loaded int64) {
+	s.t.Helper()
+	list := g.between(at, g.now())
+	lines, byMessage := p.logged(began, time.Now())
+	took := time.Since(began)
+	s.t.Logf("memory under load %d MiB, then (s:MiB) %s; %.3f cores busy; %d log lines in %v:%s",
+		loaded/mib, curve(list, 12), cores(list), lines, took.Round(time.Second), most(byMessage))
+	if most := peakRSS(list); most > loaded+outageGrowth {
+		s.t.Errorf("memory grew to %d MiB from %d MiB", most/mib, loaded/mib)
+	}
+	if busy := cores(list); busy > outageCores {
+		s.t.Errorf("%.2f cores were busy, want at most %.2f", busy, outageCores)
+	}
+	if float64(lines) > took.Seconds() {
+		s.t.Errorf("%d log lines in %v, more than one a second", lines, took)
+	}
+}
+
+// judgeDrain: from a moment on at least twice as much was delivered as came, on
+// average, until nine tenths of it all were.
+func (s *stage) judgeDrain(from time.Duration, perSecond float64) {
+	s.t.Helper()
+	s.ledger.mu.Lock()
+	defer s.ledger.mu.Unlock()
+	var n int
+	var last time.Duration
+	all := 0
+	for i := range s.ledger.posts {
+		if s.ledger.posts[i].at >= from {
+			all++
+		}
+	}
+	for i := range s.ledger.posts {
+		if p := &s.ledger.posts[i]; p.at >= from && n < all*9/10 {
+			n++
+			last = p.at
+		}
+	}
+	pace := float64(n) / (last - from).Seconds()
+	s.t.Logf("drained %d posts in %v: %.0f/s, %.1f times the input of %.0f/s", n, (last - from).Round(time.Millisecond), pace, pace/perSecond, perSecond)
+	if pace < 2*perSecond {
+		s.t.Errorf("drained at %.0f posts a second, less than twice the input of %.0f", pace, perSecond)
+	}
+}
+
 // TestBrokerKill: of three brokers, one after the other is killed under load
 // and comes back, so that leaders and coordinators of all kinds are among them.
 func TestBrokerKill(t *testing.T) {

@@ -48,6 +48,8 @@ type Dispatcher struct {
 	tasks       map[int32]*ownedTask
 	droppedAt   map[int32]uint64 // the number of the poll under way when a partition's last task was dropped
 	memberID    string           // the member that the tasks were assigned to; empty: none yet
+	generation  int32            // of the group, at the last assignment
+	adrift      bool             // the session was interrupted: see interrupt
 	uncommitted time.Time        // since when nothing that was cut has committed; zero: nothing waits
 	sched       *lane.Scheduler
 	slots       slots
@@ -142,7 +144,8 @@ func transactionalID(group, instance string) string {
 	return group + "." + hex.EncodeToString(b[:])
 }
 
-// Ready tells that every partition of the current assignment is recovered.
+// Ready tells that every partition of the current assignment is recovered, and
+// that the session is not interrupted.
 func (d *Dispatcher) Ready() bool { return d.started.Load() }
 
 // Run delivers until ctx ends, then stops gracefully: no new requests, those

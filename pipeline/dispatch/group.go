@@ -142,6 +142,9 @@ func (d *Dispatcher) join() error {
 // kgo joins as a new member without a word. Kafka would take the old tasks'
 // commits under the new member's generation: it checks no ownership.
 func (d *Dispatcher) membership() (kafkax.Member, bool) {
+	if d.adrift {
+		return kafkax.Member{}, false
+	}
 	id, generation := d.member.Load().GroupMetadata()
 	if id == "" || generation < 0 {
 		return kafkax.Member{}, false
@@ -162,6 +165,7 @@ func (d *Dispatcher) expel() {
 		d.drop(p)
 	}
 	d.setMember("")
+	d.adrift = false
 	if d.stopping || d.rejoining {
 		return
 	}
@@ -206,10 +210,14 @@ type recovery struct {
 func (d *Dispatcher) assigned(_ context.Context, ps []int32) {
 	same, member := true, ""
 	if !d.call(func() {
+		id, generation := d.member.Load().GroupMetadata()
+		if d.adrift {
+			ps = d.resume(id, generation, ps)
+		}
 		if same = d.sameMember(); !same {
 			d.expel()
 		}
-		member = d.memberID
+		member, d.generation = d.memberID, generation
 	}) || !same {
 		return
 	}
@@ -255,7 +263,7 @@ type manageErrors struct{ d *Dispatcher }
 // is not to be waited out: the two would throw each other out for ever.
 func (m manageErrors) OnGroupManageError(err error) {
 	if !errors.Is(err, kerr.FencedInstanceID) {
-		m.d.log.Warn("managing the group", "err", err)
+		m.d.log.Debug("managing the group", "err", err) // kgo warns of it
 		return
 	}
 	err = fmt.Errorf("another live process has the instance id %q (give each process its own HOOKLINE_INSTANCE_ID): %w",
@@ -294,20 +302,62 @@ func (d *Dispatcher) revoked(ps []int32) {
 	}
 }
 
-// lost drops partitions that are no longer ours: another process may have them
-// already, so nothing more is committed for them.
+// lost is told that the session ended. Whether the partitions are lost is not
+// known by that: kgo gives a session up too when no broker has answered for as
+// long as one lasts. The tasks wait, see interrupt.
 func (d *Dispatcher) lost(ps []int32) {
 	if len(ps) == 0 {
 		return
 	}
 	d.endRecoveries(ps)
-	d.call(func() {
-		for _, p := range ps {
-			d.drop(p)
-		}
+	d.call(d.interrupt)
+}
+
+// interrupt lets the tasks wait for the next assignment, which tells whether
+// they are still ours: nothing is sent or committed before. What was answered and
+// not committed is kept, so that an outage of Kafka repeats no delivery. In the
+// loop.
+func (d *Dispatcher) interrupt() {
+	if len(d.tasks) == 0 {
 		d.setMember("") // what comes next is assigned to whom we become
-	})
-	d.log.Warn("partitions lost: the session ended", "partitions", len(ps))
+		return
+	}
+	d.adrift = true
+	d.started.Store(false)
+	d.knownID.Store("")
+	d.deps.Gate.shut()
+	d.log.Warn("the session is interrupted: nothing is sent until the group has assigned the partitions anew", "partitions", len(d.tasks))
+}
+
+// resume is the first assignment after an interruption: it drops the tasks that
+// are not ours any more and returns the partitions that have none. In the loop.
+func (d *Dispatcher) resume(id string, generation int32, ps []int32) []int32 {
+	d.adrift = false
+	on := sessionGoesOn(d.memberID, d.generation, id, generation)
+	dropped := 0
+	for p := range d.tasks {
+		if !on || !slices.Contains(ps, p) {
+			d.drop(p)
+			dropped++
+		}
+	}
+	if !on {
+		d.setMember("")
+	}
+	d.knownID.Store(d.memberID)
+	if dropped > 0 {
+		d.log.Warn("partitions lost: the session ended", "partitions", dropped)
+	}
+	d.log.Info("the session goes on", "partitions", len(d.tasks))
+	return slices.DeleteFunc(slices.Clone(ps), func(p int32) bool { return d.tasks[p] != nil })
+}
+
+// sessionGoesOn tells whether nobody else can have had our partitions between
+// two assignments: the member is the same, and no generation lies between them.
+// A static member is kept in the group through generations that it knows nothing
+// of, in which others had its partitions.
+func sessionGoesOn(id string, generation int32, newID string, newGeneration int32) bool {
+	return id != "" && id == newID && (newGeneration == generation || newGeneration == generation+1)
 }
 
 // leave ends the membership at a graceful stop.

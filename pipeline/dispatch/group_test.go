@@ -1,10 +1,16 @@
 package dispatch
 
 import (
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/hookline/hookline/internal/testkit"
 	"github.com/hookline/hookline/pipeline"
+	"github.com/hookline/hookline/pipeline/kafkax"
 )
 
 func TestStaticMembersShareAndReturn(t *testing.T) {
@@ -76,5 +82,79 @@ func TestGateFollowsTheSession(t *testing.T) {
 	old.touch(time.Now().Add(-501 * time.Millisecond))
 	if old.Open() {
 		t.Error("the gate is open on a heartbeat that was sent more than half a session ago")
+	}
+}
+
+// TestAnInterruptedSessionRepeatsNothing: the client gives its session up, as it
+// does when no broker answers for long, while deliveries are answered and not
+// committed. The member is the same afterwards, and has all its partitions: it
+// commits what it knows.
+func TestAnInterruptedSessionRepeatsNothing(t *testing.T) {
+	ids, subs := churnSubs()
+	c := testkit.KFake(t)
+	b := newBench(t, c.ListenAddrs(), 4, subs...)
+	r := b.start(func(cfg *Config) {
+		cfg.CommitInterval, cfg.SessionTimeout = kafkax.Duration(5*time.Second), kafkax.Duration(10*time.Second)
+	})
+	var failing atomic.Bool // heartbeats fail until the client joins
+	c.ControlKey(int16(kmsg.Heartbeat), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		c.KeepControl()
+		if !failing.Load() {
+			return nil, nil, false
+		}
+		resp := req.ResponseKind().(*kmsg.HeartbeatResponse)
+		resp.ErrorCode = kerr.UnknownServerError.Code
+		return resp, nil, true
+	})
+	c.ControlKey(int16(kmsg.JoinGroup), func(kmsg.Request) (kmsg.Response, error, bool) {
+		c.KeepControl()
+		failing.Store(false)
+		return nil, nil, false
+	})
+	b.event(ids...)
+	b.ledger.await(t, "the first event", func() bool { return b.ledger.successes() == len(ids) })
+	before, _ := r.d.member.Load().GroupMetadata()
+	for range 3 {
+		for range 10 {
+			b.event(ids...)
+		}
+		want := b.next * len(ids)
+		b.ledger.await(t, "the events", func() bool { return b.ledger.successes() == want })
+		_, generation := r.d.member.Load().GroupMetadata()
+		failing.Store(true)
+		b.ledger.await(t, "the interruption's end", func() bool {
+			_, now := r.d.member.Load().GroupMetadata()
+			return now > generation
+		})
+	}
+	if id, _ := r.d.member.Load().GroupMetadata(); id != before {
+		t.Fatalf("the member is another one: %q, was %q", id, before)
+	}
+	r.stop(t)
+	b.start(nil)
+	b.event(ids...)
+	b.ledger.await(t, "one more event", func() bool { return b.ledger.successes() == b.next*len(ids) })
+	b.ledger.checkOrder(t, pipeline.OrderingSubscription, 4)
+	b.checkOnce(t)
+}
+
+func TestSessionsThatGoOn(t *testing.T) {
+	for _, c := range []struct {
+		id         string
+		generation int32
+		want       bool
+	}{
+		{"a", 7, true}, {"a", 8, true},
+		{"a", 9, false}, // others may have had the partitions in generation 8
+		{"a", 1, false}, // a group that was made anew
+		{"b", 8, false}, // another member
+		{"", -1, false},
+	} {
+		if got := sessionGoesOn("a", 7, c.id, c.generation); got != c.want {
+			t.Errorf("after member a, generation 7: member %q, generation %d: %v, want %v", c.id, c.generation, got, c.want)
+		}
+	}
+	if sessionGoesOn("", 7, "", 8) {
+		t.Error("no member goes on")
 	}
 }

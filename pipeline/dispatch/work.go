@@ -33,7 +33,7 @@ func (d *Dispatcher) hand(now time.Time) {
 	// Without a live session nothing may be sent; while Kafka does not take the
 	// attempts that were made, or does not commit what came of them, no more are
 	// made: all of it would be sent again after a crash.
-	if d.stopping || !d.deps.Gate.Open() || d.attemptBytes.Load() > attemptsBufferedBytes ||
+	if d.stopping || d.adrift || !d.deps.Gate.Open() || d.attemptBytes.Load() > attemptsBufferedBytes ||
 		(!d.uncommitted.IsZero() && now.Sub(d.uncommitted) > commitPatience) {
 		return
 	}

@@ -105,6 +105,26 @@ func TestLoggerThrottles(t *testing.T) {
 	if n := strings.Count(out.String(), "\n"); n != 3 || !strings.Contains(out.String(), "suppressed=99") || strings.Contains(out.String(), "people") {
 		t.Errorf("%d lines:\n%s", n, out.String())
 	}
+	lines := 0
+	for range 3600 { // an hour of one message a second
+		before := out.Len()
+		now = now.Add(time.Second)
+		l.Log(kgo.LogLevelWarn, "unable to dial")
+		if out.Len() > before {
+			lines++
+		}
+	}
+	if lines < 55 || lines > 65 {
+		t.Errorf("%d lines in an hour of the same trouble, want about 60", lines)
+	}
+	out.Reset()
+	now = now.Add(time.Hour)
+	l.Log(kgo.LogLevelWarn, "unable to dial")
+	now = now.Add(throttleWindow)
+	l.Log(kgo.LogLevelWarn, "unable to dial")
+	if n := strings.Count(out.String(), "unable to dial"); n != 2 {
+		t.Errorf("%d lines of new trouble, want 2", n)
+	}
 	for i := range 10 * throttleKeys {
 		l.Log(kgo.LogLevelWarn, fmt.Sprint(i))
 	}

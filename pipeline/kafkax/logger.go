@@ -11,8 +11,10 @@ import (
 
 const (
 	// throttleWindow: the same message is written once in it; what was left out
-	// is counted with the next one.
-	throttleWindow = 5 * time.Second
+	// is counted with the next one. While it goes on the window doubles, up to
+	// throttleMost: an outage of an hour is no more than an hour of lines.
+	throttleWindow = 10 * time.Second
+	throttleMost   = time.Minute
 	// throttleKeys bounds the memory for messages seen; beyond it all of it is
 	// forgotten, which at worst lets a message through early.
 	throttleKeys = 256
@@ -20,7 +22,8 @@ const (
 
 // Logger writes what kgo logs to slog. kgo's info messages become debug ones
 // (two for each transaction would drown everything else), and the same warning
-// is written once in five seconds, so that a broker outage does not flood.
+// is written ever more seldom while it repeats, so that a broker outage does not
+// flood.
 type Logger struct {
 	log *slog.Logger
 	now func() time.Time
@@ -30,8 +33,9 @@ type Logger struct {
 }
 
 type suppressed struct {
-	at    time.Time
-	count int
+	at     time.Time
+	window time.Duration // since at, in which it is not written again
+	count  int
 }
 
 // NewLogger makes a Logger on top of log.
@@ -79,12 +83,16 @@ func (l *Logger) pass(msg string) (left int, ok bool) {
 		if len(l.seen) >= throttleKeys {
 			clear(l.seen)
 		}
-		l.seen[msg] = &suppressed{at: now}
+		l.seen[msg] = &suppressed{at: now, window: throttleWindow}
 		return 0, true
 	}
-	if since := now.Sub(s.at); since >= 0 && since < throttleWindow {
+	since := now.Sub(s.at)
+	if since >= 0 && since < s.window {
 		s.count++
 		return 0, false
+	}
+	if s.window = min(2*s.window, throttleMost); since < 0 || since >= 2*s.window {
+		s.window = throttleWindow // it had stopped
 	}
 	left, s.at, s.count = s.count, now, 0
 	return left, true

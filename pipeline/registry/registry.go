@@ -48,6 +48,25 @@ type Registry struct {
 	// current is written by Run alone.
 	current atomic.Pointer[published]
 	ready   chan struct{} // closed by Run
+	// silent is since when Kafka has not answered, and why; nil: it does. Written
+	// by Run alone.
+	silent atomic.Pointer[silence]
+}
+
+// silence is a time without an answer.
+type silence struct {
+	since time.Time
+	err   error
+}
+
+// Silent tells for how long the topic could not be read, and why; 0: it can be,
+// or Run has not begun.
+func (r *Registry) Silent() (time.Duration, error) {
+	s := r.silent.Load()
+	if s == nil {
+		return 0, nil
+	}
+	return time.Since(s.since), s.err
 }
 
 // published is a snapshot and the channel that its successor closes.
@@ -110,7 +129,7 @@ func (r *Registry) Run(ctx context.Context) error {
 }
 
 func (r *Registry) follow(ctx context.Context, t *tail) error {
-	retry := retrier{log: r.deps.Log}
+	retry := retrier{log: r.deps.Log, tell: r.hear}
 	var end int64
 	if err := retry.do(ctx, func() (err error) {
 		if end, err = t.end(ctx); err == nil {
@@ -147,6 +166,19 @@ func (r *Registry) follow(ctx context.Context, t *tail) error {
 	}
 }
 
+// hear notes whether the last request was answered.
+func (r *Registry) hear(err error) {
+	old := r.silent.Load()
+	switch {
+	case err == nil && old != nil:
+		r.silent.Store(nil)
+	case err != nil && old == nil:
+		r.silent.Store(&silence{since: time.Now(), err: err})
+	case err != nil:
+		r.silent.Store(&silence{since: old.since, err: err})
+	}
+}
+
 func (r *Registry) publish(s *Snapshot) {
 	old := r.current.Load()
 	r.current.Store(&published{snap: s, changed: make(chan struct{})})
@@ -156,6 +188,7 @@ func (r *Registry) publish(s *Snapshot) {
 // retrier repeats what fails for reasons that pass.
 type retrier struct {
 	log     *slog.Logger
+	tell    func(error) // of every try; nil: nobody
 	failing bool
 }
 
@@ -169,6 +202,9 @@ const (
 func (r *retrier) do(ctx context.Context, f func() error) error {
 	for n, wait := 0, retryFirst; ; n, wait = n+1, min(2*wait, retryMost) {
 		err := f()
+		if r.tell != nil && ctx.Err() == nil {
+			r.tell(err)
+		}
 		switch {
 		case err == nil:
 			if r.failing {

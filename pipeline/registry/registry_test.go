@@ -437,6 +437,36 @@ func TestTroubleWithKafkaPasses(t *testing.T) {
 	}
 }
 
+func TestSilenceIsTold(t *testing.T) {
+	w, c := fakeWorld(t)
+	w.apply(false, doc("a"))
+	var away atomic.Bool
+	c.ControlKey(int16(kmsg.Fetch), func(kmsg.Request) (kmsg.Response, error, bool) {
+		c.KeepControl()
+		if away.Load() {
+			return nil, errors.New("away"), true
+		}
+		return nil, nil, false
+	})
+	r := w.follow()
+	w.await(r, w.end()-1)
+	await := func(what string, ok func(time.Duration, error) bool) {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		for !ok(r.Silent()) {
+			if pause(ctx, 5*time.Millisecond) != nil {
+				t.Fatalf("waited 20 s until %s", what)
+			}
+		}
+	}
+	await("it can be read", func(d time.Duration, err error) bool { return d == 0 && err == nil })
+	away.Store(true)
+	await("the silence grows", func(d time.Duration, err error) bool { return d > 100*time.Millisecond && err != nil })
+	away.Store(false)
+	await("it can be read again", func(d time.Duration, err error) bool { return d == 0 && err == nil })
+}
+
 func TestRunRefuses(t *testing.T) {
 	w, _ := fakeWorld(t)
 	w.cfg.Topic = "two"

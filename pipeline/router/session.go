@@ -267,8 +267,8 @@ func (ses *session) fetchErrors(fetches kgo.Fetches) error {
 				return
 			}
 			if ge, ok := errors.AsType[*kgo.ErrGroupSession](err); ok {
-				// kgo joins again by itself, unless another process has this identity.
-				ses.r.warn("the consumer group's session failed", "error", ge)
+				// kgo says so itself and joins again, unless another process has this identity.
+				ses.r.log.Debug("the consumer group's session failed", "error", ge)
 				if errors.Is(err, kerr.FencedInstanceID) {
 					fatal = err
 				}
