@@ -20,6 +20,7 @@ const (
 	OutState                     // <id>#state in subscriptions: the subscription is disabled
 	OutHealth                    // <id>#health in subscriptions: since when it fails
 	OutNotice                    // notices
+	OutAnswer                    // what came of an operator's command; the caller's to encode
 )
 
 // Out is one record that the next transaction must produce.
@@ -147,7 +148,7 @@ func (t *Task) Committed(now time.Time, b *Batch, offsets []int64) {
 			}
 		case OutRetry:
 			t.awaitHead(o.lane, o.head, o.Attempts, offsets[i])
-		case OutState, OutHealth, OutNotice:
+		case OutState, OutHealth, OutNotice, OutAnswer:
 		}
 	}
 	t.findLost(now)
@@ -224,12 +225,22 @@ type laneRecord struct {
 	Blocked bool       `json:"blocked,omitempty"`
 	Held    bool       `json:"held,omitempty"`  // its subscription was paused
 	FreshMS int64      `json:"fresh,omitempty"` // see lane.fresh
+	End     *endMark   `json:"end,omitempty"`
+}
+
+// endMark says that the lane's first delivery ends without a further try.
+type endMark struct {
+	Origin int64               `json:"o"`
+	Reason pipeline.DeadReason `json:"as"`
 }
 
 type headMark struct {
 	Origin   int64 `json:"o"`
 	Attempts int   `json:"k"`
 	Round    int   `json:"r,omitempty"`
+	// Asked: an operator asked for it to be tried at once.
+	Asked    bool   `json:"now,omitempty"`
+	Delivery string `json:"d,omitempty"` // its id; empty: not known
 }
 
 const laneRecordVersion = 1
@@ -237,7 +248,14 @@ const laneRecordVersion = 1
 func (l *lane) record(parkedEnd int64) []byte {
 	r := laneRecord{V: laneRecordVersion, Next: l.next, First: l.first, Blocked: l.blocked, Held: l.held, FreshMS: unixMS(l.fresh)}
 	if l.head != nil {
-		r.Head = &headMark{l.head.origin, l.head.attempts, l.head.round}
+		r.Head = &headMark{l.head.origin, l.head.attempts, l.head.round, l.head.asked, l.head.delivery}
+	}
+	switch {
+	case l.endAs == "":
+	case l.head != nil:
+		r.End = &endMark{l.head.origin, l.endAs}
+	case len(l.parked) > 0:
+		r.End = &endMark{l.parked[0].origin, l.endAs}
 	}
 	if len(l.mem) > 0 {
 		r.Wait = &l.mem[0].origin

@@ -71,6 +71,11 @@ func checkTask(t *Task, fail func(string, ...any)) {
 // checkEnd is the state in which nothing is left to do.
 func (s *sim) checkEnd() {
 	s.ledger.checkEnd()
+	for _, r := range s.kafka.control.recs {
+		if n := s.ledger.answers[r.off]; n != 1 {
+			s.fail("the command at %d was answered %d times", r.off, n)
+		}
+	}
 	t := s.task
 	if len(t.lanes) > 0 || len(t.recs) > 0 || len(t.out) > 0 || len(t.dirty) > 0 || len(t.durable) > 0 {
 		s.fail("left: %d lanes, %d records, %d outs, %d dirty, %d durable", len(t.lanes), len(t.recs), len(t.out), len(t.dirty), len(t.durable))

@@ -33,6 +33,8 @@ type fate struct {
 	retries    int  // the subscription's, when it failed
 	epoch      int  // of the wall clock, when it failed
 	nowed      bool // an operator asked for a retry since
+	skipping   int  // the life in which a skip was carried out
+	skipped    bool // durably
 
 	durableRound, durableAttempt int // the last failure that is durable
 }
@@ -51,6 +53,7 @@ type fateKey struct {
 type mark struct {
 	f              *fate
 	success        bool
+	skip           bool
 	round, attempt int
 }
 
@@ -69,6 +72,8 @@ type ledger struct {
 	begun       map[string][]time.Time // requests since the rate was set, by subscription
 	life        int
 	epoch       int
+
+	answers map[int64]int // durable ones, by the command's offset
 
 	pending []mark // since the last cut
 	cut     []mark // in the batch under way
@@ -136,6 +141,8 @@ func (g *ledger) send(now time.Time, key string, f *fate, attempt, round int, co
 		g.fail("%v: sent again after its success", f)
 	case f.ended == g.life:
 		g.fail("%v: sent again after it had ended", f)
+	case f.skipped || f.skipping == g.life:
+		g.fail("%v: sent after it was skipped", f)
 	}
 	for _, o := range g.bySub[f.sub] {
 		if o.flying && (o == f || related(kind, o, f)) {
@@ -276,7 +283,7 @@ func (g *ledger) batch(b *Batch) {
 	g.cut, g.pending = g.pending, nil
 	for _, o := range b.Outs {
 		if o.Kind >= OutState {
-			continue
+			continue // not of a delivery
 		}
 		if o.Reason == pipeline.DeadUnreadable {
 			if f := g.unreadable(o); f != nil && o.lane != nil {
@@ -304,6 +311,10 @@ func (g *ledger) committed(b *Batch, offsets []int64) {
 			g.of(o.Subscription, o.Origin, o.Payload).parkedAt = -1
 		case OutNotice:
 			g.notice(o)
+		case OutAnswer:
+			if g.answers[o.Origin]++; g.answers[o.Origin] > 1 {
+				g.fail("the command at %d was answered twice", o.Origin)
+			}
 		case OutDead, OutState, OutHealth:
 		}
 		if o.Kind == OutDead {
@@ -326,9 +337,12 @@ func (g *ledger) committed(b *Batch, offsets []int64) {
 		}
 	}
 	for _, m := range g.cut {
-		if m.success {
+		switch {
+		case m.success:
 			m.f.settled = true
-		} else {
+		case m.skip:
+			m.f.skipped = true
+		default:
 			m.f.durableRound, m.f.durableAttempt = m.round, m.attempt
 		}
 	}
@@ -346,6 +360,14 @@ func (g *ledger) crash() {
 	}
 	clear(g.flying)
 	clear(g.begun)
+}
+
+// skip is called when a command is about to end these deliveries.
+func (g *ledger) skip(fates []*fate) {
+	for _, f := range fates {
+		f.skipping = g.life
+		g.pending = append(g.pending, mark{f: f, skip: true})
+	}
 }
 
 func (g *ledger) retryNow(sub string) {
@@ -374,6 +396,9 @@ func (g *ledger) checkEnd() {
 		}
 		if !f.over() {
 			g.fail("%v: lost", f)
+		}
+		if f.skipped && !f.dead {
+			g.fail("%v: skipped, and not dead", f)
 		}
 	}
 }

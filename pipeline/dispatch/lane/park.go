@@ -70,9 +70,11 @@ func (t *Task) park(l *lane, e entry, next time.Time) {
 	}
 	o := t.emit(l, &e, OutParked)
 	o.NotBefore = next
+	delivery := l.deliveryOf(&e)
 	t.leaveHome(l, &e)
 	l.next = e.origin
 	l.mark(&e, next)
+	l.first.Delivery = delivery
 	// Behind it nothing of the lane may be sent until it stands in parked:
 	// its place there, before what is parked already, is known by then only.
 	l.moving, o.moves = true, true
@@ -83,8 +85,9 @@ func (t *Task) park(l *lane, e entry, next time.Time) {
 
 // mark notes of the lane's first parked entry what its record does not say.
 func (l *lane) mark(e *entry, next time.Time) {
+	delivery := l.deliveryOf(e)
 	l.first = &firstMark{
-		Origin: e.origin, Attempts: e.attempts, Round: e.round, NotBeforeMS: unixMS(next), notBefore: next,
+		Origin: e.origin, Attempts: e.attempts, Round: e.round, NotBeforeMS: unixMS(next), Delivery: delivery, notBefore: next,
 	}
 }
 

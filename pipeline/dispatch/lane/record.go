@@ -116,6 +116,8 @@ type head struct {
 	mustBe   int64     // no record of it stands above this offset of its retry topic
 	failedAt time.Time // with a monotonic reading where this process saw the failure
 	isDue    bool
+	asked    bool   // an operator asked for it to be tried at once
+	delivery string // its id
 }
 
 // Raw is a record that cannot be read, as it stands in its topic.

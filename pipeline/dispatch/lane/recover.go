@@ -156,7 +156,7 @@ func (r *Recovery) Task(now time.Time, st Start) *Task {
 	}
 	if s := r.state; s != nil {
 		t.front = max(t.front, s.Front)
-		t.old, t.parkedBad = s.Open, s.ParkedBad
+		t.old, t.parkedBad, t.control = s.Open, s.ParkedBad, s.Control
 		t.old.take(st.Deliveries-1, 0)
 		for k := range t.retry {
 			t.retry[k].next = max(t.retry[k].next, s.Retry[k])
@@ -203,6 +203,7 @@ func (t *Task) recoverLane(now time.Time, key string, rec *laneRecord, parked *p
 	}
 	if h := rec.Head; h != nil {
 		l.head = &head{entry: entry{origin: h.Origin, home: homeRetry, attempts: h.Attempts, round: h.Round, off: -1}}
+		l.head.delivery, l.head.asked, l.head.isDue = h.Delivery, h.Asked, h.Asked
 		s.heads++
 	}
 	if parked != nil {
@@ -221,6 +222,9 @@ func (t *Task) recoverLane(now time.Time, key string, rec *laneRecord, parked *p
 		if latest := now.Add(t.longestWait()); f.notBefore.After(latest) {
 			f.notBefore = latest
 		}
+	}
+	if e := rec.End; e != nil && (l.head != nil && l.head.origin == e.Origin || l.head == nil && len(l.parked) > 0 && l.parked[0].origin == e.Origin) {
+		l.endAs = e.Reason
 	}
 	if l.blocked && (len(l.parked) == 0 || rec.First != nil && l.first == nil) {
 		l.blocked = false // its exhausted delivery cannot be found any more

@@ -250,9 +250,9 @@ func TestAgeDoesNotRunWhileHeld(t *testing.T) {
 
 func TestAgeDoesNotRunWhileBlocked(t *testing.T) {
 	for name, act := range map[string]func(*rig){
-		"retry": func(r *rig) { r.task.RetryNow(r.now, "s") },
+		"retry": func(r *rig) { r.task.RetryNow(r.now, "s", Which{}) },
 		"skip": func(r *rig) {
-			r.task.Skip(r.now, "s")
+			r.task.Skip(r.now, "s", Which{})
 			r.send(0, pipeline.OutcomeLocalError)
 		},
 	} {
@@ -314,7 +314,7 @@ func TestRetryNowBeforeTheHeadIsReadBack(t *testing.T) {
 	r := newRig(t, nil)
 	r.deliver("")
 	r.send(0, pipeline.OutcomeTimeout)
-	if n := r.task.RetryNow(r.now, "s"); n != 1 {
+	if n := r.task.RetryNow(r.now, "s", Which{}).Lanes; n != 1 {
 		t.Fatalf("retry applies to %d", n)
 	}
 	r.none()
@@ -421,7 +421,7 @@ func TestUnreadableHeadSkippedAndPaused(t *testing.T) {
 	r.after(time.Hour)
 	r.none()
 	r.wantOuts(r.commit(), "")
-	if n := r.task.Skip(r.now, "s"); n != 1 {
+	if n := r.task.Skip(r.now, "s", Which{}).Lanes; n != 1 {
 		t.Fatalf("%d skipped", n)
 	}
 	w := r.next(0)

@@ -175,10 +175,11 @@ func (t *Task) emitUnreadable(l *lane, origin int64, why string, raw *Raw) *Out 
 func (t *Task) toRetry(l *lane, e entry, ended time.Time) {
 	o := t.emit(l, &e, OutRetry)
 	o.FailedAt = ended
+	delivery := l.deliveryOf(&e)
 	t.leaveHome(l, &e)
 	l.head = &head{failedAt: ended, entry: entry{
 		origin: e.origin, home: homeRetry, attempts: e.attempts, round: e.round, off: -1,
-	}}
+	}, delivery: delivery}
 	o.head = l.head
 	l.sub.heads++
 	l.next = e.origin

@@ -246,7 +246,7 @@ func TestRule6Block(t *testing.T) {
 	}
 	t.Run("skip", func(t *testing.T) {
 		r := setUp(t)
-		if n := r.task.Skip(r.now, "s"); n != 1 {
+		if n := r.task.Skip(r.now, "s", Which{}).Lanes; n != 1 {
 			t.Fatalf("skip applies to %d", n)
 		}
 		if w := r.next(0); !w.FetchOnly {
@@ -260,7 +260,7 @@ func TestRule6Block(t *testing.T) {
 	})
 	t.Run("retry", func(t *testing.T) {
 		r := setUp(t)
-		if n := r.task.RetryNow(r.now, "s"); n != 1 {
+		if n := r.task.RetryNow(r.now, "s", Which{}).Lanes; n != 1 {
 			t.Fatalf("retry applies to %d", n)
 		}
 		r.commit()

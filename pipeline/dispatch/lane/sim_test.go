@@ -72,6 +72,7 @@ var actions = []action{
 	{"change registry", 4, (*sim).changeRegistry},
 	{"update", 6, (*sim).update},
 	{"operate", 3, (*sim).operate},
+	{"feed control", 6, (*sim).feedControl},
 	{"crash", 2, (*sim).crash},
 	{"drain", 1, (*sim).drain},
 }
@@ -108,7 +109,7 @@ func (s *sim) init(rnd source, fail func(string, ...any)) {
 	}
 	s.ledger = ledger{
 		fail: fail, delays: s.cfg.Delays, fates: map[fateKey]*fate{}, bySub: map[string][]*fate{},
-		flying: map[string]int{}, told: map[string]told{}, exhaustedAt: map[string]toldAt{}, begun: map[string][]time.Time{}, life: 1, spoilt: map[int64]*fate{},
+		flying: map[string]int{}, told: map[string]told{}, exhaustedAt: map[string]toldAt{}, begun: map[string][]time.Time{}, life: 1, spoilt: map[int64]*fate{}, answers: map[int64]int{},
 		gone: func(origin int64) bool {
 			r, ok := s.kafka.deliveries.at(origin)
 			return !ok || r.off != origin
@@ -465,15 +466,51 @@ func (s *sim) update() {
 }
 
 func (s *sim) operate() {
-	id := pick(s.rnd, s.ids...)
-	if s.rnd.intn(2) == 0 {
-		n := s.task.Skip(s.now, id)
-		s.note("skip %s: %d", id, n)
+	c := simCommand{id: pick(s.rnd, s.ids...), skip: s.rnd.intn(2) == 0}
+	if s.rnd.intn(4) == 0 {
+		c.which.Entity = "e" + strconv.Itoa(s.rnd.intn(s.entities))
+	}
+	s.kafka.control.append(c)
+	if s.rnd.intn(4) == 0 {
+		s.kafka.control.marker()
+	}
+}
+
+// feedControl gives the task the next command, as the shell does.
+func (s *sim) feedControl() {
+	r, ok := s.kafka.control.at(s.task.Control())
+	if !ok || s.task.Draining() {
 		return
 	}
-	s.ledger.retryNow(id)
-	n := s.task.RetryNow(s.now, id)
-	s.note("retry %s: %d", id, n)
+	c := r.val
+	var applied Applied
+	if c.skip {
+		s.ledger.skip(s.skippable(c))
+		applied = s.task.Skip(s.now, c.id, c.which)
+	} else {
+		s.ledger.retryNow(c.id)
+		applied = s.task.RetryNow(s.now, c.id, c.which)
+	}
+	s.note("command at %d: %+v: %+v", r.off, c, applied)
+	s.task.Answer(&Out{Kind: OutAnswer, Subscription: c.id, Origin: r.off, Payload: []byte("answer")})
+	s.task.ControlTo(r.off + 1)
+}
+
+// skippable are the deliveries that the command must end.
+func (s *sim) skippable(c simCommand) (fates []*fate) {
+	s.task.eachLane(func(l *lane) {
+		if l.sub.id != c.id || l.stage == stageFlying || l.moving || !l.stuck() || !c.which.has(l) {
+			return
+		}
+		origin := int64(-1)
+		if l.head != nil {
+			origin = l.head.origin
+		} else {
+			origin = l.parked[0].origin
+		}
+		fates = append(fates, s.ledger.fates[fateKey{c.id, origin}])
+	})
+	return fates
 }
 
 // crash loses all but what is committed. What was under way has reached the
@@ -575,6 +612,7 @@ func (s *sim) heal() {
 			s.completeOne()
 		}
 		s.rescan()
+		s.feedControl()
 		s.cutBatch()
 		s.endTransaction()
 		s.confirm()
@@ -603,7 +641,7 @@ func (s *sim) quiet() bool {
 			return false
 		}
 	}
-	return max(s.task.ReadPosition(), s.kafka.deliveries.low) >= s.kafka.deliveries.last()
+	return max(s.task.ReadPosition(), s.kafka.deliveries.low) >= s.kafka.deliveries.last() && s.task.Control() >= s.kafka.control.last()
 }
 
 func lanesOf(b *Batch) string {

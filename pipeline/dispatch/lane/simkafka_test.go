@@ -80,6 +80,13 @@ type simParked struct {
 	payload         []byte
 }
 
+// simCommand is an operator's.
+type simCommand struct {
+	id    string
+	skip  bool // else retry
+	which Which
+}
+
 // simKafka is all that outlives a task.
 type simKafka struct {
 	deliveries simLog[simDelivery]
@@ -87,6 +94,7 @@ type simKafka struct {
 	parked     simLog[simParked]
 	badRetry   [pipeline.MaxRetries]map[int64]bool // records that cannot be read
 	badParked  map[int64]badness
+	control    simLog[simCommand]
 	lanes      []LaneWrite // in the order written, the state record among them
 
 	committed      int64
@@ -212,7 +220,7 @@ func (k *simKafka) produce(b *Batch, now time.Time) (offsets []int64) {
 			offsets = append(offsets, k.parked.append(simParked{
 				o.Lane, o.Origin, o.Attempts, o.Round, roundUp(o.NotBefore), now, o.Envelope, o.Payload,
 			}))
-		case OutDead, OutState, OutHealth, OutNotice:
+		case OutDead, OutState, OutHealth, OutNotice, OutAnswer:
 			offsets = append(offsets, -1)
 		}
 	}
@@ -238,7 +246,7 @@ func (k *simKafka) abort(b *Batch) {
 			k.retry[o.Attempts-1].marker()
 		case OutParked:
 			k.parked.marker()
-		case OutDead, OutState, OutHealth, OutNotice:
+		case OutDead, OutState, OutHealth, OutNotice, OutAnswer:
 		}
 	}
 }

@@ -25,6 +25,9 @@ type State struct {
 	// ParkedBad: unreadable records of parked/p up to this offset are in dead;
 	// -1: none.
 	ParkedBad int64
+	// Control: of the topic of operators' commands, all below has been carried
+	// out, or is not for this task.
+	Control int64
 }
 
 const stateVersion = 1
@@ -105,7 +108,7 @@ func (t *Task) appendState(dst []byte) []byte {
 	}
 	open.runs = append(open.runs, t.old.runs...)
 	open.partials = append(open.partials, t.old.partials...)
-	s := State{Incarnation: t.incarnation, Seq: t.seq, Front: t.front, Open: open, ParkedBad: t.parkedBad}
+	s := State{Incarnation: t.incarnation, Seq: t.seq, Front: t.front, Open: open, ParkedBad: t.parkedBad, Control: t.control}
 	for k := range t.retry {
 		s.Retry[k] = t.retry[k].position()
 	}
@@ -141,7 +144,8 @@ func (s *State) append(dst []byte) []byte {
 			dst = binary.AppendUvarint(dst, w)
 		}
 	}
-	return binary.AppendUvarint(dst, uint64(s.ParkedBad+1))
+	dst = binary.AppendUvarint(dst, uint64(s.ParkedBad+1))
+	return binary.AppendUvarint(dst, uint64(s.Control))
 }
 
 // ParseState decodes the value of a state record. Fields that a newer version
@@ -183,6 +187,9 @@ func ParseState(b []byte) (*State, error) {
 	s.ParkedBad = -1
 	if len(d.b) > 0 { // older versions do not have it
 		s.ParkedBad = d.offset(0) - 1
+	}
+	if len(d.b) > 0 {
+		s.Control = d.offset(0)
 	}
 	if d.bad {
 		return nil, errors.New("parsing task state: cut off or out of range")

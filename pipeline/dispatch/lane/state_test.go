@@ -37,6 +37,7 @@ func stateGen(t *rapid.T) *State {
 		s.Open.partials = append(s.Open.partials, p)
 	}
 	s.ParkedBad = rapid.Int64Range(-1, math.MaxInt64-1).Draw(t, "parkedBad")
+	s.Control = rapid.Int64Range(0, math.MaxInt64).Draw(t, "control")
 	return s
 }
 
@@ -55,12 +56,16 @@ func TestStateRoundTrip(t *testing.T) {
 		if got, err = ParseState(append(b[:len(b):len(b)], 7, 7, 7)); err != nil || !reflect.DeepEqual(got, s) {
 			t.Fatalf("with fields of a newer version: %+v, %v", got, err)
 		}
-		last := len(binary.AppendUvarint(nil, uint64(s.ParkedBad+1)))
-		if old, err := ParseState(b[:len(b)-last]); err != nil || old.ParkedBad != -1 || old.Front != s.Front {
+		control := len(b) - len(binary.AppendUvarint(nil, uint64(s.Control)))
+		if old, err := ParseState(b[:control]); err != nil || old.Control != 0 || old.ParkedBad != s.ParkedBad {
 			t.Fatalf("as an older version wrote it: %+v, %v", old, err)
 		}
+		bad := control - len(binary.AppendUvarint(nil, uint64(s.ParkedBad+1)))
+		if old, err := ParseState(b[:bad]); err != nil || old.ParkedBad != -1 || old.Front != s.Front {
+			t.Fatalf("as a still older version wrote it: %+v, %v", old, err)
+		}
 		for n := range b {
-			if n == len(b)-last {
+			if n == control || n == bad {
 				continue
 			}
 			if _, err := ParseState(b[:n]); err == nil {

@@ -67,6 +67,8 @@ type firstMark struct {
 	Attempts    int   `json:"k,omitempty"`
 	Round       int   `json:"r,omitempty"`
 	NotBeforeMS int64 `json:"nb,omitempty"`
+	// Delivery is its id; empty: not known.
+	Delivery string `json:"d,omitempty"`
 
 	notBefore time.Time // the same, by the monotonic clock where it is this process's
 }
@@ -129,6 +131,7 @@ type Task struct {
 	rescanning   *Rescan // under way; nil: none
 	badSeen      []int64 // offsets of parked/p of which this task has put records into dead
 	parkedBad    int64   // unreadable records of parked/p up to here are in dead; -1: none
+	control      int64   // see Control
 
 	out      []*Out
 	outBytes int // payload bytes in out and in the batch under way
