@@ -17,6 +17,8 @@ type Request struct {
 	// the try as local_error with nothing written: the delivery is another
 	// process's by now.
 	Withdrawn *atomic.Bool
+	// Test marks a request that is no delivery (header X-Hookline-Test).
+	Test bool
 }
 
 // Result is what came of a Request. Its byte slices belong to the Result: they

@@ -141,6 +141,16 @@ func LaneSubscription(key string) string {
 	return id
 }
 
+// LaneEntity is the entity of a lane of OrderingEntity; empty for others.
+func LaneEntity(key string) string {
+	_, rest, _ := strings.Cut(key, "/")
+	entity, _ := strings.CutPrefix(rest, "e/")
+	if LaneOrdering(key) != OrderingEntity {
+		return ""
+	}
+	return entity
+}
+
 // LaneOrdering is the kind of lane that a key names.
 func LaneOrdering(key string) Ordering {
 	_, rest, ok := strings.Cut(key, "/")

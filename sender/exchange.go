@@ -100,6 +100,9 @@ func (x *exchange) build(c *Client, to *target, cr *credentials, req *pipeline.R
 	}
 	x.scratch = strconv.AppendInt(x.scratch[:0], int64(req.Attempt), 10)
 	h.SetBytesV("X-Hookline-Attempt", x.scratch)
+	if req.Test {
+		h.Set("X-Hookline-Test", "1")
+	}
 	if env.Replay != "" {
 		h.Set("X-Hookline-Replay", endpoint.SafeValue(env.Replay))
 	}

@@ -18,7 +18,7 @@ func RegistryParts(cfg *configs.Config, log *slog.Logger) (registry.Config, regi
 	if err != nil {
 		return registry.Config{}, registry.Deps{}, fmt.Errorf("preparing the registry: %w", err)
 	}
-	return registry.Config{Topic: cfg.Kafka.Topics().Subscriptions()}, registry.Deps{Client: opts, Policy: policy, Log: log}, nil
+	return registry.Config{Topic: cfg.Kafka.Topics().Subscriptions(), AuditTopic: cfg.Kafka.Topics().Audit()}, registry.Deps{Client: opts, Policy: policy, Log: log}, nil
 }
 
 // SubscriptionPolicy is what cfg allows subscriptions. It needs no network.

@@ -23,6 +23,7 @@ type Request struct {
 	EventType    string    `json:"event_type"`
 	Attempt      int       `json:"attempt"` // 0: the request names none
 	Replay       string    `json:"replay,omitempty"`
+	Test         bool      `json:"test,omitempty"`
 	Status       int       `json:"status"` // as answered after this was written down; 0: no answer
 	BodyBytes    int       `json:"body_bytes"`
 	BodySHA256   string    `json:"body_sha256"`
@@ -45,6 +46,7 @@ func (r *Receiver) read(ctx *fasthttp.RequestCtx) Request {
 		EventType:    string(h.Peek("X-Hookline-Event-Type")),
 		Attempt:      attempt,
 		Replay:       string(h.Peek("X-Hookline-Replay")),
+		Test:         len(h.Peek("X-Hookline-Test")) > 0,
 		BodyBytes:    len(body),
 		BodySHA256:   hex.EncodeToString(sum[:]),
 	}

@@ -63,11 +63,12 @@ var bans = []ban{
 		from: []string{"..."}, to: []string{"github.com/twmb/franz-go/..."},
 		except: []string{
 			"pipeline/kafkax/...", "pipeline/registry/...", "pipeline/router/...", "pipeline/dispatch/...", "pipeline/replay/...",
+			"pipeline/control/...",
 			"sink/...", "internal/testkit/...", "bench/...", "cmd/...",
 			"internal/app/local/...", // kfake, the broker of dev and demo
 			"examples/...",           // programs of others
 		},
-		why: "Kafka is spoken under pipeline/{kafkax,registry,router,dispatch,replay} and sink",
+		why: "Kafka is spoken under pipeline/{kafkax,registry,router,dispatch,control,replay} and sink",
 	},
 	{
 		from: []string{"..."}, to: []string{"github.com/valyala/fasthttp/..."},

@@ -41,16 +41,10 @@ func (d *Dispatcher) logAttempt(now time.Time, j *job, v lane.Verdict) {
 	if res.Outcome == pipeline.OutcomeLocalError && !d.localRowDue(now, j.deliveryID) {
 		return
 	}
-	a := pipeline.Attempt{
-		AttemptID:      attemptID(j.deliveryID, w.Attempt, w.Round, w.Task.Incarnation(), d.tries),
-		DeliveryID:     j.deliveryID,
-		SubscriptionID: pipeline.LaneSubscription(w.LaneKey()),
-		Envelope:       w.Envelope, Attempt: w.Attempt, Round: w.Round, Outcome: res.Outcome, StatusCode: res.StatusCode,
-		Error: res.Error, StartedAt: res.StartedAt, Elapsed: res.Elapsed, DNS: res.DNS, Connect: res.Connect, TLS: res.TLS,
-		TTFB: res.TTFB, RequestHeaders: res.RequestHeaders, RequestBytes: res.RequestBytes, RequestWritten: res.RequestWritten,
-		ResponseHeaders: res.ResponseHeaders, ResponseBody: res.ResponseBody, ResponseTruncated: res.ResponseTruncated,
-		Resends: res.Resends, AckID: res.AckID, Final: v.Final, NextAttemptAt: v.NextAttemptAt, Node: d.deps.Node,
-	}
+	a := attemptOf(res)
+	a.AttemptID = attemptID(j.deliveryID, w.Attempt, w.Round, w.Task.Incarnation(), d.tries)
+	a.DeliveryID, a.SubscriptionID, a.Envelope = j.deliveryID, pipeline.LaneSubscription(w.LaneKey()), w.Envelope
+	a.Attempt, a.Round, a.Final, a.NextAttemptAt, a.Node = w.Attempt, w.Round, v.Final, v.NextAttemptAt, d.deps.Node
 	if w.Subscription != nil {
 		a.URL = d.deps.RedactURL(w.Subscription.URL)
 	}
@@ -62,6 +56,16 @@ func (d *Dispatcher) logAttempt(now time.Time, j *job, v lane.Verdict) {
 	}
 	if v.Final {
 		d.deps.Metrics.Delivered(res.Outcome)
+	}
+}
+
+// attemptOf begins the row of a try with what came of it.
+func attemptOf(res *pipeline.Result) pipeline.Attempt {
+	return pipeline.Attempt{
+		Outcome: res.Outcome, StatusCode: res.StatusCode, Error: res.Error, StartedAt: res.StartedAt, Elapsed: res.Elapsed,
+		DNS: res.DNS, Connect: res.Connect, TLS: res.TLS, TTFB: res.TTFB, RequestHeaders: res.RequestHeaders,
+		RequestBytes: res.RequestBytes, RequestWritten: res.RequestWritten, ResponseHeaders: res.ResponseHeaders,
+		ResponseBody: res.ResponseBody, ResponseTruncated: res.ResponseTruncated, Resends: res.Resends, AckID: res.AckID,
 	}
 }
 

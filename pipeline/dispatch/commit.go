@@ -111,6 +111,8 @@ func (d *Dispatcher) outRecord(p int32, o *lane.Out) *kgo.Record {
 		return &kgo.Record{Topic: d.topics.Subscriptions(), Key: key, Value: value}
 	case lane.OutNotice:
 		return &kgo.Record{Topic: d.topics.Notices(), Key: []byte(o.Subscription), Value: d.noticeJSON(o)}
+	case lane.OutAnswer:
+		return d.answerRecord(o)
 	case lane.OutRetry, lane.OutParked:
 	}
 	c := kafkax.Copy{

@@ -87,6 +87,9 @@ type Dispatcher struct {
 	rejoining       bool                // a new member client is being made; the loop's
 	recoveringCount atomic.Int32        // partitions that are being recovered
 
+	control controlState   // operators' commands
+	testing sync.WaitGroup // test requests under way
+
 	// What reaches the loop.
 	finished mailbox[*job]
 	fetched  chan fetchedRecords
@@ -107,6 +110,10 @@ type ownedTask struct {
 	deliveries []*lane.Record    // fetched, not fed
 	retry      [3][]*retryRecord // fetched, not fed
 	paused     [4]bool           // deliveries, retry.1..3
+	// controlRead is the next offset of operators' commands to take in; those
+	// that were, and are for this task, wait in commands.
+	controlRead int64
+	commands    []*givenCommand
 	// withdrawn: the task is no longer ours; asked by senders before the first byte.
 	withdrawn atomic.Bool
 }
@@ -126,6 +133,7 @@ func New(cfg Config, deps Deps) (*Dispatcher, error) {
 		recoveries: map[int32]*recovery{}, recoverySlots: make(chan struct{}, recoveriesAtOnce), tasks: map[int32]*ownedTask{}, droppedAt: map[int32]uint64{}, sched: &lane.Scheduler{}, localRows: map[string]time.Time{},
 		fetched: make(chan fetchedRecords), calls: make(chan func()), commits: make(chan *commitRun, 1),
 		loopDone: make(chan struct{}), jobs: make(chan *job, cfg.MaxInFlight+cfg.MaxSlow), acks: newAckGroup(),
+		control: newControlState(),
 	}
 	d.finished.init()
 	d.slots.init(&d.cfg)
@@ -170,6 +178,7 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	side.Go(func() { d.housekeep(inner) })
 	if err := d.join(); err == nil {
 		side.Go(func() { d.keepGate(inner) })
+		side.Go(func() { d.readControl(inner) })
 		side.Go(func() { (&watchdog{d: d, since: map[int32]time.Time{}}).run(inner) })
 		d.loop(ctx, inner)
 	} else {
@@ -182,6 +191,7 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	d.workers.Wait()
 	d.rejoins.Wait()
 	d.rescanning.Wait()
+	d.testing.Wait()
 	d.closeClients()
 	side.Wait()
 	d.resends.Wait()

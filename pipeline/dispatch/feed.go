@@ -229,6 +229,7 @@ func (t *ownedTask) nextRetry(k int) int64 {
 func (d *Dispatcher) feed(now time.Time) {
 	version := d.view.Version()
 	for p, t := range d.tasks {
+		d.command(now, t)
 		n := 0
 		for n < len(t.deliveries) && !t.Full() {
 			r := t.deliveries[n]

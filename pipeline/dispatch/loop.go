@@ -39,6 +39,8 @@ func (d *Dispatcher) loop(ctx, inner context.Context) {
 			batch = &b
 		case f := <-d.calls:
 			f()
+		case r := <-d.control.reads:
+			d.takeControl(r)
 		case c := <-d.commits:
 			d.committed(d.now(), c)
 		case <-changed:

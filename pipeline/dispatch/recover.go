@@ -183,7 +183,9 @@ func (d *Dispatcher) install(rec *lane.Recovery, st lane.Start, p int32) bool {
 		panic("BUG: a partition was assigned twice")
 	}
 	t := &ownedTask{Task: rec.Task(d.now(), st)}
+	t.controlRead = t.Control()
 	d.tasks[p] = t
+	d.wantControl(d.controlWanted())
 	add := map[string]map[int32]kgo.Offset{
 		d.topics.Deliveries(): {p: kgo.NewOffset().At(t.ReadPosition())},
 	}

@@ -17,6 +17,9 @@ import (
 type Config struct {
 	// Topic is the compacted topic with one partition.
 	Topic string
+	// AuditTopic is where a Writer tells who changed what, in the transaction
+	// that makes the change; empty: nowhere.
+	AuditTopic string
 }
 
 // Deps are what a registry works with.

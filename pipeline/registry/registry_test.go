@@ -20,6 +20,7 @@ import (
 
 	"github.com/hookline/hookline/internal/testkit"
 	"github.com/hookline/hookline/pipeline"
+	"github.com/hookline/hookline/pipeline/audit"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -293,7 +294,7 @@ func versionsOverTransactions(w *world) {
 
 func oneOfTwoWriters(w *world) {
 	w.apply(false, doc("a"))
-	_, err := w.writer.change(w.ctx, func(s *session) ([]Change, error) {
+	_, err := w.writer.change(w.ctx, audit.ActionApply, func(s *session) ([]Change, error) {
 		same(w.T, "the one in between", w.apply(false, doc("b")), "b created")
 		d := doc("c")
 		c, err := s.put(&d)

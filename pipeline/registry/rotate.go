@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/hookline/hookline/pipeline/audit"
 	"github.com/hookline/hookline/pipeline/secret"
 )
 
@@ -22,7 +23,7 @@ func (w *Writer) RotateSecret(ctx context.Context, id string, fresh secret.Value
 	if overlap < 0 || overlap > MaxOverlap {
 		return Change{}, fmt.Errorf("rotating the secret of subscription %s: overlap %s is not within 0 to %s", id, overlap, MaxOverlap)
 	}
-	changes, err := w.change(ctx, func(s *session) ([]Change, error) {
+	changes, err := w.change(ctx, audit.ActionRotateSecret, func(s *session) ([]Change, error) {
 		k := s.known[id]
 		switch {
 		case k == nil || !k.exists():
@@ -91,7 +92,7 @@ func (w *Writer) RotateKeys(ctx context.Context) ([]Change, error) {
 		return nil, fmt.Errorf("sealing secrets anew: %w", secret.ErrNoKeys)
 	}
 	var unreadable []error
-	changes, err := w.change(ctx, func(s *session) ([]Change, error) {
+	changes, err := w.change(ctx, audit.ActionRotateKeys, func(s *session) ([]Change, error) {
 		unreadable = nil
 		var changes []Change
 		for _, id := range slices.Sorted(maps.Keys(s.known)) {

@@ -9,6 +9,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/hookline/hookline/pipeline"
+	"github.com/hookline/hookline/pipeline/audit"
 )
 
 // session is one change in the making: what is stored, and what to write.
@@ -142,26 +143,56 @@ func (s *session) remove(id string) Change {
 	return Change{ID: id, Action: Deleted}
 }
 
-// commit writes the records in one transaction.
-func (s *session) commit(ctx context.Context) error {
+// audit adds an entry for each change, to be written in the same transaction.
+func (s *session) audit(action audit.Action, changes []Change) {
+	if s.w.cfg.AuditTopic == "" || len(s.records) == 0 {
+		return
+	}
+	for i := range changes {
+		c := &changes[i]
+		e := audit.Entry{
+			ID: audit.NewID(), Time: s.w.now(), Actor: s.w.actor, Action: action, Subscription: c.ID, Revision: c.Revision,
+			Result: audit.ResultDone, Detail: string(c.Action),
+		}
+		switch {
+		case c.Action == Unchanged:
+			continue
+		case c.Action == Deleted:
+			e.Action = audit.ActionDelete // by apply --prune, too
+		case c.Reason != "":
+			e.Detail = c.Reason
+		}
+		s.records = append(s.records, &kgo.Record{Topic: s.w.cfg.AuditTopic, Key: []byte(c.ID), Value: audit.Encode(&e)})
+	}
+}
+
+// commit writes the records in one transaction. It returns the offset of the
+// last one of the registry's topic.
+func (s *session) commit(ctx context.Context) (version int64, err error) {
+	version = s.tail.next - 1
 	if len(s.records) == 0 {
-		return nil
+		return version, nil
 	}
 	client := s.tail.client
 	if err := client.BeginTransaction(); err != nil {
-		return fmt.Errorf("beginning the transaction: %w", err)
+		return 0, fmt.Errorf("beginning the transaction: %w", err)
 	}
 	if err := client.ProduceSync(ctx, s.records...).FirstErr(); err != nil {
 		// An abort that fails leaves the transaction to its timeout.
 		if abortErr := client.EndTransaction(ctx, kgo.TryAbort); abortErr != nil {
-			return fmt.Errorf("producing: %w (aborting: %w)", err, abortErr)
+			return 0, fmt.Errorf("producing: %w (aborting: %w)", err, abortErr)
 		}
-		return fmt.Errorf("producing: %w", err)
+		return 0, fmt.Errorf("producing: %w", err)
 	}
 	if err := client.EndTransaction(ctx, kgo.TryCommit); err != nil {
-		return fmt.Errorf("committing: %w", err)
+		return 0, fmt.Errorf("committing: %w", err)
 	}
-	return nil
+	for _, rec := range s.records {
+		if rec.Topic == s.w.cfg.Topic {
+			version = max(version, rec.Offset)
+		}
+	}
+	return version, nil
 }
 
 func (k *known) item(id string) Item {

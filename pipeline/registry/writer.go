@@ -12,6 +12,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/hookline/hookline/pipeline"
+	"github.com/hookline/hookline/pipeline/audit"
 )
 
 // ErrConflict says that another writer began after this one and fenced it.
@@ -36,7 +37,11 @@ const (
 type Change struct {
 	ID       string `json:"id"`
 	Action   Action `json:"action"`
-	Revision int64  `json:"revision"` // in force afterwards; 0: none
+	Revision int64  `json:"revision"`         // in force afterwards; 0: none
+	Reason   string `json:"reason,omitempty"` // of a new state
+	// Version of the registry that has the change: the offset of its last record.
+	// Unchanged: as far as the writer had read.
+	Version int64 `json:"-"`
 }
 
 // Item is one subscription as stored.
@@ -55,12 +60,21 @@ type Item struct {
 // changes at once one fails with ErrConflict. Each call makes a client of its
 // own.
 type Writer struct {
-	cfg  Config
-	deps Deps
+	cfg   Config
+	deps  Deps
+	actor string
 }
 
 // NewWriter makes a writer.
 func NewWriter(cfg Config, deps Deps) *Writer { return &Writer{cfg: cfg, deps: deps.complete()} }
+
+// As gives a writer that makes its changes in the name of actor, as the audit
+// topic tells it; at most audit.MaxActor bytes count.
+func (w *Writer) As(actor string) *Writer {
+	c := *w
+	c.actor = actor
+	return &c
+}
 
 // transactionTimeout bounds how long a writer that died holds back what others
 // read of the topic.
@@ -83,7 +97,7 @@ func (w *Writer) Apply(ctx context.Context, docs []Document, prune bool) ([]Chan
 	if len(errs) > 0 {
 		return nil, join(errs)
 	}
-	return w.change(ctx, func(s *session) ([]Change, error) {
+	return w.change(ctx, audit.ActionApply, func(s *session) ([]Change, error) {
 		changes := make([]Change, 0, len(docs))
 		for i := range docs {
 			c, err := s.put(&docs[i])
@@ -106,7 +120,7 @@ func (w *Writer) Apply(ctx context.Context, docs []Document, prune bool) ([]Chan
 // Delete removes the subscriptions, all or nothing; ErrNotFound names the first
 // that there is not.
 func (w *Writer) Delete(ctx context.Context, ids ...string) ([]Change, error) {
-	return w.change(ctx, func(s *session) ([]Change, error) {
+	return w.change(ctx, audit.ActionDelete, func(s *session) ([]Change, error) {
 		var changes []Change
 		for _, id := range ids {
 			if k := s.known[id]; k == nil || !k.exists() {
@@ -122,7 +136,7 @@ func (w *Writer) Delete(ctx context.Context, ids ...string) ([]Change, error) {
 // Active takes back an earlier decision; it is refused where the configuration
 // itself says otherwise. Missed ranges are kept.
 func (w *Writer) SetState(ctx context.Context, id string, state pipeline.State, reason string) (Change, error) {
-	changes, err := w.change(ctx, func(s *session) ([]Change, error) {
+	changes, err := w.change(ctx, stateAction(state), func(s *session) ([]Change, error) {
 		k := s.known[id]
 		switch {
 		case k == nil || !k.exists():
@@ -134,6 +148,9 @@ func (w *Writer) SetState(ctx context.Context, id string, state pipeline.State, 
 			return nil, fmt.Errorf("setting the state of subscription %s: its configuration says %s (change its field state and apply)", id, configured)
 		}
 		st := StateInfo{Revision: k.config.Revision, State: state, Reason: reason, Since: w.now()}
+		if (k.state == nil || k.state.Revision != st.Revision) && string(state) == or(k.config.State, string(pipeline.StateActive)) {
+			return []Change{{ID: id, Action: Unchanged, Revision: st.Revision}}, nil
+		}
 		if k.state != nil {
 			st.Missed, st.Unknown = k.state.Missed, k.state.Unknown
 			if k.state.Revision == st.Revision && k.state.State == state {
@@ -141,7 +158,7 @@ func (w *Writer) SetState(ctx context.Context, id string, state pipeline.State, 
 			}
 		}
 		s.add(StateRecord(id, &st))
-		return []Change{{ID: id, Action: Updated, Revision: st.Revision}}, nil
+		return []Change{{ID: id, Action: Updated, Revision: st.Revision, Reason: reason}}, nil
 	})
 	if err != nil {
 		return Change{}, err
@@ -187,7 +204,7 @@ func (w *Writer) Get(ctx context.Context, id string) (*Item, error) {
 
 // change reads all that is committed, lets plan say what to write, and writes it
 // in one transaction that fails if another writer has begun since.
-func (w *Writer) change(ctx context.Context, plan func(*session) ([]Change, error)) ([]Change, error) {
+func (w *Writer) change(ctx context.Context, action audit.Action, plan func(*session) ([]Change, error)) ([]Change, error) {
 	opts := append(slices.Clone(w.deps.Client),
 		kgo.TransactionalID(w.cfg.Topic+".writer"),
 		kgo.TransactionTimeout(transactionTimeout),
@@ -211,10 +228,27 @@ func (w *Writer) change(ctx context.Context, plan func(*session) ([]Change, erro
 	if err != nil {
 		return nil, err
 	}
-	if err := s.commit(ctx); err != nil {
+	s.audit(action, changes)
+	version, err := s.commit(ctx)
+	if err != nil {
 		return nil, fmt.Errorf("writing to %s: %w", w.cfg.Topic, conflict(err))
 	}
+	for i := range changes {
+		changes[i].Version = version
+	}
 	return changes, nil
+}
+
+// stateAction is what putting a subscription into a state is called.
+func stateAction(state pipeline.State) audit.Action {
+	switch state {
+	case pipeline.StatePaused:
+		return audit.ActionPause
+	case pipeline.StateDisabled:
+		return audit.ActionDisable
+	case pipeline.StateActive:
+	}
+	return audit.ActionResume
 }
 
 // conflict names the errors by which Kafka tells a fenced producer.

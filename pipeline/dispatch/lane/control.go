@@ -194,12 +194,11 @@ func (t *Task) Inspect(subscription string, maxStuck int) Inspection {
 			return
 		}
 		st := StuckLane{Key: l.key, Delivery: l.firstDelivery(), Blocked: l.blocked, Behind: l.nparked() + len(l.mem) + l.pend}
-		if l.head != nil {
+		switch {
+		case l.head != nil:
 			st.Attempts, st.Round, st.NextAt = l.head.attempts, l.head.round, l.head.due
-		} else {
-			var e entry
-			l.firstParked(&e)
-			st.Attempts, st.Round, st.NextAt = e.attempts, e.round, e.notBefore
+		case l.first != nil: // parked, or on its way there
+			st.Attempts, st.Round, st.NextAt = l.first.Attempts, l.first.Round, l.first.notBefore
 			st.Behind--
 		}
 		in.Stuck = append(in.Stuck, st)

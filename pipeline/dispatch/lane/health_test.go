@@ -32,7 +32,7 @@ func (r *rig) told() string {
 				s.State, s.StateReason, s.Revision = pipeline.StateDisabled, o.StateReason, o.Revision
 			})
 			r.task.Update(r.now, r.view)
-		case OutRetry, OutParked, OutDead:
+		case OutRetry, OutParked, OutDead, OutAnswer:
 		}
 	}
 	return text

@@ -70,6 +70,11 @@ func checkTask(t *Task, fail func(string, ...any)) {
 
 // checkEnd is the state in which nothing is left to do.
 func (s *sim) checkEnd() {
+	for _, id := range s.ids {
+		if in := s.task.Inspect(id, 10); in.Waiting+in.Blocked+in.Parked+in.Heads+in.Queued+in.InFlight > 0 || len(in.Stuck) > 0 {
+			s.fail("%s: nothing is left to do, but %+v", id, in)
+		}
+	}
 	s.ledger.checkEnd()
 	for _, r := range s.kafka.control.recs {
 		if n := s.ledger.answers[r.off]; n != 1 {

@@ -162,7 +162,7 @@ func outs(b *Batch) string {
 			text += fmt.Sprintf("dead %d (%s)", o.Origin, o.Reason)
 		case OutState:
 			text += "disabled (" + o.StateReason + ")"
-		case OutHealth, OutNotice:
+		case OutHealth, OutNotice, OutAnswer:
 		}
 	}
 	return text

@@ -491,6 +491,9 @@ func (s *sim) feedControl() {
 		s.ledger.retryNow(c.id)
 		applied = s.task.RetryNow(s.now, c.id, c.which)
 	}
+	if in := s.task.Inspect(c.id, 1000); in.Blocked > in.Lanes || len(in.Stuck) > in.Lanes {
+		s.fail("%s: %+v", c.id, in)
+	}
 	s.note("command at %d: %+v: %+v", r.off, c, applied)
 	s.task.Answer(&Out{Kind: OutAnswer, Subscription: c.id, Origin: r.off, Payload: []byte("answer")})
 	s.task.ControlTo(r.off + 1)
