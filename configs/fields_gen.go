@@ -54,7 +54,7 @@ var fieldDocs = map[string]string{
 	"HOOKLINE_IDLE_CONNECTION_TIMEOUT":    "How long an idle connection is kept.",
 	"HOOKLINE_MAX_CONNECTIONS_PER_HOST":   "Bounds the connections to one host and port (of one tenant); a try beyond it ends as local_error and spends no attempt.",
 	"HOOKLINE_MAX_DIALS":                  "How many connections may be under construction at once.",
-	"HOOKLINE_DNS_CACHE_TTL":              "How long a name's addresses are used before it is looked up again; 0: look it up for each connection.",
+	"HOOKLINE_DNS_CACHE_TTL":              "How long a name's addresses are used before it is looked up again, less where their own TTL is shorter; 0: look it up for each connection.",
 	"HOOKLINE_SECRET_KEYS":                "Seal the secrets that subscriptions hold in the registry (AES-256-GCM): id:base64 of 32 random bytes, or file:/path with the same. The first one seals, all open; to rotate, put a new one in front and run hookline subs rotate-keys. Empty: subscriptions may only refer to secrets (env:, file:).",
 	"HOOKLINE_CLICKHOUSE_ADDR":            "Where ClickHouse is: http://host:8123 (the default scheme and the path tested end to end), https://, or tcp://host:9000 and tcps:// for the native protocol.",
 	"HOOKLINE_CLICKHOUSE_DATABASE":        "The one with hookline's tables; created where it is missing.",

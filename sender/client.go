@@ -102,7 +102,7 @@ func New(cfg Config, deps Deps) (*Client, error) {
 		deps.Metrics = uncounted{}
 	}
 	if deps.Resolver == nil {
-		deps.Resolver = &net.Resolver{PreferGo: true}
+		deps.Resolver = newSystemResolver((&net.Dialer{}).DialContext)
 	}
 	if deps.Secrets == nil {
 		deps.Secrets = &secret.Resolver{}
@@ -113,8 +113,11 @@ func New(cfg Config, deps Deps) (*Client, error) {
 		pool: newPool(&cfg), prepared: cache[*target]{limit: maxPrepared}, redacted: cache[string]{limit: maxPrepared},
 	}
 	c.exchanges.New = func() any { return newExchange() }
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	names := newNames(c.ctx, deps.Resolver, cfg.DNSCacheTTL, deps.Now)
+	names.absolute = !p.policy.LocalNames
 	c.dialer = &dialer{
-		names:   &names{resolver: deps.Resolver, ttl: cfg.DNSCacheTTL, now: deps.Now, byHost: map[string]nameEntry{}},
+		names:   names,
 		guard:   p.guard,
 		net:     net.Dialer{Control: p.guard.Control, KeepAlive: cfg.IdleConnectionTimeout, FallbackDelay: -1},
 		tls:     &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}, RootCAs: deps.RootCAs, Time: deps.Now},
@@ -125,7 +128,6 @@ func New(cfg Config, deps Deps) (*Client, error) {
 		deadSlots: make(chan struct{}, max(1, cfg.MaxDials/4)),
 		dead:      map[poolKey]bool{},
 	}
-	c.ctx, c.cancel = context.WithCancel(context.Background())
 	if cidrs := trimmed(cfg.AllowCIDRs); len(cidrs) > 0 || cfg.AllowHTTP {
 		deps.Log.Warn("sending is allowed beyond https to public addresses", "allow_cidrs", cidrs, "allow_http", cfg.AllowHTTP)
 	}
@@ -142,6 +144,7 @@ func (c *Client) Close() {
 	c.pool.close()
 	c.cancel()
 	c.done.Wait()
+	c.dialer.names.work.Wait()
 }
 
 // Connections counts the idle connections and those in use.
@@ -236,6 +239,10 @@ func (c *Client) connection(to *target, cr *credentials, res *pipeline.Result, d
 	key := to.key
 	key.identity = cr.identity
 	cn, err := c.pool.take(key, fresh)
+	for cn != nil && c.dialer.moved(c.ctx, cn, c.now(), deadline) {
+		c.pool.put(cn, false, c.now())
+		cn, err = c.pool.take(key, fresh)
+	}
 	if cn != nil || err != nil {
 		return cn, phaseConnect, err
 	}

@@ -52,8 +52,8 @@ type Config struct {
 	MaxConnectionsPerHost int `env:"MAX_CONNECTIONS_PER_HOST" envDefault:"512"`
 	// MaxDials is how many connections may be under construction at once.
 	MaxDials int `env:"MAX_DIALS" envDefault:"256"`
-	// DNSCacheTTL is how long a name's addresses are used before it is looked
-	// up again; 0: look it up for each connection.
+	// DNSCacheTTL is how long a name's addresses are used before it is looked up
+	// again, less where their own TTL is shorter; 0: look it up for each connection.
 	DNSCacheTTL time.Duration `env:"DNS_CACHE_TTL" envDefault:"30s"`
 }
 

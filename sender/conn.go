@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
+	"net/netip"
 	"os"
 	"syscall"
 	"time"
@@ -38,6 +39,9 @@ type conn struct {
 	poll    [1]unix.PollFd
 	stale   bool          // answer of inspect
 	inspect func(uintptr) // made once: a closure for each request would be garbage
+
+	addr      netip.Addr // of a host that has a name; else not valid
+	recheckAt time.Time  // when that name's addresses are looked at again
 
 	prev, next *conn
 	idleSince  time.Time

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"sync"
 	"syscall"
@@ -17,6 +18,21 @@ import (
 
 // maxAddrs is how many of a name's addresses one try goes through.
 const maxAddrs = 4
+
+// attemptDelay is how long an address may be silent before the next one is tried
+// beside it (RFC 8305, section 5, Connection Attempt Delay).
+const attemptDelay = 250 * time.Millisecond
+
+// slowDial is how long a connection under construction holds its slot: what
+// takes longer, a host that is gone mostly, must not keep others from theirs.
+const slowDial = 500 * time.Millisecond
+
+// recheckAfter is how long a kept connection is used before its host's addresses
+// are looked at again: a host that has moved gets its requests at its new place.
+const recheckAfter = 30 * time.Second
+
+// recheckWait bounds what a request waits for that.
+const recheckWait = 250 * time.Millisecond
 
 // maxDialWait is how long a try waits for a dial slot before it gives up as
 // local_error.
@@ -78,10 +94,11 @@ func (d *dialer) dial(ctx context.Context, key poolKey, u *endpoint.URL, own *tl
 		}
 		defer func() { <-d.deadSlots }()
 	}
-	if err := acquire(ctx, d.slots); err != nil {
+	release, err := d.slot(ctx)
+	if err != nil {
 		return nil, err
 	}
-	defer func() { <-d.slots }()
+	defer release()
 	c, err := d.construct(ctx, key, u, own, times)
 	d.setDead(key, err != nil && (isTimeout(err) || errors.Is(err, syscall.ETIMEDOUT)))
 	return c, err
@@ -105,6 +122,10 @@ func (d *dialer) construct(ctx context.Context, key poolKey, u *endpoint.URL, ow
 		_ = tcp.Close()
 		return nil, &dialError{phaseConnect, u.Authority, err}
 	}
+	if !u.Addr.IsValid() {
+		c.addr = tcp.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap()
+		c.recheckAt = d.now().Add(recheckAfter)
+	}
 	if !u.TLS() {
 		return c, nil
 	}
@@ -116,6 +137,17 @@ func (d *dialer) construct(ctx context.Context, key poolKey, u *endpoint.URL, ow
 		return nil, err
 	}
 	return c, nil
+}
+
+// slot takes a slot, until release is called and for slowDial at most.
+func (d *dialer) slot(ctx context.Context) (release func(), err error) {
+	if err := acquire(ctx, d.slots); err != nil {
+		return nil, err
+	}
+	var once sync.Once
+	free := func() { once.Do(func() { <-d.slots }) }
+	timer := time.AfterFunc(slowDial, free)
+	return func() { timer.Stop(); free() }, nil
 }
 
 // acquire waits for a slot, for maxDialWait at most.
@@ -170,45 +202,122 @@ func (d *dialer) resolve(ctx context.Context, u *endpoint.URL) ([]netip.Addr, er
 			return nil, &dialError{phaseDNS, u.Host, err}
 		}
 	}
+	addrs = interleave(addrs)
 	return addrs[:min(len(addrs), maxAddrs)], nil
 }
 
-// connect tries the addresses in turn; each gets its share of the time left.
+// interleave has the families take turns, beginning with that of the first, so
+// that a family that does not work costs no more than one delay.
+func interleave(addrs []netip.Addr) []netip.Addr {
+	var same, other []netip.Addr
+	for _, a := range addrs {
+		if a.Unmap().Is4() == addrs[0].Unmap().Is4() {
+			same = append(same, a)
+		} else {
+			other = append(other, a)
+		}
+	}
+	out := make([]netip.Addr, 0, len(addrs))
+	for i := range max(len(same), len(other)) {
+		if i < len(same) {
+			out = append(out, same[i])
+		}
+		if i < len(other) {
+			out = append(out, other[i])
+		}
+	}
+	return out
+}
+
+// moved tells that a kept connection leads to an address that its host has no
+// more. Where the resolver does not say, it has not.
+func (d *dialer) moved(ctx context.Context, c *conn, now, deadline time.Time) bool {
+	if !c.addr.IsValid() || now.Before(c.recheckAt) {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, min(recheckWait, deadline.Sub(now)))
+	defer cancel()
+	addrs, err := d.names.lookup(ctx, c.key.host)
+	if err != nil {
+		c.recheckAt = now.Add(time.Second)
+		return false
+	}
+	c.recheckAt = now.Add(recheckAfter)
+	return !slices.ContainsFunc(addrs, func(a netip.Addr) bool { return a.Unmap() == c.addr })
+}
+
+// attempt is one address tried.
+type attempt struct {
+	to   netip.AddrPort
+	conn *net.TCPConn
+	err  error
+}
+
+// connect tries the addresses in their order, the next one as soon as those
+// before have failed or been silent for attemptDelay (RFC 8305). The first
+// connection is taken, and it returns when the others have ended.
 func (d *dialer) connect(ctx context.Context, addrs []netip.Addr, port uint16) (*net.TCPConn, error) {
+	if len(addrs) == 1 { // as most hosts have it
+		a := d.connectOne(ctx, netip.AddrPortFrom(addrs[0].Unmap(), port))
+		return a.conn, a.err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	ended := make(chan attempt, len(addrs))
+	timer := time.NewTimer(attemptDelay)
+	defer timer.Stop()
+	next, pending := 0, 0
+	begin := func() {
+		if next == len(addrs) || ctx.Err() != nil {
+			return
+		}
+		to := netip.AddrPortFrom(addrs[next].Unmap(), port)
+		next++
+		pending++
+		go func() { ended <- d.connectOne(ctx, to) }() // awaited below
+		timer.Reset(attemptDelay)
+	}
 	var first error
-	for i, addr := range addrs {
-		to := netip.AddrPortFrom(addr.Unmap(), port)
-		c, err := d.connectOne(ctx, to, len(addrs)-i)
-		if err == nil {
-			return c, nil
+	var won *net.TCPConn
+	for begin(); pending > 0; {
+		select {
+		case <-timer.C:
+			begin()
+		case a := <-ended:
+			pending--
+			switch {
+			case a.err == nil && won == nil:
+				won = a.conn
+				cancel()
+			case a.err == nil:
+				_ = a.conn.Close()
+			default:
+				// An address that we have no route to (IPv6 at home) says less than one
+				// that answered with a refusal.
+				if first == nil || isLocal(first) && !isLocal(a.err) {
+					first = a.err
+				}
+				begin()
+			}
 		}
-		// An address that we have no route to (IPv6 at home) says less than one
-		// that answered with a refusal.
-		if first == nil || isLocal(first) && !isLocal(err) {
-			first = &dialError{phaseConnect, to.String(), err}
-		}
-		if ctx.Err() != nil {
-			break
-		}
+	}
+	if won != nil {
+		return won, nil
 	}
 	return nil, first
 }
 
-func (d *dialer) connectOne(ctx context.Context, to netip.AddrPort, left int) (*net.TCPConn, error) {
-	limit := d.timeout
-	if deadline, ok := ctx.Deadline(); ok {
-		limit = min(limit, time.Until(deadline)/time.Duration(left))
-	}
-	ctx, cancel := context.WithTimeout(ctx, limit)
+func (d *dialer) connectOne(ctx context.Context, to netip.AddrPort) attempt {
+	ctx, cancel := context.WithTimeout(ctx, d.timeout)
 	defer cancel()
 	c, err := d.net.DialContext(ctx, "tcp", to.String())
 	if err != nil {
 		if ctx.Err() != nil || isTimeout(err) {
 			err = syscall.ETIMEDOUT
 		}
-		return nil, err
+		return attempt{to: to, err: &dialError{phaseConnect, to.String(), err}}
 	}
-	return c.(*net.TCPConn), nil
+	return attempt{to: to, conn: c.(*net.TCPConn)}
 }
 
 // handshake uses the subscription's own configuration, if there is one.

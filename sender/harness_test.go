@@ -22,6 +22,34 @@ import (
 // the race detector slows everything down.
 var overrun = 100 * time.Millisecond
 
+// lateness measures, until the returned function is called, how late this
+// process gets the processor at worst: on a machine that others keep busy that
+// is no overrun of ours.
+func lateness() func() time.Duration {
+	const step = 5 * time.Millisecond
+	done, worst := make(chan struct{}), make(chan time.Duration)
+	go func() { // ends with the call of the returned function
+		var late time.Duration
+		timer := time.NewTimer(step)
+		defer timer.Stop()
+		for {
+			begun := time.Now()
+			select {
+			case <-timer.C:
+				late = max(late, time.Since(begun)-step)
+				timer.Reset(step)
+			case <-done:
+				worst <- max(late, time.Since(begun)-step)
+				return
+			}
+		}
+	}()
+	return func() time.Duration {
+		close(done)
+		return <-worst
+	}
+}
+
 func readAll(t testing.TB, r io.Reader) string {
 	t.Helper()
 	b, err := io.ReadAll(r)

@@ -76,10 +76,11 @@ func (c *Client) newTokens(o *pipeline.OAuth2Auth, password secret.Secret, u *en
 
 // plain is a guarded TCP connection, within the limit of dials.
 func (d *dialer) plain(ctx context.Context, u *endpoint.URL) (net.Conn, error) {
-	if err := acquire(ctx, d.slots); err != nil {
+	release, err := d.slot(ctx)
+	if err != nil {
 		return nil, err
 	}
-	defer func() { <-d.slots }()
+	defer release()
 	addrs, err := d.resolve(ctx, u)
 	if err != nil {
 		return nil, err
