@@ -245,6 +245,9 @@ func guideTopics(t *testing.T) string {
 	return string(m[1])
 }
 
+// devStarted is in a line that dev logs after it has printed its exports.
+const devStarted = `"msg":"starting"`
+
 // dev is hookline dev on free ports.
 type dev struct {
 	bin string
@@ -257,11 +260,18 @@ func startDev(t *testing.T, env ...string) *dev {
 	addr := func() string { return fmt.Sprintf("127.0.0.1:%d", testkit.FreePort(t)) }
 	env = append(env, "HOOKLINE_ADMIN_ADDR="+addr(), "HOOKLINE_ENGINE_LIB="+os.Getenv("HOOKLINE_ENGINE_LIB"))
 	p := start(t, t.TempDir(), environ(env...), d.bin, "dev", "--kafka-addr", addr(), "--clickhouse-addr", addr())
-	p.await("export HOOKLINE_START")
-	for _, m := range exportLine.FindAllStringSubmatch(p.output(), -1) {
-		d.env = append(d.env, m[1]+"="+m[2])
-	}
+	p.await(devStarted)
+	d.env = exports(p.output())
 	return d
+}
+
+// exports are the variables that dev tells other commands to have.
+func exports(out string) []string {
+	var env []string
+	for _, m := range exportLine.FindAllStringSubmatch(out, -1) {
+		env = append(env, m[1]+"="+m[2])
+	}
+	return env
 }
 
 func (d *dev) bootstrap() string {
