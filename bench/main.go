@@ -4,7 +4,7 @@
 //
 //	go run ./bench                 the short set of scenarios, about 5 minutes
 //	go run ./bench -full           all scenarios
-//	go run ./bench -only fan10     scenarios by name
+//	go run ./bench -only 'fan10;fan1'   scenarios by name
 //
 // It brings its own Apache Kafka (scripts/kafka.sh), ClickHouse engine and
 // receiver, all on loopback, and ends them. Kafka's and ClickHouse's own work
@@ -18,6 +18,8 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -55,10 +57,18 @@ type options struct {
 	topic    string
 }
 
+// wants tells whether a scenario is to be run.
+func (o *options) wants(name string, long bool) bool {
+	if o.only == "" {
+		return o.full || !long
+	}
+	return slices.Contains(strings.Split(o.only, ";"), name)
+}
+
 func run() error {
 	var o options
 	flag.BoolVar(&o.full, "full", false, "all scenarios instead of the short set")
-	flag.StringVar(&o.only, "only", "", "only scenarios whose name has this in it")
+	flag.StringVar(&o.only, "only", "", "only the scenarios of these names, separated by semicolons")
 	flag.IntVar(&o.rounds, "rounds", 5, "rounds of each scenario")
 	flag.IntVar(&o.events, "deliveries", 40_000, "deliveries in each round")
 	flag.StringVar(&o.out, "out", "", "folder for report.md and report.svg; empty: print only")

@@ -38,7 +38,7 @@ func measure(ctx context.Context, o *options) error {
 	}
 	var results []result
 	for _, sc := range scenarios {
-		if (sc.long && !o.full && o.only == "") || !strings.Contains(sc.name, o.only) {
+		if !o.wants(sc.name, sc.long) {
 			continue
 		}
 		r := runScenario(ctx, st, sc, o)
@@ -51,9 +51,11 @@ func measure(ctx context.Context, o *options) error {
 		results = append(results, r)
 		fmt.Fprintln(os.Stderr, row(&r))
 	}
-	relayCPU, err := measureRelay(ctx, st, o)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "relay:", err)
+	var relayCPU time.Duration
+	if o.wants(roleRelay, false) {
+		if relayCPU, err = measureRelay(ctx, st, o); err != nil {
+			fmt.Fprintln(os.Stderr, "relay:", err)
+		}
 	}
 	text := report(results, relayCPU)
 	fmt.Print(text)

@@ -25,7 +25,8 @@ type Request struct {
 // are valid until it is passed to Send again.
 type Result struct {
 	Outcome           Outcome
-	StatusCode        int // 0: no complete answer
+	URL               string // the subscription's, as the log has it; empty: the Sender did not say
+	StatusCode        int    // 0: no complete answer
 	Error             string
 	StartedAt         time.Time // carries a monotonic reading
 	Elapsed           time.Duration

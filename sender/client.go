@@ -178,6 +178,7 @@ func (c *Client) Send(req *pipeline.Request, res *pipeline.Result) {
 	defer func() { res.Elapsed = c.now().Sub(res.StartedAt) }()
 
 	to := c.prepare(req.Subscription)
+	res.URL = to.shown
 	x := c.exchanges.Get().(*exchange)
 	defer c.exchanges.Put(x)
 	defer x.forget() // what is the caller's

@@ -5,9 +5,6 @@ import (
 	"bytes"
 	"errors"
 	"io"
-	"slices"
-	"strconv"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -15,7 +12,6 @@ import (
 
 	"github.com/hookline/hookline/pipeline"
 	"github.com/hookline/hookline/pipeline/content"
-	"github.com/hookline/hookline/pipeline/endpoint"
 )
 
 const (
@@ -38,16 +34,12 @@ const (
 
 // exchange is one request and its answer, and the buffers for them. Pooled.
 type exchange struct {
-	req     fasthttp.RequestHeader
-	resp    fasthttp.ResponseHeader
-	content content.Message // its Body is the caller's payload or a part of made
-	made    []byte          // room for a body that is not the payload itself
-	wire    []byte          // the request as it goes out: header, and the body if small
-	payload []byte          // what follows wire
-	scratch []byte
-	// The values of two headers; empty: not sent.
-	authorization string
-	signature     []byte
+	resp          fasthttp.ResponseHeader
+	content       content.Message // its Body is the caller's payload or a part of made
+	made          []byte          // room for a body that is not the payload itself
+	wire          []byte          // the request as it goes out: header, and the body if small
+	payload       []byte          // what follows wire
+	authorization string          // the value of that header; empty: not sent
 	ack           acknowledgement
 	withdrawn     *atomic.Bool  // of the request; may be nil
 	reader        *bufio.Reader // smallHeaderBytes
@@ -81,101 +73,6 @@ func (x *exchange) forget() {
 	if cap(x.made) > joinBytes {
 		x.made = nil
 	}
-}
-
-// build makes the request and its log form, of what render has made. The error
-// says why it cannot be signed.
-func (x *exchange) build(c *Client, to *target, cr *credentials, req *pipeline.Request, res *pipeline.Result) error {
-	h := &x.req
-	to.header.CopyTo(h)
-	env, body := req.Envelope, x.content.Body
-	h.SetContentType(x.content.ContentType)
-	h.SetContentLength(len(body))
-	for _, own := range x.content.Headers {
-		h.Set(own.Name, own.Value)
-	}
-	h.Set("webhook-id", endpoint.SafeValue(req.DeliveryID))
-	if env.EventType != "" {
-		h.Set("X-Hookline-Event-Type", endpoint.SafeValue(env.EventType))
-	}
-	x.scratch = strconv.AppendInt(x.scratch[:0], int64(req.Attempt), 10)
-	h.SetBytesV("X-Hookline-Attempt", x.scratch)
-	if req.Test {
-		h.Set("X-Hookline-Test", "1")
-	}
-	if env.Replay != "" {
-		h.Set("X-Hookline-Replay", endpoint.SafeValue(env.Replay))
-	}
-	if env.Format == pipeline.FormatSIGNL4 && env.Correlation != "" {
-		if fitsExternalID(env.Correlation) {
-			h.Set(headerExternalID, env.Correlation)
-		} else {
-			c.metrics.HeaderOmitted(headerExternalID)
-		}
-	}
-	if x.authorization != "" {
-		h.Set(fasthttp.HeaderAuthorization, x.authorization)
-	}
-	if cr.signer != nil {
-		if err := x.sign(to, cr, endpoint.SafeValue(req.DeliveryID), c.now()); err != nil {
-			return err
-		}
-	}
-	x.wire = h.AppendBytes(x.wire[:0])
-	res.RequestHeaders = appendLogged(res.RequestHeaders, x.wire, to.secrets)
-	x.payload = body
-	if len(x.payload) <= joinBytes {
-		x.wire = append(x.wire, x.payload...)
-		x.payload = nil
-	}
-	return nil
-}
-
-// sign sets the headers of the signature over the body as it is sent.
-func (x *exchange) sign(to *target, cr *credentials, id string, now time.Time) (err error) {
-	if x.signature, err = cr.signer.Append(x.signature[:0], id, now, x.content.Body); err != nil {
-		return err
-	}
-	if to.hubHeader != "" {
-		x.req.SetBytesV(to.hubHeader, x.signature)
-		return nil
-	}
-	x.scratch = strconv.AppendInt(x.scratch[:0], now.Unix(), 10)
-	x.req.SetBytesV("webhook-timestamp", x.scratch)
-	x.req.SetBytesV("webhook-signature", x.signature)
-	return nil
-}
-
-// headerExternalID carries the id that SIGNL4's caller once gave the alert.
-const headerExternalID = "X-S4-ExternalID"
-
-// maxExternalID is the longest such id that is sent, in bytes: with a longer one
-// receivers refuse the request as a whole.
-const maxExternalID = 2048
-
-// fitsExternalID tells whether the id arrives as it is: visible ASCII and
-// spaces, which receivers take off at both ends.
-func fitsExternalID(id string) bool {
-	return len(id) <= maxExternalID && endpoint.ValidValue(id) && strings.IndexByte(id, '\t') < 0
-}
-
-// appendLogged appends the header lines of a request, without the request line
-// and the empty line, and without the values of the headers named in secrets.
-func appendLogged(dst, wire []byte, secrets [][]byte) []byte {
-	_, lines, _ := bytes.Cut(wire, crlf)
-	lines = lines[:len(lines)-len(crlf)]
-	if len(secrets) == 0 {
-		return append(dst, lines...)
-	}
-	for line := range bytes.Lines(lines) {
-		name, _, _ := bytes.Cut(line, []byte(":"))
-		if slices.ContainsFunc(secrets, func(s []byte) bool { return bytes.EqualFold(s, name) }) {
-			dst = append(append(dst, name...), ": [redacted]\r\n"...)
-			continue
-		}
-		dst = append(dst, line...)
-	}
-	return dst
 }
 
 var crlf = []byte("\r\n")

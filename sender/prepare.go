@@ -4,8 +4,6 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"github.com/valyala/fasthttp"
-
 	"github.com/hookline/hookline/pipeline"
 	"github.com/hookline/hookline/pipeline/endpoint"
 )
@@ -40,14 +38,15 @@ func (c *cache[V]) put(key string, value V) {
 // target is a subscription ready to be sent to. Immutable.
 type target struct {
 	sub     *pipeline.Subscription
-	err     error // the URL or the headers are refused
+	shown   string // the URL as the log has it
+	err     error  // the URL or the headers are refused
 	url     *endpoint.URL
 	key     poolKey
-	header  fasthttp.RequestHeader // what every request has
-	secrets [][]byte               // the headers whose values are kept out of the log
-	inbound endpoint.Inbounds      // those that the URL is one of
+	head    head              // of every request
+	inbound endpoint.Inbounds // those that the URL is one of
 
-	hubHeader string        // of the older way of signing
+	signature string        // the header that carries the signature; empty: not signed
+	hubHeader string        // the same, of the older way of signing
 	tokenURL  *endpoint.URL // of oauth2
 	held      held
 }
@@ -87,7 +86,7 @@ func (c *Client) RedactURL(raw string) string {
 }
 
 func (c *Client) newTarget(sub *pipeline.Subscription) *target {
-	t := &target{sub: sub}
+	t := &target{sub: sub, shown: c.RedactURL(sub.URL)}
 	if t.url, t.err = endpoint.ParseURL(sub.URL, c.parsed.policy); t.err != nil {
 		return t
 	}
@@ -99,20 +98,8 @@ func (c *Client) newTarget(sub *pipeline.Subscription) *target {
 	if c.cfg.ShareConnections {
 		t.key.tenant = ""
 	}
-	h := &t.header
-	h.DisableNormalizing() // names go out as they are written here and by the customer
-	h.SetMethod(fasthttp.MethodPost)
-	h.SetRequestURI(t.url.Target)
-	h.SetHost(t.url.Authority)
-	h.SetUserAgent(c.userAgent)
-	h.Set("X-Hookline-Subscription", endpoint.SafeValue(sub.ID))
-	for _, custom := range sub.Headers {
-		h.Set(custom.Name, custom.Value)
-		if endpoint.SecretHeader(custom.Name) {
-			t.secrets = append(t.secrets, []byte(custom.Name))
-		}
-	}
 	t.err = c.prepareCredentials(t)
+	t.head = newHead(t.url, c.userAgent, t.signature, sub)
 	return t
 }
 
@@ -122,17 +109,13 @@ func (c *Client) prepareCredentials(t *target) (err error) {
 	sub := t.sub
 	t.held.needed = sub.Signing != nil || sub.Auth != nil || sub.CA != ""
 	if s := sub.Signing; s != nil {
-		name := "webhook-signature"
+		t.signature = "webhook-signature"
 		if s.Scheme == pipeline.SigningHub {
-			t.hubHeader, name = s.Header, s.Header
+			t.hubHeader, t.signature = s.Header, s.Header
 		}
-		t.secrets = append(t.secrets, []byte(name))
 	}
-	if a := sub.Auth; a != nil {
-		t.secrets = append(t.secrets, []byte(fasthttp.HeaderAuthorization))
-		if a.OAuth2 != nil {
-			t.tokenURL, err = endpoint.ParseURL(a.OAuth2.TokenURL, c.parsed.policy)
-		}
+	if a := sub.Auth; a != nil && a.OAuth2 != nil {
+		t.tokenURL, err = endpoint.ParseURL(a.OAuth2.TokenURL, c.parsed.policy)
 	}
 	return err
 }

@@ -48,6 +48,7 @@ type envelopeSlot struct {
 	batch uint32 // of Encoder.batch; another: the slot is empty
 	index uint32
 	at    span
+	env   *pipeline.Envelope // kept, so that the address means it and no other
 }
 
 type span struct{ lo, hi int }
@@ -67,6 +68,9 @@ func (e *Encoder) start(dst []byte) {
 	e.buf = append(dst, Version, 0, 0, 0, 0)
 	e.count, e.envs = 0, 0
 	e.prev = [7]span{}
+	for i := range e.slots {
+		e.slots[i].env = nil // with what its strings are parts of
+	}
 	e.batch++
 	if e.batch == 0 { // wrapped: slots of 2^32 batches ago would look current
 		e.slots = [envelopeSlots]envelopeSlot{}
@@ -74,7 +78,8 @@ func (e *Encoder) start(dst []byte) {
 	}
 }
 
-// Append adds one attempt; it copies all that it needs from a.
+// Append adds one attempt; it copies all that it needs from a, but its envelope
+// must stay as it is until the batch ends.
 func (e *Encoder) Append(a *pipeline.Attempt) {
 	env := a.Envelope
 	if env == nil {
@@ -156,18 +161,21 @@ func (e *Encoder) finish() []byte {
 	return e.buf
 }
 
-// envelope writes env unless the batch has it, and returns its index. Equality
-// is that of the encoding, so that memory which the caller reuses does no harm.
+// envelope writes env unless the batch has it, and returns its index. What is
+// not the same in memory may still be the same in its encoding.
 func (e *Encoder) envelope(env *pipeline.Envelope) int {
+	slot := &e.slots[uint64(env.Source.Offset*31+int64(env.Source.Partition))%envelopeSlots]
+	if slot.batch == e.batch && slot.env == env {
+		return int(slot.index)
+	}
 	start := e.open(kindEnvelope)
 	lo := len(e.buf)
 	e.buf = appendEnvelope(e.buf, env)
-	slot := &e.slots[uint64(env.Source.Offset*31+int64(env.Source.Partition))%envelopeSlots]
 	if slot.batch == e.batch && bytes.Equal(e.buf[slot.at.lo:slot.at.hi], e.buf[lo:]) {
 		e.buf = e.buf[:start]
 		return int(slot.index)
 	}
-	*slot = envelopeSlot{batch: e.batch, index: uint32(e.envs), at: span{lo, len(e.buf)}}
+	*slot = envelopeSlot{batch: e.batch, index: uint32(e.envs), at: span{lo, len(e.buf)}, env: env}
 	e.closeEntry(start)
 	e.envs++
 	return e.envs - 1

@@ -45,7 +45,7 @@ func (d *Dispatcher) logAttempt(now time.Time, j *job, v lane.Verdict) {
 	a.AttemptID = attemptID(j.deliveryID, w.Attempt, w.Round, w.Task.Incarnation(), d.tries)
 	a.DeliveryID, a.SubscriptionID, a.Envelope = j.deliveryID, pipeline.LaneSubscription(w.LaneKey()), w.Envelope
 	a.Attempt, a.Round, a.Final, a.NextAttemptAt, a.Node = w.Attempt, w.Round, v.Final, v.NextAttemptAt, d.deps.Node
-	if w.Subscription != nil {
+	if a.URL = res.URL; a.URL == "" && w.Subscription != nil {
 		a.URL = d.deps.RedactURL(w.Subscription.URL)
 	}
 	d.tries++
@@ -118,7 +118,7 @@ func (d *Dispatcher) appendAttempt(task int32, a *pipeline.Attempt) {
 	e := d.encoders[p]
 	if e == nil {
 		e = new(attemptEncoder)
-		e.enc.Reset(nil, attemptlog.Options{})
+		e.enc.Reset(d.batchMemory(), attemptlog.Options{})
 		d.encoders[p] = e
 	}
 	e.enc.Append(a)
@@ -141,10 +141,18 @@ func (d *Dispatcher) flushAttempts() {
 func (d *Dispatcher) produceAttempts(p int32) {
 	e := d.encoders[p]
 	batch := e.enc.Bytes()
-	e.enc.Reset(nil, attemptlog.Options{}) // batch belongs to the client now
+	e.enc.Reset(d.batchMemory(), attemptlog.Options{}) // batch belongs to the client now
 	d.acks.add()
 	d.attemptBytes.Add(int64(len(batch)))
 	d.sendAttempts(p, batch, d.acks)
+}
+
+// batchMemory is room for a batch: that of one which Kafka has.
+func (d *Dispatcher) batchMemory() []byte {
+	if b, ok := d.spareBatches.Get().(*[]byte); ok {
+		return *b
+	}
+	return nil
 }
 
 // sendAttempts produces batch until Kafka has it. A batch that is too large for
@@ -154,6 +162,7 @@ func (d *Dispatcher) sendAttempts(p int32, batch []byte, acks *ackGroup) {
 	d.attempts.Produce(context.Background(), rec, func(_ *kgo.Record, err error) {
 		if err == nil {
 			d.attemptBytes.Add(-int64(len(batch)))
+			d.spareBatches.Put(&batch)
 			acks.done()
 			return
 		}

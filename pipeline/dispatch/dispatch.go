@@ -77,6 +77,7 @@ type Dispatcher struct {
 	resends         sync.WaitGroup
 	rescanning      sync.WaitGroup
 	attemptBytes    atomic.Int64       // of attempt batches that wait for Kafka
+	spareBatches    sync.Pool          // of *[]byte: the memory of batches that Kafka has
 	abandon         context.CancelFunc // ends inner: a stop waits no longer for Kafka
 	recovering      context.Context    // ends when a stop begins
 	stopRecovering  context.CancelFunc

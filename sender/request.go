@@ -1,0 +1,154 @@
+package sender
+
+import (
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/valyala/fasthttp"
+
+	"github.com/hookline/hookline/pipeline"
+	"github.com/hookline/hookline/pipeline/endpoint"
+)
+
+// head is what all requests of a subscription begin with, as bytes: a request is
+// this and a handful of lines more.
+type head struct {
+	line  []byte // the request line
+	first []byte // the lines before Content-Type
+	rest  []byte // the lines behind Content-Length
+	// logged is rest as the log has it, without secret values.
+	logged []byte
+}
+
+// newHead takes the headers of one subscription; signature is the one that
+// carries the signature and so is not its to set, in any case of letters.
+func newHead(u *endpoint.URL, userAgent, signature string, sub *pipeline.Subscription) head {
+	h := head{line: []byte(fasthttp.MethodPost + " " + u.Target + " HTTP/1.1\r\n")}
+	h.first = appendLine(appendLine(nil, fasthttp.HeaderUserAgent, userAgent), fasthttp.HeaderHost, u.Authority)
+	h.rest = appendLine(nil, "X-Hookline-Subscription", endpoint.SafeValue(sub.ID))
+	h.logged = append(h.logged, h.rest...)
+	for _, custom := range sub.Headers {
+		if strings.EqualFold(custom.Name, signature) {
+			continue
+		}
+		h.rest = appendLine(h.rest, custom.Name, custom.Value)
+		if endpoint.SecretHeader(custom.Name) {
+			h.logged = appendRedacted(h.logged, custom.Name)
+		} else {
+			h.logged = appendLine(h.logged, custom.Name, custom.Value)
+		}
+	}
+	return h
+}
+
+// appendLine appends a header line. A line break in the value would begin
+// another header: it becomes a space.
+func appendLine(dst []byte, name, value string) []byte {
+	dst = append(dst, name...)
+	dst = append(dst, ": "...)
+	at := len(dst)
+	dst = append(dst, value...)
+	if strings.ContainsAny(value, "\r\n") {
+		for i := at; i < len(dst); i++ {
+			if dst[i] == '\r' || dst[i] == '\n' {
+				dst[i] = ' '
+			}
+		}
+	}
+	return append(dst, '\r', '\n')
+}
+
+func appendRedacted(dst []byte, name string) []byte {
+	return append(append(dst, name...), ": [redacted]\r\n"...)
+}
+
+// build makes the request and its log form, of what render has made. The error
+// says why it cannot be signed.
+func (x *exchange) build(c *Client, to *target, cr *credentials, req *pipeline.Request, res *pipeline.Result) error {
+	h, body := &to.head, x.content.Body
+	b := append(append(x.wire[:0], h.line...), h.first...)
+	b = appendLine(b, fasthttp.HeaderContentType, x.content.ContentType)
+	b = append(b, fasthttp.HeaderContentLength+": "...)
+	b = append(strconv.AppendInt(b, int64(len(body)), 10), '\r', '\n')
+	logged := append(append(res.RequestHeaders, b[len(h.line):]...), h.logged...)
+	b = append(b, h.rest...)
+	own := len(b)
+	for _, line := range x.content.Headers {
+		b = appendLine(b, line.Name, line.Value)
+	}
+	id := endpoint.SafeValue(req.DeliveryID)
+	b = appendLine(b, "webhook-id", id)
+	b = x.appendOwn(b, c, req)
+	logged = append(logged, b[own:]...)
+	if x.authorization != "" {
+		b = appendLine(b, fasthttp.HeaderAuthorization, x.authorization)
+		logged = appendRedacted(logged, fasthttp.HeaderAuthorization)
+	}
+	if cr.signer != nil {
+		var err error
+		if b, logged, err = x.sign(b, logged, to, cr, id, c.now()); err != nil {
+			return err
+		}
+	}
+	b = append(b, crlf...)
+	x.payload, res.RequestHeaders = body, logged
+	if len(body) <= joinBytes {
+		b, x.payload = append(b, body...), nil
+	}
+	x.wire = b
+	return nil
+}
+
+// appendOwn appends the headers that tell of the event and the attempt.
+func (x *exchange) appendOwn(b []byte, c *Client, req *pipeline.Request) []byte {
+	env := req.Envelope
+	if env.EventType != "" {
+		b = appendLine(b, "X-Hookline-Event-Type", endpoint.SafeValue(env.EventType))
+	}
+	b = append(b, "X-Hookline-Attempt: "...)
+	b = append(strconv.AppendInt(b, int64(req.Attempt), 10), '\r', '\n')
+	if req.Test {
+		b = append(b, "X-Hookline-Test: 1\r\n"...)
+	}
+	if env.Replay != "" {
+		b = appendLine(b, "X-Hookline-Replay", endpoint.SafeValue(env.Replay))
+	}
+	if env.Format == pipeline.FormatSIGNL4 && env.Correlation != "" {
+		if fitsExternalID(env.Correlation) {
+			b = appendLine(b, headerExternalID, env.Correlation)
+		} else {
+			c.metrics.HeaderOmitted(headerExternalID)
+		}
+	}
+	return b
+}
+
+// sign appends the headers of the signature over the body as it is sent, and
+// what the log has of them.
+func (x *exchange) sign(b, logged []byte, to *target, cr *credentials, id string, now time.Time) (wire, log []byte, err error) {
+	if to.hubHeader == "" {
+		at := len(b)
+		b = append(b, "webhook-timestamp: "...)
+		b = append(strconv.AppendInt(b, now.Unix(), 10), '\r', '\n')
+		logged = append(logged, b[at:]...)
+	}
+	b = append(append(b, to.signature...), ": "...)
+	if b, err = cr.signer.Append(b, id, now, x.content.Body); err != nil {
+		return b, logged, err
+	}
+	return append(b, '\r', '\n'), appendRedacted(logged, to.signature), nil
+}
+
+// headerExternalID carries the id that SIGNL4's caller once gave the alert.
+const headerExternalID = "X-S4-ExternalID"
+
+// maxExternalID is the longest such id that is sent, in bytes: with a longer one
+// receivers refuse the request as a whole.
+const maxExternalID = 2048
+
+// fitsExternalID tells whether the id arrives as it is: visible ASCII and
+// spaces, which receivers take off at both ends.
+func fitsExternalID(id string) bool {
+	return len(id) <= maxExternalID && endpoint.ValidValue(id) && strings.IndexByte(id, '\t') < 0
+}
