@@ -19,8 +19,9 @@ import (
 )
 
 func (c *cli) subsCmd() *cobra.Command {
-	cmd := &cobra.Command{Use: "subs", Short: "The subscriptions: apply, list, get, delete", Args: cobra.ArbitraryArgs, RunE: group}
-	cmd.AddCommand(c.subsApply(), c.subsList(), c.subsGet(), c.subsDelete(), c.subsRotateSecret(), c.subsRotateKeys())
+	cmd := &cobra.Command{Use: "subs", Short: "The subscriptions: apply, list, get, delete, pause, resume, skip, retry, test", Args: cobra.ArbitraryArgs, RunE: group}
+	cmd.AddCommand(c.subsApply(), c.subsList(), c.subsGet(), c.subsDelete(), c.subsRotateSecret(), c.subsRotateKeys(),
+		c.subsPause(), c.subsResume(), c.subsSkip(), c.subsRetry(), c.subsTest())
 	return cmd
 }
 
@@ -42,7 +43,7 @@ func (c *cli) writer(ctx context.Context) (*registry.Writer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return registry.NewWriter(rc, deps), nil
+	return registry.NewWriter(rc, deps).As(actor()), nil
 }
 
 // ensureRegistry makes hookline's topics where the registry's is missing. What is
@@ -175,7 +176,7 @@ func (c *cli) printChanges(changes []registry.Change, asJSON bool) error {
 func (c *cli) subsList() *cobra.Command {
 	asJSON := false
 	cmd := &cobra.Command{
-		Use: "list", Short: "List the subscriptions", Args: exactly(),
+		Use: "list", Short: "List the subscriptions: state, reason, since, and what waits", Args: exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			w, err := c.writer(cmd.Context())
 			if err != nil {
@@ -185,10 +186,17 @@ func (c *cli) subsList() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if asJSON {
-				return writeJSON(c.out, append([]registry.Item{}, items...))
+			withLive := make([]liveItem, len(items))
+			for i := range items {
+				withLive[i].Item = items[i]
 			}
-			return c.printItems(items)
+			if err := c.addLive(cmd.Context(), withLive); err != nil {
+				return err
+			}
+			if asJSON {
+				return writeJSON(c.out, withLive)
+			}
+			return c.printItems(withLive)
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
@@ -201,8 +209,8 @@ const (
 	narrowCell = 24
 )
 
-func (c *cli) printItems(items []registry.Item) error {
-	t := table{header: []string{"ID", "STATE", "TENANT", "FORMAT", "EVENTS", "URL"}}
+func (c *cli) printItems(items []liveItem) error {
+	t := table{header: []string{"ID", "STATE", "SINCE", "WAITING", "TENANT", "FORMAT", "EVENTS", "URL"}}
 	for i := range items {
 		it := &items[i]
 		state := string(it.Effective)
@@ -212,7 +220,7 @@ func (c *cli) printItems(items []registry.Item) error {
 		case it.Decided != nil && it.Decided.Reason != "":
 			state += " (" + it.Decided.Reason + ")"
 		}
-		t.add(it.ID, state, it.Tenant, cut(orWord(it.Format, "any"), narrowCell), cut(orWord(it.Events, "*"), narrowCell), cut(it.URL, wideCell))
+		t.add(it.ID, state, it.since(), it.waits(), it.Tenant, cut(orWord(it.Format, "any"), narrowCell), cut(orWord(it.Events, "*"), narrowCell), cut(it.URL, wideCell))
 	}
 	return t.write(c.out)
 }
@@ -237,17 +245,21 @@ func (c *cli) subsGet() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if asJSON {
-				return writeJSON(c.out, item)
+			one := []liveItem{{Item: *item}}
+			if err := c.addLive(cmd.Context(), one); err != nil {
+				return err
 			}
-			return c.printItem(item)
+			if asJSON {
+				return writeJSON(c.out, &one[0])
+			}
+			return c.printItem(&one[0])
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }
 
-func (c *cli) printItem(it *registry.Item) error {
+func (c *cli) printItem(it *liveItem) error {
 	var t table
 	row := func(name, value string) {
 		if value != "" {
@@ -271,8 +283,12 @@ func (c *cli) printItem(it *registry.Item) error {
 	}
 	row("state", string(it.Effective))
 	if d := it.Decided; d != nil {
-		row("decided", fmt.Sprintf("%s since %s: %s", d.State, d.Since.Format(time.RFC3339), d.Reason))
+		row("decided", strings.TrimSuffix(fmt.Sprintf("%s since %s: %s", d.State, d.Since.Format(time.RFC3339), d.Reason), ": "))
 	}
+	if !it.FailingSince.IsZero() {
+		row("failing", "nothing but failures since "+it.FailingSince.Format(time.RFC3339))
+	}
+	it.rows(row)
 	row("refused", it.Bad)
 	row("revision", fmt.Sprint(it.Revision))
 	row("updated", it.UpdatedAt.Format(time.RFC3339))

@@ -240,6 +240,52 @@ func (o *Operator) StatusAt(ctx context.Context, who, id string, version int64) 
 	return o.inspect(ctx, who, id, version, o.deps.Patience)
 }
 
+// MaxStatuses bounds how many subscriptions one Statuses asks for.
+const MaxStatuses = 500
+
+// Statuses asks for many subscriptions at once, at most MaxStatuses. Those of
+// which no process has told within patience are not in the map.
+func (o *Operator) Statuses(ctx context.Context, who string, ids []string, patience time.Duration) (map[string]*command.Status, error) {
+	if len(ids) > MaxStatuses {
+		return nil, fmt.Errorf("asking what waits: %d subscriptions: at most %d at once", len(ids), MaxStatuses)
+	}
+	topic := o.topics.Control()
+	from, err := o.fetcher.EndOffset(ctx, topic, 0)
+	if err != nil {
+		return nil, err
+	}
+	asked := make(map[string]string, len(ids)) // subscriptions by command
+	recs := make([]*kgo.Record, 0, len(ids))
+	for _, id := range ids {
+		rec, c, err := o.record(who, &command.Command{Kind: command.KindInspect, Subscription: id})
+		if err != nil {
+			return nil, err
+		}
+		asked[c.ID], recs = id, append(recs, rec)
+	}
+	out := make(map[string]*command.Status, len(ids))
+	if len(ids) == 0 {
+		return out, nil
+	}
+	if err := o.cl.ProduceSync(ctx, recs...).FirstErr(); err != nil {
+		return nil, fmt.Errorf("writing questions to %s: %w", topic, err)
+	}
+	_, err = await(ctx, o, topic, from, patience, func(value []byte) *struct{} {
+		a, err := command.Parse(value)
+		if err != nil || a.Kind != command.KindStatus || asked[a.ID] == "" {
+			return nil
+		}
+		if out[asked[a.ID]] = a.Status; len(out) == len(ids) {
+			return &struct{}{}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("asking what waits: %w", err)
+	}
+	return out, nil
+}
+
 // give sends a command and waits for its audit entry.
 func (o *Operator) give(ctx context.Context, who string, at *Target, c *command.Command, patience time.Duration) (*Result, error) {
 	begun := time.Now()
@@ -302,19 +348,27 @@ func (o *Operator) registryVersion(ctx context.Context) (int64, error) {
 
 // send writes the command, and says from where its answer stands in topic.
 func (o *Operator) send(ctx context.Context, who string, c *command.Command, topic string) (from int64, err error) {
-	c.ID, c.Time, c.Actor = audit.NewID(), o.now().UTC().Truncate(time.Millisecond), who[:min(len(who), audit.MaxActor)]
-	value, err := command.Encode(c)
+	rec, _, err := o.record(who, c)
 	if err != nil {
 		return 0, err
 	}
 	if from, err = o.fetcher.EndOffset(ctx, topic, 0); err != nil {
 		return 0, err
 	}
-	rec := &kgo.Record{Topic: o.topics.Control(), Key: []byte(c.Subscription), Value: value}
 	if err := o.cl.ProduceSync(ctx, rec).FirstErr(); err != nil {
 		return 0, fmt.Errorf("writing the command to %s: %w", rec.Topic, err)
 	}
 	return from, nil
+}
+
+// record makes the record of a command, which gets its id and time here.
+func (o *Operator) record(who string, c *command.Command) (*kgo.Record, *command.Command, error) {
+	c.ID, c.Time, c.Actor = audit.NewID(), o.now().UTC().Truncate(time.Millisecond), who[:min(len(who), audit.MaxActor)]
+	value, err := command.Encode(c)
+	if err != nil {
+		return nil, nil, err
+	}
+	return &kgo.Record{Topic: o.topics.Control(), Key: []byte(c.Subscription), Value: value}, c, nil
 }
 
 // await reads topic from an offset on until find finds something, for at most

@@ -23,11 +23,12 @@ type session struct {
 
 // known is what is stored under one id.
 type known struct {
-	config *stored // nil: none, or not readable
-	bad    error
-	held   error // paused: a sealed secret does not open
-	state  *StateInfo
-	health bool // there is a record of it
+	config  *stored // nil: none, or not readable
+	bad     error
+	held    error // paused: a sealed secret does not open
+	state   *StateInfo
+	health  bool // there is a record of it
+	failing *HealthInfo
 }
 
 func (k *known) exists() bool { return k.config != nil || k.bad != nil }
@@ -74,7 +75,7 @@ func (s *session) take(rec *kgo.Record) {
 	case r.IsState:
 		k.state = r.State
 	case r.IsHealth:
-		k.health = !r.Deleted
+		k.health, k.failing = !r.Deleted, r.Health
 	default:
 		k.config, k.bad, k.held = r.stored, err, r.Held
 	}
@@ -217,6 +218,9 @@ func (k *known) item(id string) Item {
 		if severity(st.State) > severity(it.Effective) {
 			it.Effective = st.State
 		}
+	}
+	if k.config != nil && k.failing != nil && k.failing.Revision == it.Revision {
+		it.FailingSince = k.failing.FailingSince
 	}
 	return it
 }

@@ -52,6 +52,9 @@ type Item struct {
 	Decided   *StateInfo `json:"decided,omitempty"` // nil: nothing, or for another revision
 	// Effective is the worse of the configured state and the decided one.
 	Effective pipeline.State `json:"effective_state"`
+	// FailingSince is since when there was nothing but failures; zero: that is not
+	// so, or hookline has not noted it yet.
+	FailingSince time.Time `json:"failing_since,omitzero"`
 	// Bad says why the stored record is refused; empty: it is good.
 	Bad string `json:"bad,omitempty"`
 }
