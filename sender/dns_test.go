@@ -20,6 +20,7 @@ import (
 type nameServer struct {
 	addr    string
 	queries atomic.Int64
+	alias   string // what every name is an alias of; empty: none is
 }
 
 // zone is what a name server says of one name and type: addresses, or a code;
@@ -66,6 +67,13 @@ func (s *nameServer) reply(query []byte, say zone) []byte {
 	}
 	m.Header = dnsmessage.Header{ID: m.ID, Response: true, RecursionAvailable: true, RCode: code}
 	m.Additionals = nil
+	if s.alias != "" && len(list) > 0 {
+		to := dnsmessage.MustNewName(s.alias)
+		m.Answers = append(m.Answers, dnsmessage.Resource{
+			Header: dnsmessage.ResourceHeader{Name: q.Name, Type: dnsmessage.TypeCNAME, Class: q.Class, TTL: ttl}, Body: &dnsmessage.CNAMEResource{CNAME: to},
+		})
+		q.Name = to
+	}
 	for _, a := range list {
 		h := dnsmessage.ResourceHeader{Name: q.Name, Type: q.Type, Class: q.Class, TTL: ttl}
 		switch {

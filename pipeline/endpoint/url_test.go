@@ -40,6 +40,7 @@ var refused = map[string]string{
 	"https://@example.com/":                            "user info",
 	"https://example.com@127.0.0.1/":                   "user info",
 	"https://example.com/#frag":                        "fragment",
+	"https://example.com/#":                            "fragment",
 	"https://example.com/ hook":                        "0x20",
 	" https://example.com/":                            "0x20",
 	"https://example.com/\r\nX: 1":                     "0x0d",
