@@ -45,7 +45,7 @@ var sectionTitles = map[string]string{
 	"Secrets":   "Secrets of subscriptions",
 	"Sink":      "ClickHouse and the log",
 	"Admin":     "Admin address",
-	"Telemetry": "Logs",
+	"Telemetry": "Logs and traces",
 }
 
 // Given lists the variables that were set, with secrets redacted.

@@ -76,4 +76,6 @@ var fieldDocs = map[string]string{
 	"HOOKLINE_ADMIN_PROFILE":              "Serves Go's profiles (CPU, memory, goroutines, blocking) under /debug/pprof/ too. Needs ADMIN_TOKEN.",
 	"HOOKLINE_LOG_LEVEL":                  "The least severe level that is logged: debug, info, warn or error.",
 	"HOOKLINE_LOG_FORMAT":                 "Text, json, or auto: text when standard error is a terminal, else json.",
+	"HOOKLINE_OTLP_ENDPOINT":              "Where spans are sent by OTLP: http://host:4318 or https:// (protobuf over HTTP), grpc://host:4317 or grpcs://; empty: no spans, and an event's trace context goes out with its requests as it came. OTEL_EXPORTER_OTLP_HEADERS, OTEL_EXPORTER_OTLP_CERTIFICATE and OTEL_RESOURCE_ATTRIBUTES are read too.",
+	"HOOKLINE_TRACE_SAMPLE":               "The share, 0 to 1, of the events without a trace context that hookline begins a trace for. An event with one is recorded where its producer sampled it, whatever stands here.",
 }

@@ -138,6 +138,7 @@ type Envelope struct {
 	Replay          string // the id of the replay that made this delivery; empty: live
 	Splice          *Splice
 	Attributes      []Attribute
+	Trace           TraceContext // what the event's attempts are parts of
 }
 
 // idEncoding is lower-case base32 without padding: safe in headers, URLs and

@@ -13,12 +13,22 @@ type Request struct {
 	Subscription *Subscription
 	Envelope     *Envelope
 	Payload      []byte
+	// Trace goes out as traceparent and tracestate; nil: the envelope's.
+	Trace *TraceContext
 	// Withdrawn, where not nil and true when the first byte would be written, ends
 	// the try as local_error with nothing written: the delivery is another
 	// process's by now.
 	Withdrawn *atomic.Bool
 	// Test marks a request that is no delivery (header X-Hookline-Test).
 	Test bool
+}
+
+// TraceContext is what the request carries.
+func (r *Request) TraceContext() *TraceContext {
+	if r.Trace != nil {
+		return r.Trace
+	}
+	return &r.Envelope.Trace
 }
 
 // Result is what came of a Request. Its byte slices belong to the Result: they

@@ -114,6 +114,9 @@ func (x *exchange) appendOwn(b []byte, c *Client, req *pipeline.Request) []byte 
 	if env.Replay != "" {
 		b = appendLine(b, "X-Hookline-Replay", endpoint.SafeValue(env.Replay))
 	}
+	if trace := req.TraceContext(); trace.Valid() {
+		b = appendTrace(b, trace)
+	}
 	if env.Format == pipeline.FormatSIGNL4 && env.Correlation != "" {
 		if fitsExternalID(env.Correlation) {
 			b = appendLine(b, headerExternalID, env.Correlation)
@@ -122,6 +125,16 @@ func (x *exchange) appendOwn(b []byte, c *Client, req *pipeline.Request) []byte 
 		}
 	}
 	return b
+}
+
+// appendTrace appends the headers of W3C Trace Context.
+func appendTrace(b []byte, trace *pipeline.TraceContext) []byte {
+	b = append(b, pipeline.HeaderTraceParent+": "...)
+	b = append(trace.AppendParent(b), '\r', '\n')
+	if trace.State == "" || !endpoint.ValidValue(trace.State) {
+		return b
+	}
+	return appendLine(b, pipeline.HeaderTraceState, trace.State)
 }
 
 // sign appends the headers of the signature over the body as it is sent, and

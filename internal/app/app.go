@@ -73,6 +73,7 @@ type App struct {
 	version string
 	cluster string
 	metrics *telemetry.Metrics
+	tracing *telemetry.Tracing // nil: no spans
 	node    string
 
 	registry *registry.Registry
@@ -99,7 +100,7 @@ func New(cfg *configs.Config, roles []Role, deps Deps) (*App, error) {
 	for _, s := range deps.Services {
 		a.parts = append(a.parts, part{name: s.Name, run: s.Run, stopWithin: stopSlow})
 	}
-	steps := []func() error{a.addAdmin, a.addRegistry}
+	steps := []func() error{a.addTracing, a.addAdmin, a.addRegistry}
 	for _, r := range Roles {
 		if !slices.Contains(roles, r) {
 			continue

@@ -36,7 +36,7 @@ func (a *App) addDispatcher() error {
 		Kafka: &a.cfg.Kafka, Sender: send, Registry: view, Gate: gate,
 		Metrics: dispatchMetrics{a.metrics}, Log: a.log.With("part", "dispatcher"), Node: a.node,
 		RequestTimeout: a.cfg.Sender.RequestTimeout, StateRecord: disabledRecord, HealthRecord: registry.HealthRecord,
-		RedactURL: send.RedactURL,
+		RedactURL: send.RedactURL, Tracer: a.dispatchTracer(),
 	})
 	if err != nil {
 		return err
@@ -100,13 +100,17 @@ func (v *registryView) follow(ctx context.Context) error {
 type dispatchMetrics struct{ m *telemetry.Metrics }
 
 // Attempted counts a try.
-func (d dispatchMetrics) Attempted(a *pipeline.Attempt) { d.m.Attempt(a.Outcome, a.Attempt, a.Elapsed) }
+func (d dispatchMetrics) Attempted(a *pipeline.Attempt) {
+	d.m.Attempt(a.Outcome, a.Attempt, a.Elapsed, &a.Envelope.Trace)
+}
 
 // Delivered counts a delivery that ended.
 func (d dispatchMetrics) Delivered(o pipeline.Outcome) { d.m.Delivery(o) }
 
 // FirstAttemptLag notes how old an event was at its first attempt.
-func (d dispatchMetrics) FirstAttemptLag(lag time.Duration) { d.m.DeliveryLag(lag) }
+func (d dispatchMetrics) FirstAttemptLag(a *pipeline.Attempt) {
+	d.m.DeliveryLag(a.StartedAt.Sub(a.Envelope.ProducedAt), &a.Envelope.Trace)
+}
 
 // Dead counts a dead letter.
 func (d dispatchMetrics) Dead(r pipeline.DeadReason) { d.m.Dead(r) }

@@ -20,7 +20,7 @@ func (a *App) addRouter() error {
 	}
 	r, err := router.New(a.cfg.Router, router.Deps{
 		Kafka: &a.cfg.Kafka, Cluster: a.cluster, Matcher: a.matchers.forRouter,
-		Metrics: a.metrics, Log: a.log.With("part", "router"),
+		Metrics: a.metrics, Tracer: a.routeTracer(), Log: a.log.With("part", "router"),
 	})
 	if err != nil {
 		return err

@@ -1,5 +1,5 @@
-// Package telemetry sets up what hookline tells about itself: structured logs
-// and Prometheus metrics.
+// Package telemetry sets up what hookline tells about itself: structured logs,
+// Prometheus metrics and OpenTelemetry traces.
 package telemetry
 
 import (
@@ -13,12 +13,14 @@ import (
 	"golang.org/x/term"
 )
 
-// Config says how hookline logs.
+// Config says how hookline logs and traces.
 type Config struct {
 	// LogLevel is the least severe level that is logged: debug, info, warn or error.
 	LogLevel string `env:"LOG_LEVEL" envDefault:"info"`
 	// LogFormat: text, json, or auto: text when standard error is a terminal, else json.
 	LogFormat string `env:"LOG_FORMAT" envDefault:"auto"`
+
+	TraceConfig
 }
 
 // Validate names every setting that has no meaning.
@@ -32,7 +34,7 @@ func (c *Config) Validate() error {
 	default:
 		errs = append(errs, fmt.Errorf("HOOKLINE_LOG_FORMAT: %q is not a format (one of auto, text, json)", c.LogFormat))
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, c.TraceConfig.Validate())...)
 }
 
 func level(s string) (slog.Level, error) {

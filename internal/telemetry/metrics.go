@@ -1,6 +1,7 @@
 package telemetry
 
 import (
+	"encoding/hex"
 	"strconv"
 	"time"
 
@@ -36,6 +37,7 @@ type Metrics struct {
 	filters      *prometheus.CounterVec
 	omitted      *prometheus.CounterVec
 	forgotten    prometheus.Counter
+	spansLost    prometheus.Counter
 }
 
 // NewMetrics makes the metrics and the registry that serves them, together with
@@ -59,6 +61,7 @@ func NewMetrics() *Metrics {
 		omitted:      counters("headers_omitted_total", "Headers left out of requests since their value is not fit for one.", "header"),
 	}
 	m.forgotten = counter("dedupe_forgotten_total", "Event ids forgotten within their topic's dedupe window, since their partition has too many.")
+	m.spansLost = counter("trace_spans_lost_total", "Spans that the collector of traces did not take.")
 	deliveries := counters("deliveries_total", "Deliveries that ended, by their last outcome.", "outcome")
 	attempts := counters("attempts_total", "Tries, by outcome and attempt number (0: none was spent).", "outcome", "attempt")
 	for _, o := range pipeline.Outcomes {
@@ -69,7 +72,7 @@ func NewMetrics() *Metrics {
 	}
 	m.registry.MustRegister(
 		m.events, deliveries, attempts, m.seconds, m.deliveryLag, m.lanes, m.parked, m.inFlight, m.retryOverdue,
-		m.sinkRows, m.sinkLag, m.sinkErrors, m.kafkaLag, m.dead, m.filters, m.omitted, m.forgotten,
+		m.sinkRows, m.sinkLag, m.sinkErrors, m.kafkaLag, m.dead, m.filters, m.omitted, m.forgotten, m.spansLost,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
 	return m
@@ -110,16 +113,27 @@ func (m *Metrics) Event(format, result string, n int) {
 // DedupeForgotten counts n event ids that were forgotten within the window.
 func (m *Metrics) DedupeForgotten(n int) { m.forgotten.Add(float64(n)) }
 
+// SpansLost counts n spans that the collector did not take.
+func (m *Metrics) SpansLost(n int) { m.spansLost.Add(float64(n)) }
+
 // FilterFailed counts a subscription that did not get an event since its filter
 // failed on it.
 func (m *Metrics) FilterFailed(reason string) { m.filters.WithLabelValues(reason).Inc() }
 
-// Attempt counts one try.
-func (m *Metrics) Attempt(o pipeline.Outcome, attempt int, elapsed time.Duration) {
+// Attempt counts one try. Of a sampled trace the id becomes an exemplar.
+func (m *Metrics) Attempt(o pipeline.Outcome, attempt int, elapsed time.Duration, of *pipeline.TraceContext) {
 	if int(o) < len(m.attempts) && o != 0 {
 		m.attempts[o][min(max(attempt, 0), maxAttempts)].Inc()
 	}
-	m.seconds.Observe(elapsed.Seconds())
+	observe(m.seconds, elapsed, of)
+}
+
+func observe(h prometheus.Histogram, d time.Duration, of *pipeline.TraceContext) {
+	if of != nil && of.Sampled() {
+		h.(prometheus.ExemplarObserver).ObserveWithExemplar(d.Seconds(), prometheus.Labels{"trace_id": hex.EncodeToString(of.TraceID[:])})
+		return
+	}
+	h.Observe(d.Seconds())
 }
 
 // Delivery counts a delivery that ended with outcome o.
@@ -129,8 +143,11 @@ func (m *Metrics) Delivery(o pipeline.Outcome) {
 	}
 }
 
-// DeliveryLag notes the time from an event's production to its first attempt.
-func (m *Metrics) DeliveryLag(d time.Duration) { m.deliveryLag.Observe(max(d, 0).Seconds()) }
+// DeliveryLag notes the time from an event's production to its first attempt. Of
+// a sampled trace the id becomes an exemplar.
+func (m *Metrics) DeliveryLag(d time.Duration, of *pipeline.TraceContext) {
+	observe(m.deliveryLag, max(d, 0), of)
+}
 
 // Lanes sets the number of lanes in a state.
 func (m *Metrics) Lanes(state string, n int) { m.lanes.WithLabelValues(state).Set(float64(n)) }

@@ -2,10 +2,13 @@ package telemetry
 
 import (
 	"maps"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/hookline/hookline/pipeline"
 )
@@ -29,6 +32,7 @@ var contract = map[string][]string{
 	"hookline_headers_omitted_total":    {"header"},
 	"hookline_filter_failures_total":    {"reason"},
 	"hookline_dedupe_forgotten_total":   nil,
+	"hookline_trace_spans_lost_total":   nil,
 }
 
 func TestNamesAndLabelsAreThoseOfTheContract(t *testing.T) {
@@ -72,20 +76,48 @@ func TestNamesAndLabelsAreThoseOfTheContract(t *testing.T) {
 
 func TestAttemptsOutsideTheEnumDoNotPanic(t *testing.T) {
 	m := NewMetrics()
-	m.Attempt(0, 1, time.Second)
-	m.Attempt(200, 99, time.Second)
-	m.Attempt(pipeline.OutcomeSuccess, 99, time.Second)
-	m.Attempt(pipeline.OutcomeSuccess, -1, time.Second)
+	m.Attempt(0, 1, time.Second, nil)
+	m.Attempt(200, 99, time.Second, nil)
+	m.Attempt(pipeline.OutcomeSuccess, 99, time.Second, nil)
+	m.Attempt(pipeline.OutcomeSuccess, -1, time.Second, nil)
 	m.Delivery(200)
 }
 
 func TestAttemptDoesNotAllocate(t *testing.T) {
 	m := NewMetrics()
 	n := testing.AllocsPerRun(100, func() {
-		m.Attempt(pipeline.OutcomeSuccess, 1, time.Millisecond)
+		m.Attempt(pipeline.OutcomeSuccess, 1, time.Millisecond, nil)
 		m.Delivery(pipeline.OutcomeSuccess)
 	})
 	if n != 0 {
 		t.Errorf("%v allocations for each attempt", n)
+	}
+}
+
+// The trace's id stands beside the bucket that its attempt fell into.
+func TestExemplars(t *testing.T) {
+	m := NewMetrics()
+	sampled := pipeline.TraceContext{TraceID: [16]byte{0xab, 15: 1}, SpanID: [8]byte{1}, Flags: 1}
+	m.Attempt(pipeline.OutcomeSuccess, 1, 3*time.Millisecond, &sampled)
+	m.DeliveryLag(7*time.Millisecond, &sampled)
+	unsampled := sampled
+	unsampled.TraceID, unsampled.Flags = [16]byte{0xcd}, 0
+	m.Attempt(pipeline.OutcomeSuccess, 1, time.Second, &unsampled)
+
+	r := httptest.NewRequest("GET", "/metrics", nil)
+	r.Header.Set("Accept", "application/openmetrics-text; version=1.0.0")
+	w := httptest.NewRecorder()
+	promhttp.HandlerFor(m.Registry(), promhttp.HandlerOpts{EnableOpenMetrics: true}).ServeHTTP(w, r)
+	body := w.Body.String()
+	for _, want := range []string{
+		`hookline_attempt_seconds_bucket{le="0.004"} 1 # {trace_id="ab000000000000000000000000000001"} 0.003`,
+		`hookline_delivery_lag_seconds_bucket{le="0.01"} 1 # {trace_id="ab000000000000000000000000000001"} 0.007`,
+	} {
+		if !strings.Contains(body, want) {
+			t.Errorf("/metrics lacks %s", want)
+		}
+	}
+	if strings.Contains(body, `trace_id="cd`) {
+		t.Error("a trace that nobody recorded is an exemplar")
 	}
 }

@@ -52,10 +52,10 @@ func (d *Dispatcher) logAttempt(now time.Time, j *job, v lane.Verdict) {
 	d.appendAttempt(w.Task.Partition(), &a)
 	d.deps.Metrics.Attempted(&a)
 	if w.Attempt == 1 && w.Round == 0 && !w.Envelope.ProducedAt.IsZero() {
-		d.deps.Metrics.FirstAttemptLag(res.StartedAt.Sub(w.Envelope.ProducedAt))
+		d.deps.Metrics.FirstAttemptLag(&a)
 	}
 	if v.Final {
-		d.deps.Metrics.Delivered(res.Outcome)
+		d.endDelivery(&a)
 	}
 }
 
@@ -84,7 +84,7 @@ func (d *Dispatcher) logCancelled(now time.Time, t *lane.Task, o *lane.Out) {
 	d.tries++
 	d.appendAttempt(t.Partition(), &a)
 	d.deps.Metrics.Attempted(&a)
-	d.deps.Metrics.Delivered(pipeline.OutcomeCancelled)
+	d.endDelivery(&a)
 }
 
 func (d *Dispatcher) localRowDue(now time.Time, deliveryID string) bool {

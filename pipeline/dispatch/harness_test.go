@@ -385,13 +385,13 @@ func sub(id string, change func(*pipeline.Subscription)) *pipeline.Subscription 
 
 type nopMetrics struct{}
 
-func (nopMetrics) Attempted(*pipeline.Attempt)   {}
-func (nopMetrics) Delivered(pipeline.Outcome)    {}
-func (nopMetrics) FirstAttemptLag(time.Duration) {}
-func (nopMetrics) Dead(pipeline.DeadReason)      {}
-func (nopMetrics) Lanes(Stats)                   {}
-func (nopMetrics) CommitTook(time.Duration, int) {}
-func (nopMetrics) KafkaLag(string, int64)        {}
+func (nopMetrics) Attempted(*pipeline.Attempt)       {}
+func (nopMetrics) Delivered(pipeline.Outcome)        {}
+func (nopMetrics) FirstAttemptLag(*pipeline.Attempt) {}
+func (nopMetrics) Dead(pipeline.DeadReason)          {}
+func (nopMetrics) Lanes(Stats)                       {}
+func (nopMetrics) CommitTook(time.Duration, int)     {}
+func (nopMetrics) KafkaLag(string, int64)            {}
 
 func jsonOf(v any) string {
 	b, _ := json.Marshal(v)

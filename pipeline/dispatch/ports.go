@@ -22,11 +22,21 @@ type Registry interface {
 type Metrics interface {
 	Attempted(a *pipeline.Attempt)
 	Delivered(o pipeline.Outcome)            // a delivery ended
-	FirstAttemptLag(d time.Duration)         // event produced to first attempt
+	FirstAttemptLag(a *pipeline.Attempt)     // event produced to first attempt
 	Dead(reason pipeline.DeadReason)         // a record for dead was committed
 	Lanes(st Stats)                          // every few seconds
 	CommitTook(d time.Duration, records int) // one transaction
 	KafkaLag(topic string, records int64)    // every few seconds
+}
+
+// Tracer makes the spans of deliveries whose event's trace is recorded.
+type Tracer interface {
+	// Attempt begins the span of a try, to url, which has no secrets. nil: none.
+	// Called by workers, concurrently.
+	Attempt(req *pipeline.Request, url string) pipeline.AttemptSpan
+	// Delivery makes the span of a delivery that ended with a. Called from the
+	// loop; it must not block.
+	Delivery(a *pipeline.Attempt)
 }
 
 // Stats are gauges over all tasks of the process.
@@ -36,13 +46,14 @@ type Stats struct {
 	RetryOverdue                                          time.Duration
 }
 
-// Deps are the parts that the dispatcher works with. All are required.
+// Deps are the parts that the dispatcher works with. All are required but Tracer.
 type Deps struct {
 	Kafka    *kafkax.Config
 	Sender   pipeline.Sender
 	Registry Registry
 	Gate     *Gate
 	Metrics  Metrics
+	Tracer   Tracer // nil: no spans; requests carry the event's trace context as it came
 	Log      *slog.Logger
 	// Node names this process in the log.
 	Node string

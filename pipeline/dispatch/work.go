@@ -96,7 +96,29 @@ func (d *Dispatcher) attempt(j *job) {
 		Withdrawn:  j.req.Withdrawn,
 		DeliveryID: j.deliveryID, Attempt: w.Attempt, Subscription: w.Subscription, Envelope: w.Envelope, Payload: w.Payload,
 	}
+	if span := d.beginSpan(&j.req); span != nil {
+		j.req.Trace = span.Context()
+		d.deps.Sender.Send(&j.req, &j.res)
+		span.End(&j.res)
+		return
+	}
 	d.deps.Sender.Send(&j.req, &j.res)
+}
+
+// beginSpan begins the try's span, where there is one.
+func (d *Dispatcher) beginSpan(req *pipeline.Request) pipeline.AttemptSpan {
+	if d.deps.Tracer == nil || !req.Envelope.Trace.Sampled() {
+		return nil
+	}
+	return d.deps.Tracer.Attempt(req, d.deps.RedactURL(req.Subscription.URL))
+}
+
+// endDelivery tells of a delivery that ended. In the loop.
+func (d *Dispatcher) endDelivery(a *pipeline.Attempt) {
+	d.deps.Metrics.Delivered(a.Outcome)
+	if d.deps.Tracer != nil && a.Envelope.Trace.Sampled() {
+		d.deps.Tracer.Delivery(a)
+	}
 }
 
 // reset clears a result for use without a sender, keeping its memory.

@@ -14,7 +14,7 @@ import (
 var reservedNames = []string{
 	"age", "authorization", "cache-control", "clear-site-data", "connection", "cookie", "cookie2", "date", "expect",
 	"expires", "forwarded", "host", "http2-settings", "keep-alive", "pragma", "te", "trailer", "trailers",
-	"transfer-encoding", "upgrade", "user-agent", "via", "warning", "x-real-ip", "x-s4-externalid",
+	"traceparent", "tracestate", "transfer-encoding", "upgrade", "user-agent", "via", "warning", "x-real-ip", "x-s4-externalid",
 	"x-http-method-override", "x-http-method", "x-method-override", "x-original-url", "x-rewrite-url",
 }
 

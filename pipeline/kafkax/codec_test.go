@@ -254,6 +254,7 @@ func TestPartitionIsKafkas(t *testing.T) {
 
 func TestCodecAllocations(t *testing.T) {
 	env := sampleEnvelope()
+	env.Trace = sectionedEnvelope().Trace
 	b := EncodeEnvelope(nil, &env)
 	ids := manySubs(100)
 	list := EncodeSubs(nil, ids)

@@ -14,6 +14,7 @@ import (
 const (
 	sectionSplice     = 1
 	sectionAttributes = 2
+	sectionTrace      = 3
 )
 
 // maxAttributes bounds the attributes that are read; the envelope's own limit
@@ -31,6 +32,9 @@ func appendSections(dst []byte, env *pipeline.Envelope) []byte {
 		dst = append(dst, sectionSplice, byte(len(b)))
 		dst = append(dst, b...)
 	}
+	if env.Trace.Valid() {
+		dst = appendTrace(dst, &env.Trace)
+	}
 	if len(env.Attributes) == 0 {
 		return dst
 	}
@@ -46,6 +50,16 @@ func appendSections(dst []byte, env *pipeline.Envelope) []byte {
 	return dst
 }
 
+// appendTrace writes the trace's section: ids, flags, the time of routing, and
+// tracestate up to the section's end.
+func appendTrace(dst []byte, t *pipeline.TraceContext) []byte {
+	var stack [16 + 8 + 1 + 2*binary.MaxVarintLen64]byte
+	b := append(append(stack[:0], t.TraceID[:]...), t.SpanID[:]...)
+	b = appendTime(append(b, t.Flags), t.RoutedAt)
+	dst = binary.AppendUvarint(append(dst, sectionTrace), uint64(len(b)+len(t.State)))
+	return append(append(dst, b...), t.State...)
+}
+
 // uvarintLen is how many bytes n takes.
 func uvarintLen(n int) int {
 	size := 1
@@ -57,7 +71,7 @@ func uvarintLen(n int) int {
 
 // sections reads what is left of r into env.
 func (r *reader) sections(env *pipeline.Envelope) {
-	env.Splice, env.Attributes = nil, nil
+	env.Splice, env.Attributes, env.Trace = nil, nil, pipeline.TraceContext{}
 	for r.err == nil && len(r.s) > 0 {
 		tag := r.uvarint(math.MaxUint64)
 		in := reader{s: r.string()}
@@ -68,6 +82,8 @@ func (r *reader) sections(env *pipeline.Envelope) {
 			env.Splice = in.splice()
 		case tag == sectionAttributes:
 			env.Attributes = in.attributes()
+		case tag == sectionTrace:
+			in.trace(&env.Trace)
 		}
 		if in.err != nil {
 			r.fail(fmt.Errorf("section %d: %w", tag, in.err))
@@ -98,4 +114,22 @@ func (r *reader) attributes() []pipeline.Attribute {
 		out = append(out, a)
 	}
 	return out
+}
+
+// trace reads the section. A tracestate that is too long to be passed on is
+// left out.
+func (r *reader) trace(t *pipeline.TraceContext) {
+	copy(t.TraceID[:], r.take(len(t.TraceID)))
+	copy(t.SpanID[:], r.take(len(t.SpanID)))
+	if flags := r.take(1); flags != "" {
+		t.Flags = flags[0]
+	}
+	t.RoutedAt = r.time()
+	if len(r.s) <= pipeline.MaxTraceStateBytes {
+		t.State = r.s
+	}
+	r.s = ""
+	if r.err != nil || !t.Valid() {
+		*t = pipeline.TraceContext{}
+	}
 }

@@ -5,6 +5,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/hookline/hookline/pipeline"
 )
@@ -13,14 +14,20 @@ func sectionedEnvelope() pipeline.Envelope {
 	env := sampleEnvelope()
 	env.Splice = &pipeline.Splice{IDFrom: 300, IDTo: 338, InsertAt: 1, Sub: pipeline.SubWithoutID, SubFrom: 70_000, SubTo: 70_001}
 	env.Attributes = []pipeline.Attribute{{Name: "id", Value: "a b"}, {Name: "source", Value: strings.Repeat("/s", 200)}, {Name: "empty"}}
+	env.Trace = pipeline.TraceContext{TraceID: [16]byte{1, 15: 2}, SpanID: [8]byte{3}, Flags: 1, State: "a=b", RoutedAt: env.ProducedAt}
 	return env
 }
 
 func TestEnvelopeSections(t *testing.T) {
 	both := sectionedEnvelope()
-	splice, attributes, plain := both, both, sampleEnvelope()
-	splice.Attributes, attributes.Splice = nil, nil
-	for name, env := range map[string]pipeline.Envelope{"both": both, "splice": splice, "attributes": attributes, "none": plain} {
+	splice, attributes, traced, plain := both, both, both, sampleEnvelope()
+	splice.Attributes, attributes.Splice, traced.Splice, traced.Attributes = nil, nil, nil, nil
+	splice.Trace, attributes.Trace = pipeline.TraceContext{}, pipeline.TraceContext{}
+	passedOn := traced
+	passedOn.Trace.State, passedOn.Trace.RoutedAt = "", time.Time{}
+	for name, env := range map[string]pipeline.Envelope{
+		"all": both, "splice": splice, "attributes": attributes, "trace": traced, "trace passed on": passedOn, "none": plain,
+	} {
 		t.Run(name, func(t *testing.T) {
 			b := EncodeEnvelope(nil, &env)
 			got := both // what was there before must go
@@ -31,7 +38,8 @@ func TestEnvelopeSections(t *testing.T) {
 	}
 	t.Run("cut", func(t *testing.T) {
 		whole, base := EncodeEnvelope(nil, &both), len(EncodeEnvelope(nil, &plain))
-		boundaries := map[int]bool{base: true, len(EncodeEnvelope(nil, &splice)): true}
+		spliced := len(EncodeEnvelope(nil, &splice))
+		boundaries := map[int]bool{base: true, spliced: true, spliced + len(EncodeEnvelope(nil, &traced)) - base: true}
 		var got pipeline.Envelope
 		for i := range whole {
 			if err := DecodeEnvelope(whole[:i], &got); (err == nil) != boundaries[i] {
@@ -39,6 +47,23 @@ func TestEnvelopeSections(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A trace that cannot be told is none; the event counts all the same.
+func TestTraceSectionsThatSayNothing(t *testing.T) {
+	env := sampleEnvelope()
+	zero := append(EncodeEnvelope(nil, &env), sectionTrace, 27)
+	zero = append(zero, make([]byte, 25)...)
+	zero = append(zero, 0, 'x')
+	got := sectionedEnvelope()
+	if err := DecodeEnvelope(zero, &got); err != nil || got.Trace != (pipeline.TraceContext{}) {
+		t.Errorf("%v, %+v", err, got.Trace)
+	}
+	env.Trace = sectionedEnvelope().Trace
+	env.Trace.State = strings.Repeat("x", pipeline.MaxTraceStateBytes+1)
+	if err := DecodeEnvelope(EncodeEnvelope(nil, &env), &got); err != nil || !got.Trace.Valid() || got.Trace.State != "" {
+		t.Errorf("%v, %+v", err, got.Trace)
+	}
 }
 
 // An older reader stops behind the fields that every envelope has: they must

@@ -56,6 +56,10 @@ type batch struct {
 	buckets [][]string // by partition: ids of the event at hand
 	touched []int32    // the partitions with a bucket
 
+	span   pipeline.RouteSpan    // of the event at hand; nil: none
+	traced pipeline.TraceContext // what travels on with it
+	spans  []pipeline.RouteSpan  // begun in this transaction
+
 	slabs   [][]outRecord
 	used    int // of the slabs' records
 	arena   []byte
@@ -100,17 +104,18 @@ func (b *batch) add(rec *kgo.Record, spec *TopicSpec, topicID [16]byte) {
 	if b.memory != nil {
 		b.memory.forget(rec.Timestamp.UnixMilli())
 	}
+	b.trace(rec)
 	if err := b.parse(rec, spec, &b.src); err != nil {
 		b.dead(rec, spec, &b.src, err)
 		return
 	}
 	if b.duplicate(rec) {
-		b.counts[count{string(b.ev.Format), ResultDuplicate}]++
+		b.noteResult(string(b.ev.Format), ResultDuplicate, 0)
 		return
 	}
 	b.matched = b.matcher.Match(&b.ev, b.matched[:0])
 	if len(b.matched) == 0 {
-		b.counts[count{string(b.ev.Format), ResultUnmatched}]++
+		b.noteResult(string(b.ev.Format), ResultUnmatched, 0)
 		return
 	}
 	b.fillEnvelope(rec)
@@ -124,7 +129,7 @@ func (b *batch) add(rec *kgo.Record, spec *TopicSpec, topicID [16]byte) {
 		return
 	}
 	b.fanOut(envelope)
-	b.counts[count{string(b.ev.Format), ResultRouted}]++
+	b.noteResult(string(b.ev.Format), ResultRouted, len(b.matched))
 }
 
 func (b *batch) fillEnvelope(rec *kgo.Record) {
@@ -133,6 +138,7 @@ func (b *batch) fillEnvelope(rec *kgo.Record) {
 		Source: ev.Source, Format: ev.Format, EventID: ev.ID, Tenant: ev.Tenant, EventType: ev.Type, Entity: ev.Entity,
 		Correlation: ev.Correlation, ContentType: ev.ContentType, Time: ev.Time, ProducedAt: rec.Timestamp,
 		RegistryVersion: b.matcher.Version(), Splice: ev.Splice, Attributes: ev.Attributes,
+		Trace: b.traced,
 	}
 }
 
@@ -223,7 +229,7 @@ func (b *batch) dead(rec *kgo.Record, spec *TopicSpec, src *pipeline.Position, c
 	if label == "" {
 		label = formatUnknown
 	}
-	b.counts[count{label, ResultDead}]++
+	b.noteResult(label, ResultDead, 0)
 	b.r.warn("event record goes to events.dead", "source", src.String(), "why", kafkax.CleanError(cause.Error()))
 	b.send(out, size)
 }

@@ -125,3 +125,30 @@ func BenchmarkBatch(b *testing.B) {
 		})
 	}
 }
+
+// A producer's trace context travels with the event, at no allocation where it
+// has no tracestate.
+func TestDeliveriesCarryTheTrace(t *testing.T) {
+	b, spec := testBatch(t, one())
+	var got pipeline.Envelope
+	b.produce = func(rec *kgo.Record) { got, _ = decode(t, rec) }
+	const parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+	rec := &kgo.Record{Topic: "a", Value: []byte("{}"), Timestamp: time.Now(), Headers: []kgo.RecordHeader{
+		{Key: "other", Value: []byte("x")}, {Key: "traceparent", Value: []byte(parent)}, {Key: "tracestate", Value: []byte("a=b")},
+	}}
+	b.add(rec, spec, [16]byte{1})
+	if p := string(got.Trace.AppendParent(nil)); p != parent || got.Trace.State != "a=b" {
+		t.Errorf("got %s, %q", p, got.Trace.State)
+	}
+	rec.Headers[1].Value = []byte("nonsense")
+	b.add(rec, spec, [16]byte{1})
+	if got.Trace.Valid() {
+		t.Errorf("nonsense is passed on: %+v", got.Trace)
+	}
+	rec.Headers = []kgo.RecordHeader{{Key: "traceparent", Value: []byte(parent)}}
+	b.reset(true)
+	b.produce = func(*kgo.Record) {}
+	if n := testing.AllocsPerRun(100, func() { b.add(rec, spec, [16]byte{1}); b.reset(true) }); n != 0 {
+		t.Errorf("%v allocations for a traced event", n)
+	}
+}

@@ -115,6 +115,15 @@ type Metrics interface {
 	DedupeForgotten(n int)
 }
 
+// Tracer makes the spans of routing; it is called from Run's goroutine.
+type Tracer interface {
+	// Route begins the span of an event's routing and gives the context that
+	// travels on with the event. parent is not valid where the event's producer
+	// traced nothing. Where the trace is not recorded the span is nil, and the
+	// context is parent as it came.
+	Route(src *pipeline.Position, parent pipeline.TraceContext) (pipeline.RouteSpan, pipeline.TraceContext)
+}
+
 // What becomes of an event record: the label result of events_total.
 const (
 	ResultRouted    = "routed"    // it went to at least one subscription
@@ -138,6 +147,7 @@ type Deps struct {
 	// end. Nothing is consumed before. Called once for each batch.
 	Matcher func() Matcher
 	Metrics Metrics      // nil: not counted
+	Tracer  Tracer       // nil: no spans; trace contexts travel on as they came
 	Log     *slog.Logger // nil: discarded
 	// Opts are added to the client's options (tests).
 	Opts []kgo.Opt

@@ -52,6 +52,7 @@ type Router struct {
 	memoryIDs int // most that a memory holds
 	matcher   func() Matcher
 	metrics   Metrics
+	tracer    Tracer // nil: none
 	log       *slog.Logger
 	opts      []kgo.Opt
 	txnID     string
@@ -80,7 +81,7 @@ func New(cfg Config, deps Deps) (*Router, error) {
 		panic("BUG: a router needs Deps.Kafka and Deps.Matcher")
 	}
 	r := &Router{
-		cfg: cfg, kafka: deps.Kafka, cluster: deps.Cluster, parse: deps.Parse, matcher: deps.Matcher, metrics: deps.Metrics, log: deps.Log,
+		cfg: cfg, kafka: deps.Kafka, cluster: deps.Cluster, parse: deps.Parse, matcher: deps.Matcher, metrics: deps.Metrics, tracer: deps.Tracer, log: deps.Log,
 		deliveries: deps.Kafka.Topics().Deliveries(), eventsDead: deps.Kafka.Topics().EventsDead(), hook: deps.beforeEnd,
 		warned: map[string]warning{}, newParse: func() Parser { return deps.Parse }, memoryIDs: cmp.Or(deps.memoryIDs, maxMemoryIDs),
 	}

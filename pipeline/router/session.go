@@ -178,6 +178,7 @@ func (ses *session) end(work context.Context, routing error) (committed bool, er
 	committed, err = ses.s.End(ses.withBombs(work), try)
 	_ = ses.takeFailure() // an abort fails what was buffered
 	ses.batch.settle(committed)
+	ses.batch.endSpans(committed)
 	if committed {
 		ses.batch.publish()
 		ses.skipBombs()
