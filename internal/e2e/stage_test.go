@@ -23,7 +23,7 @@ import (
 // Load of one test.
 const (
 	partitions = 6 // of deliveries
-	stageLimit = 10 * time.Minute
+	stageLimit = 25 * time.Minute
 	// settleLimit is for two cores that others use too; alone it takes a minute.
 	settleLimit = 7 * time.Minute
 	// echo is how long after SIGKILL a request may still reach an endpoint out
