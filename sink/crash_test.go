@@ -234,9 +234,13 @@ func TestBadRecords(t *testing.T) {
 	odd[1].Outcome = 99
 	w.produce(attemptsTopic, attemptlog.AppendBatch(nil, odd, attemptlog.Options{}))
 	w.attempts(4)
-	w.start(attemptsOnly)
+	counts := &counting{}
+	w.start(attemptsOnly, func(_ *Config, d *Deps) { d.Metrics = counts })
 	w.ch.once(t, 2+2+4)
 	w.committed(4)
+	if n := counts.dead.Load(); n != 2 {
+		t.Errorf("%d records are counted as dead, want 2", n)
+	}
 	for _, want := range []string{"version", "outcome 99"} {
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 		recs := w.cl.PollRecords(ctx, 1).Records()
@@ -319,8 +323,13 @@ func TestEventsSince(t *testing.T) {
 
 type counting struct {
 	noMetrics
-	errs chan struct{}
+	errs          chan struct{}
+	missing, dead atomic.Int64
 }
+
+func (c *counting) SinkMissing(_ string, n int64) { c.missing.Add(n) }
+
+func (c *counting) SinkDead(string) { c.dead.Add(1) }
 
 func (c *counting) SinkInsertError(string) {
 	select {

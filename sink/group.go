@@ -53,6 +53,7 @@ type topicState struct {
 	name   string
 	id     [16]byte
 	starts map[int32]int64 // the log's start
+	ends   map[int32]int64 // the log's end
 	since  map[int32]int64 // where a partition begins that was never seen
 }
 
@@ -117,6 +118,14 @@ func (s *Sink) look(ctx context.Context, t *topicState) error {
 		return fmt.Errorf("looking up the start of %s: %w", t.name, err)
 	}
 	t.starts = offsetsOf(starts, t.name)
+	ends, err := s.admin.ListEndOffsets(ctx, t.name)
+	if err == nil {
+		err = ends.Error()
+	}
+	if err != nil {
+		return fmt.Errorf("looking up the end of %s: %w", t.name, err)
+	}
+	t.ends = offsetsOf(ends, t.name)
 	t.since = t.starts
 	if t.name == s.deps.AttemptsTopic || s.deps.EventsSince.IsZero() {
 		return nil
@@ -156,9 +165,7 @@ func (s *Sink) begin(t *topicState, at *kmsg.OffsetFetchResponseGroupTopicPartit
 			p.declared = d
 		}
 	}
-	if start := t.starts[at.Partition]; p.next < start {
-		s.deps.Logger.Error("storing the delivery log: records were removed before they were stored", "topic", t.name, "partition", at.Partition, "from", p.next, "missing", start-p.next)
-	}
+	p.place(t.starts[at.Partition], t.ends[at.Partition])
 	s.mu.Lock()
 	old := s.partitions[p.id]
 	s.partitions[p.id] = p

@@ -44,6 +44,7 @@ type partition struct {
 	wake    chan struct{} // push to run: there are new records
 
 	next    int64     // run only: the offset after the last block, which is committed
+	polled  int64     // push only: the offset after the last record that was polled
 	flushed time.Time // run only: when the last block was stored
 
 	mu       sync.Mutex   // guards what follows
@@ -66,8 +67,35 @@ func newPartition(s *Sink, id partitionID, topicID [16]byte) *partition {
 	return p
 }
 
-// push queues records, in order; called by the poll loop only.
-func (p *partition) push(recs []*kgo.Record) {
+// place finds the partition's place in the log as it is now, before run begins.
+func (p *partition) place(start, end int64) {
+	if p.next > end {
+		p.s.deps.Logger.Error("storing the delivery log: the committed offset is beyond the log's end: the topic was made anew or lost records; it is read from its start",
+			"topic", p.id.topic, "partition", p.id.id, "committed", p.next, "end", end)
+		p.next, p.unseen, p.declared = start, true, nil
+	}
+	p.polled = p.next
+	p.missing(start)
+}
+
+// missing tells of records that were removed before they were polled.
+func (p *partition) missing(start int64) {
+	n := start - p.polled
+	if n <= 0 {
+		return
+	}
+	p.s.deps.Logger.Error("storing the delivery log: records were removed before they were stored (retention, or DeleteRecords)",
+		"topic", p.id.topic, "partition", p.id.id, "from", p.polled, "missing", n)
+	p.s.deps.Metrics.SinkMissing(p.id.topic, n)
+	p.polled = start
+}
+
+// push queues records, in order; start is that of the log. Called by the poll loop
+// only.
+func (p *partition) push(recs []*kgo.Record, start int64) {
+	// The log may have begun to move after these were fetched: they are there.
+	p.missing(min(start, recs[0].Offset))
+	p.polled = recs[len(recs)-1].Offset + 1
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
@@ -392,6 +420,7 @@ func (p *partition) bury(bad []badRecord) bool {
 		for {
 			err := p.s.client.ProduceSync(p.ctx, dead).FirstErr()
 			if err == nil {
+				p.s.deps.Metrics.SinkDead(b.rec.Topic)
 				break
 			}
 			if errors.Is(err, kerr.MessageTooLarge) {

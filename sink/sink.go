@@ -65,13 +65,21 @@ type Metrics interface {
 	// SinkInsertError counts inserts that failed and are repeated
 	// (hookline_sink_insert_errors_total).
 	SinkInsertError(table string)
+	// SinkMissing counts records of a topic that were removed before they were
+	// stored (hookline_records_missing_total).
+	SinkMissing(topic string, records int64)
+	// SinkDead counts records that went to the dead topic, since they, or some of
+	// their rows, cannot be stored (hookline_sink_dead_total).
+	SinkDead(topic string)
 }
 
 type noMetrics struct{}
 
-func (noMetrics) SinkRows(string, int)   {}
-func (noMetrics) SinkLag(time.Duration)  {}
-func (noMetrics) SinkInsertError(string) {}
+func (noMetrics) SinkRows(string, int)      {}
+func (noMetrics) SinkLag(time.Duration)     {}
+func (noMetrics) SinkInsertError(string)    {}
+func (noMetrics) SinkMissing(string, int64) {}
+func (noMetrics) SinkDead(string)           {}
 
 // Sink stores attempts and events in ClickHouse. Make one with New, then Run it
 // once.
@@ -254,7 +262,7 @@ func (s *Sink) poll(ctx context.Context) {
 				return
 			}
 			if to := s.partition(partitionID{p.Topic, p.Partition}); to != nil {
-				to.push(p.Records)
+				to.push(p.Records, p.LogStartOffset)
 			}
 		})
 		s.client.AllowRebalance()

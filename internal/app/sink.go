@@ -110,3 +110,9 @@ func (s sinkMetrics) SinkLag(age time.Duration) { s.m.SinkLag(age) }
 
 // SinkInsertError counts a failed insert.
 func (s sinkMetrics) SinkInsertError(string) { s.m.SinkInsertError() }
+
+// SinkMissing counts records that were removed too early.
+func (s sinkMetrics) SinkMissing(topic string, records int64) { s.m.Missing(topic, records) }
+
+// SinkDead counts a record that cannot be stored.
+func (s sinkMetrics) SinkDead(string) { s.m.SinkDead() }

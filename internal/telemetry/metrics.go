@@ -38,6 +38,8 @@ type Metrics struct {
 	omitted      *prometheus.CounterVec
 	forgotten    prometheus.Counter
 	spansLost    prometheus.Counter
+	missing      *prometheus.CounterVec
+	sinkDead     prometheus.Counter
 }
 
 // NewMetrics makes the metrics and the registry that serves them, together with
@@ -62,6 +64,8 @@ func NewMetrics() *Metrics {
 	}
 	m.forgotten = counter("dedupe_forgotten_total", "Event ids forgotten within their topic's dedupe window, since their partition has too many.")
 	m.spansLost = counter("trace_spans_lost_total", "Spans that the collector of traces did not take.")
+	m.missing = counters("records_missing_total", "Records that were removed from a topic before hookline had read them.", "topic")
+	m.sinkDead = counter("sink_dead_total", "Records of the delivery log that cannot be stored, wholly or in part, and went to attempts.dead.")
 	deliveries := counters("deliveries_total", "Deliveries that ended, by their last outcome.", "outcome")
 	attempts := counters("attempts_total", "Tries, by outcome and attempt number (0: none was spent).", "outcome", "attempt")
 	for _, o := range pipeline.Outcomes {
@@ -72,7 +76,7 @@ func NewMetrics() *Metrics {
 	}
 	m.registry.MustRegister(
 		m.events, deliveries, attempts, m.seconds, m.deliveryLag, m.lanes, m.parked, m.inFlight, m.retryOverdue,
-		m.sinkRows, m.sinkLag, m.sinkErrors, m.kafkaLag, m.dead, m.filters, m.omitted, m.forgotten, m.spansLost,
+		m.sinkRows, m.sinkLag, m.sinkErrors, m.kafkaLag, m.dead, m.filters, m.omitted, m.forgotten, m.spansLost, m.missing, m.sinkDead,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
 	return m
@@ -169,6 +173,12 @@ func (m *Metrics) SinkLag(d time.Duration) { m.sinkLag.Set(max(d, 0).Seconds()) 
 
 // SinkInsertError counts a failed insert.
 func (m *Metrics) SinkInsertError() { m.sinkErrors.Inc() }
+
+// Missing counts n records of a topic that were removed before they were read.
+func (m *Metrics) Missing(topic string, n int64) { m.missing.WithLabelValues(topic).Add(float64(n)) }
+
+// SinkDead counts a record of the delivery log that cannot be stored.
+func (m *Metrics) SinkDead() { m.sinkDead.Inc() }
 
 // KafkaLag sets the number of records of a topic that wait to be processed.
 func (m *Metrics) KafkaLag(topic string, n int64) { m.kafkaLag.WithLabelValues(topic).Set(float64(n)) }

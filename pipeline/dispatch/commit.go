@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -129,7 +130,7 @@ func (d *Dispatcher) outRecord(p int32, o *lane.Out) *kgo.Record {
 func (d *Dispatcher) committed(now time.Time, c *commitRun) {
 	d.commit = nil
 	if !c.committed {
-		d.oldAcks = c.acks
+		d.oldAcks = unacknowledged(c.acks)
 		for _, b := range c.batches {
 			b.Task.Aborted(b)
 		}
@@ -154,6 +155,19 @@ func (d *Dispatcher) committed(now time.Time, c *commitRun) {
 		b.Task.Committed(now, b, offsets)
 	}
 	d.deps.Metrics.CommitTook(now.Sub(c.begun), len(c.records))
+}
+
+// unacknowledged leaves out the groups of which everything is: an outage of hours
+// aborts thousands of transactions.
+func unacknowledged(groups []*ackGroup) []*ackGroup {
+	return slices.DeleteFunc(groups, func(g *ackGroup) bool {
+		select {
+		case <-g.idle:
+			return true
+		default:
+			return false
+		}
+	})
 }
 
 // abortedCommit says why. Being between two generations is a matter of

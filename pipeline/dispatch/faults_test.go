@@ -120,3 +120,22 @@ func TestStopsWhileAPredecessorsTransactionIsOpen(t *testing.T) {
 		t.Errorf("the stop took %v", took)
 	}
 }
+
+// An outage of hours aborts thousands of transactions: what is kept of them does
+// not grow.
+func TestAcknowledgedGroupsAreForgotten(t *testing.T) {
+	open := newAckGroup()
+	open.add()
+	open.seal()
+	kept := []*ackGroup{open}
+	for range 1000 {
+		g := newAckGroup()
+		g.add()
+		g.done()
+		g.seal()
+		kept = unacknowledged(append(kept, g))
+	}
+	if len(kept) != 1 || kept[0] != open {
+		t.Errorf("%d groups are kept, want the one that is not acknowledged", len(kept))
+	}
+}

@@ -218,9 +218,10 @@ func (t *Task) recoverLane(now time.Time, key string, rec *laneRecord, parked *p
 		l.first = nil
 	} else if f != nil {
 		f.notBefore = fromUnixMS(f.NotBeforeMS)
-		// Another machine's clock may have set it, or ours been put back.
-		if latest := now.Add(t.longestWait()); f.notBefore.After(latest) {
-			f.notBefore = latest
+		// Another machine's clock may have set it, or ours been put back. From now
+		// on it counts by the monotonic clock.
+		if wait := f.notBefore.Sub(now); wait > 0 {
+			f.notBefore = now.Add(min(wait, t.longestWait()))
 		}
 	}
 	if e := rec.End; e != nil && (l.head != nil && l.head.origin == e.Origin || l.head == nil && len(l.parked) > 0 && l.parked[0].origin == e.Origin) {

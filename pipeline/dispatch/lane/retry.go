@@ -26,6 +26,7 @@ type retryLog struct {
 	next  int64
 	slots []retrySlot // by offset; the first is undecided
 	fifo  []retryItem // heads that wait for their time, by offset
+	bytes int         // payload bytes in fifo
 	await []retryItem // heads that stand in it durably, by mustBe
 }
 
@@ -35,8 +36,9 @@ type retrySlot struct {
 }
 
 type retryItem struct {
-	lane *lane
-	head *head
+	lane  *lane
+	head  *head
+	bytes int // of the payload
 }
 
 func (q *retryLog) decide(off int64) {
@@ -84,7 +86,8 @@ func (t *Task) Retry(now time.Time, k int, r *RetryRecord) {
 	} else {
 		h.due = h.failedAt.Add(delay) // by the monotonic clock
 	}
-	q.fifo = append(q.fifo, retryItem{l, h})
+	q.fifo = append(q.fifo, retryItem{l, h, len(r.Payload)})
+	q.bytes += len(r.Payload)
 	if l.ending() || h.isDue {
 		t.advance(l, now)
 	}
@@ -113,7 +116,7 @@ func (t *Task) RetryPassed(now time.Time, k int, off int64, bad *Raw) {
 func (t *Task) awaitHead(l *lane, h *head, k int, mustBe int64) {
 	if l.head == h && h.off < 0 && !h.lost {
 		h.mustBe = mustBe
-		t.retry[k-1].await = append(t.retry[k-1].await, retryItem{l, h})
+		t.retry[k-1].await = append(t.retry[k-1].await, retryItem{lane: l, head: h})
 	}
 }
 
@@ -182,6 +185,7 @@ func (t *Task) retryDue(now time.Time, q *retryLog) {
 		}
 		q.fifo[0] = retryItem{}
 		q.fifo = q.fifo[1:]
+		q.bytes -= it.bytes
 		if current {
 			it.head.isDue = true
 			t.advance(it.lane, now)

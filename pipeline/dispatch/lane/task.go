@@ -165,8 +165,16 @@ func (t *Task) Full() bool {
 	return t.nopen >= t.cfg.MaxRecords || t.memBytes+t.outBytes >= t.cfg.MaxPayloadBytes
 }
 
-// RetryFull tells that no more records of retry.k should be fed for now.
-func (t *Task) RetryFull(k int) bool { return len(t.retry[k-1].fifo) >= t.cfg.MaxRetryHeld }
+// retryShare of MaxPayloadBytes is what the waiting heads of one retry topic may
+// have in memory: all three together have less than the deliveries.
+const retryShare = 4
+
+// RetryFull tells that no more records of retry.k should be fed for now: those
+// that wait for their time are many, or large. Those behind them are due later.
+func (t *Task) RetryFull(k int) bool {
+	q := &t.retry[k-1]
+	return len(q.fifo) >= t.cfg.MaxRetryHeld || q.bytes >= t.cfg.MaxPayloadBytes/retryShare
+}
 
 // Touched tells that the next transaction must include this task.
 func (t *Task) Touched() bool { return t.touched }
