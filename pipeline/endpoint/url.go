@@ -86,6 +86,9 @@ func ParseURL(raw string, pol Policy) (*URL, error) {
 	if err := checkParts(p, pol); err != nil {
 		return nil, err
 	}
+	if strings.Contains(raw, "#") {
+		return nil, errors.New("parsing url: a fragment is not allowed (it would never be sent)")
+	}
 	u := &URL{Scheme: p.Scheme}
 	if err := u.setHost(p.Host, pol); err != nil {
 		return nil, err
@@ -127,8 +130,6 @@ func checkParts(p *url.URL, pol Policy) error {
 		return errors.New("parsing url: no host (write https://host/path)")
 	case p.User != nil || strings.Contains(p.Host, "@"):
 		return errors.New("parsing url: user info is not allowed (use auth or headers)")
-	case p.Fragment != "" || strings.Contains(p.String(), "#"):
-		return errors.New("parsing url: a fragment is not allowed (it would never be sent)")
 	}
 	return nil
 }
