@@ -15,7 +15,7 @@ CI_DEMO ?= --fast
 
 TOOLS := .cache/tools
 # Files that "make generate" writes besides those that say "Code generated".
-GENERATED := configs/example.env docs/config.md
+GENERATED := configs/example.env docs/config.md docs/cli.md
 
 .DEFAULT_GOAL := help
 

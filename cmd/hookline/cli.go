@@ -96,6 +96,7 @@ func (c *cli) root() *cobra.Command {
 	})
 	root.AddCommand(c.versionCmd(), c.produceCmd(), c.topicsCmd(), c.subsCmd(), c.receiverCmd(), c.runCmd(), c.devCmd(),
 		c.sqlCmd(), c.logsCmd(), c.checkCmd(), c.demoCmd())
+	root.AddCommand(topicCmds()...)
 	root.SetHelpCommand(c.helpCmd(root))
 	return root
 }

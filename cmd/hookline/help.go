@@ -33,7 +33,7 @@ func versionName() string {
 
 func (c *cli) helpCmd(root *cobra.Command) *cobra.Command {
 	help := &cobra.Command{
-		Use: "help [command]", Short: "Explain a command, or the configuration (help config)",
+		Use: "help [command or topic]", Short: "Explain a command, the configuration (help config), or what is listed below as a topic",
 		Args: cobra.ArbitraryArgs,
 		RunE: func(_ *cobra.Command, args []string) error {
 			cmd, rest, err := root.Find(args)
@@ -59,6 +59,6 @@ func (c *cli) helpCmd(root *cobra.Command) *cobra.Command {
 		},
 	}
 	config.Flags().StringVar(&format, "format", "text", "text, env or markdown")
-	help.AddCommand(config)
+	help.AddCommand(config, c.commandsCmd(root))
 	return help
 }
