@@ -8,6 +8,7 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 ARGS    ?=
 BROKERS ?= 1
 PORT    ?= 19092
+HOURS   ?= 8
 # How many packages are tested at once: those with a real Kafka of their own keep two cores busy.
 TEST_P  ?= 2
 # What of "hookline demo" the gates run.
@@ -72,6 +73,15 @@ bench: build
 .PHONY: bench-once
 bench-once: ## every Go benchmark once, to see that it runs
 	$(GO) test -run='^$$' -bench=. -benchtime=1x -timeout 5m ./...
+
+.PHONY: chaos
+chaos: ## break processes, brokers, ClickHouse and endpoints for 10 minutes, and prove what came of it (ARGS="-seed 1")
+	$(GO) run ./bench/chaos -for 4m -static $(ARGS)
+	$(GO) run ./bench/chaos -for 4m -brokers 3 $(ARGS)
+
+.PHONY: soak
+soak: ## the same for HOURS hours
+	$(GO) run ./bench/chaos -for $(HOURS)h -brokers 3 $(ARGS)
 
 .PHONY: kafka-up
 kafka-up: ## real Apache Kafka on loopback (BROKERS=1|3 PORT=19092)

@@ -89,17 +89,23 @@ func (e *EngineProc) Kill9() {
 // Stop ends the engine by SIGTERM and returns when its process is gone.
 func (e *EngineProc) Stop() {
 	e.tb.Helper()
+	if err := e.stop(); err != nil {
+		e.tb.Error(err)
+	}
+}
+
+func (e *EngineProc) stop() error {
 	_ = e.cmd.Process.Signal(syscall.SIGTERM)
 	select {
 	case <-e.ended:
 	case <-time.After(engineStopLimit):
 		e.Kill9()
-		e.tb.Errorf("stopping hookline-engine: still there %v after SIGTERM", engineStopLimit)
-		return
+		return fmt.Errorf("stopping hookline-engine: still there %v after SIGTERM", engineStopLimit)
 	}
 	if e.exit != nil {
-		e.tb.Errorf("stopping hookline-engine: %v", e.exit)
+		return fmt.Errorf("stopping hookline-engine: %w", e.exit)
 	}
+	return nil
 }
 
 // Restart stops the engine in an orderly way, where it runs, and starts it.

@@ -144,18 +144,25 @@ type kafkaProc struct {
 // kafkaScript finds the script and makes sure that it can work here.
 func kafkaScript(tb testing.TB) string {
 	tb.Helper()
-	script := os.Getenv("HOOKLINE_TEST_KAFKA_SCRIPT")
-	if script == "" {
-		root, err := Root()
-		if err != nil {
-			tb.Fatal(err)
-		}
-		script = filepath.Join(root, "scripts", "kafka.sh")
+	script, err := scriptPath()
+	if err != nil {
+		tb.Fatal(err)
 	}
 	if out, err := exec.Command(script, "jars").CombinedOutput(); err != nil {
 		lacking(tb, "real Kafka", lastLine(out, err))
 	}
 	return script
+}
+
+func scriptPath() (string, error) {
+	if script := os.Getenv("HOOKLINE_TEST_KAFKA_SCRIPT"); script != "" {
+		return script, nil
+	}
+	root, err := Root()
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(root, "scripts", "kafka.sh"), nil
 }
 
 // startKafka starts a cluster with its data in dir. Another process may take a

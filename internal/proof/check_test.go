@@ -1,0 +1,182 @@
+package proof
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+const ms = time.Millisecond
+
+// pen writes a ledger by hand: one subscription, events 1 to 3, retries after
+// 100 ms, processes a (life 1) and b (life 2).
+type pen struct{ *Ledger }
+
+func newPen(ordering string) pen {
+	l := &Ledger{
+		Plan: Plan{
+			Subs:   []Sub{{ID: "s", Kind: "good", Type: "t", Ordering: ordering}},
+			Delays: []time.Duration{100 * ms, 100 * ms, 100 * ms}, Session: time.Second, Timeout: time.Second,
+		},
+		Events: map[int]*Event{},
+	}
+	for seq := 1; seq <= 3; seq++ {
+		l.Events[seq] = &Event{Seq: seq, Type: "t", Offset: int64(seq)}
+	}
+	return pen{l}.fault(Started, 1, 0, 0).fault(Started, 2, 0, 0)
+}
+
+// by is answered 10 ms after it came.
+func (p pen) by(life, seq, attempt, status, at int) pen {
+	p.Posts = append(p.Posts, &Post{
+		N: len(p.Posts) + 1, Seq: seq, Attempt: attempt, Life: life, ID: string(rune('a' + seq)), Status: status,
+		At: time.Duration(at) * ms, Until: time.Duration(at+10) * ms, Replied: time.Duration(at+10) * ms,
+	})
+	return p
+}
+
+func (p pen) post(seq, attempt, status, at int) pen { return p.by(1, seq, attempt, status, at) }
+
+func (p pen) letter(seq, at int) pen {
+	p.Letters = append(p.Letters, &Letter{Seq: seq, Attempts: 4, ID: string(rune('a' + seq)), Reason: "exhausted", At: time.Duration(at) * ms})
+	return p
+}
+
+func (p pen) fault(kind string, life, from, to int) pen {
+	p.Faults = append(p.Faults, &Fault{Kind: kind, Life: life, Name: string(rune('a' + life - 1)), From: time.Duration(from) * ms, To: time.Duration(to) * ms})
+	return p
+}
+
+func (p pen) kill(life, from, until int) pen { return p.fault(Killed, life, from, until) }
+
+// commit is one transaction of a process.
+func (p pen) commit(producer string, at int) pen {
+	p.Commits = append(p.Commits, &Commit{Producer: producer, At: time.Duration(at) * ms})
+	return p
+}
+
+// rest succeeds what is not part of a case, by a process.
+func (p pen) rest(life, from, at int) pen {
+	for seq := from; seq <= 3; seq++ {
+		p.by(life, seq, 1, 200, at+20*(seq-from))
+	}
+	return p
+}
+
+func (p pen) row(seq, attempt int, id string) pen {
+	p.HasRows = true
+	p.Rows = append(p.Rows, Row{AttemptID: id, DeliveryID: string(rune('a' + seq)), Attempt: attempt, Outcome: "success", Written: true})
+	return p
+}
+
+func fails(p pen) pen {
+	return p.post(1, 1, 500, 0).post(1, 2, 500, 120).post(1, 3, 500, 240).post(1, 4, 500, 360)
+}
+
+// TestCheck: each fault that a ledger can show is found, and only that.
+func TestCheck(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		ledger pen
+		want   string // what is found; empty: nothing
+	}{
+		{"good", newPen("").rest(1, 1, 0), ""},
+		{"retried", newPen("").post(1, 1, 500, 0).post(1, 2, 200, 110).rest(1, 2, 130), ""},
+		{"dead", fails(newPen("")).letter(1, 371).rest(1, 2, 380), ""},
+		{"lost without a request", newPen("").post(1, 1, 200, 0).post(3, 1, 200, 20), "I1"},
+		{"lost after four attempts", fails(newPen("")).rest(1, 2, 380), "I1"},
+		{"overtaken", newPen("").post(1, 1, 500, 0).rest(1, 2, 20).post(1, 2, 200, 120), "overtook"},
+		{"overtaken across a kill", newPen("").post(1, 1, 500, 0).kill(1, 12, 13).rest(2, 2, 20).by(2, 1, 2, 200, 120), "overtook"},
+		{"overtaken, but another lane", newPen("none").post(1, 1, 500, 0).rest(1, 2, 20).post(1, 2, 200, 120), ""},
+		{"source order", newPen("").post(2, 1, 200, 0).post(1, 1, 200, 20).rest(1, 3, 40), "came after offset"},
+		{"two at once", newPen("").post(1, 1, 200, 0).rest(1, 2, 5), "was answered"},
+		{"two at once, one of a killed process", newPen("").post(1, 1, 200, 0).kill(1, 2, 3).by(2, 1, 1, 200, 8).rest(2, 2, 30), ""},
+		{"two at once, another was killed", newPen("").post(1, 1, 200, 0).kill(2, 2, 3).rest(2, 2, 5), "was answered"},
+		{"before it was dead", fails(newPen("")).letter(1, 400).rest(1, 2, 380), "overtook"},
+		{"dead too late, across a kill", fails(newPen("")).rest(1, 2, 380).kill(1, 390, 391).letter(1, 600), "overtook"},
+		{"too early", newPen("").post(1, 1, 500, 0).post(1, 2, 200, 109).rest(1, 2, 130), "too early"},
+		{"left out", newPen("").post(1, 1, 500, 0).post(1, 3, 200, 300).rest(1, 2, 330), "follows"},
+		{"begun late", newPen("").post(1, 2, 200, 0).rest(1, 2, 20), "first that came"},
+		{"sent after success", newPen("").post(1, 1, 200, 0).post(1, 2, 200, 120).rest(1, 2, 140), "follows"},
+		{"a fifth attempt", fails(newPen("")).post(1, 5, 500, 480).letter(1, 491).rest(1, 2, 500), "follows"},
+		{"sent twice", newPen("").post(1, 1, 200, 0).post(1, 1, 200, 20).rest(1, 2, 40), "I5"},
+		{"under way at a kill", newPen("").post(1, 1, 200, 0).kill(1, 5, 50).by(2, 1, 1, 200, 60).rest(2, 2, 80), ""},
+		{"not yet committed at a kill", newPen("").post(1, 1, 200, 0).kill(1, 30, 50).by(2, 1, 1, 200, 60).rest(2, 2, 80), ""},
+		{"at another's kill", newPen("").post(1, 1, 200, 0).kill(2, 5, 50).by(2, 1, 1, 200, 60).rest(2, 2, 80), "I5"},
+		{
+			"committed before a kill",
+			newPen("").post(1, 1, 200, 0).commit("a", 60).commit("a", 120).commit("a", 180).kill(1, 300, 310).by(2, 1, 1, 200, 360).rest(2, 2, 380), "I5",
+		},
+		{
+			"committed by one of two transactions before a kill",
+			newPen("").post(1, 1, 200, 0).commit("a", 5).commit("a", 60).kill(1, 80, 90).by(2, 1, 1, 200, 160).rest(2, 2, 180), "",
+		},
+		{"after a lost session", newPen("").post(1, 1, 200, 0).fault(Lost, 1, 20, 20).by(2, 1, 1, 200, 60).rest(2, 2, 80), ""},
+		{"after a pause", newPen("").post(1, 1, 200, 0).fault(Paused, 1, 5, 5).fault(Resumed, 1, 2000, 2000).by(2, 1, 1, 200, 1500).rest(2, 2, 1520), ""},
+		{"after a short pause", newPen("").post(1, 1, 200, 0).fault(Paused, 1, 5, 5).fault(Resumed, 1, 200, 200).by(2, 1, 1, 200, 400).rest(2, 2, 420), "I5"},
+		{"back in its lane", newPen("").rest(1, 1, 0).post(2, 1, 200, 80), "after a later delivery"},
+		{"dead twice", fails(newPen("")).letter(1, 371).letter(1, 372).rest(1, 2, 380), "2 dead letters"},
+		{"dead too soon", newPen("").post(1, 1, 500, 0).letter(1, 11).rest(1, 2, 380), "after 1 attempts"},
+		{"dead though it succeeded", newPen("").rest(1, 1, 0).letter(3, 100), "succeeded and is dead"},
+		{"one row each", newPen("").rest(1, 1, 0).row(1, 1, "x").row(2, 1, "y").row(3, 1, "z"), ""},
+		{"a row is missing", newPen("").rest(1, 1, 0).row(1, 1, "x").row(2, 1, "y"), "no row"},
+		{"a row is missing after a kill", newPen("").rest(1, 1, 0).kill(1, 55, 56).row(1, 1, "x").row(2, 1, "y"), ""},
+		{"a row too many", newPen("").rest(1, 1, 0).row(1, 1, "x").row(2, 1, "y").row(3, 1, "z").row(3, 1, "w"), "2 rows"},
+		{"a row twice", newPen("").rest(1, 1, 0).row(1, 1, "x").row(2, 1, "y").row(3, 1, "z").row(3, 1, "z"), "twice"},
+		{"ended by itself", newPen("").rest(1, 1, 0).fault(Exited, 1, 100, 100), "ended at"},
+		{"stopped late", newPen("").rest(1, 1, 0).fault(Told, 1, 100, 100).fault(Exited, 1, 7000, 7000), "to stop"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var found []string
+			for _, x := range Check(tt.ledger.Ledger).Violations {
+				found = append(found, x.Invariant+" "+x.Text)
+			}
+			if all := strings.Join(found, "\n"); tt.want == "" && all != "" || !strings.Contains(all, tt.want) {
+				t.Errorf("found:\n%s\nwant %q", all, tt.want)
+			}
+		})
+	}
+}
+
+// TestJournal: what is written down is read again, and judged the same.
+func TestJournal(t *testing.T) {
+	p := newPen("").post(1, 1, 500, 0).kill(1, 5, 6).by(2, 1, 1, 200, 60).rest(2, 2, 80)
+	j, err := NewJournal(t.TempDir(), &p.Plan)
+	if err != nil {
+		t.Fatal(err)
+	}
+	add := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, e := range p.Events {
+		add(j.Event(e))
+	}
+	for _, x := range p.Posts {
+		add(j.Post(x))
+		add(j.Reply(Reply{x.N, x.Replied}))
+	}
+	for _, x := range p.Faults {
+		add(j.Fault(x))
+	}
+	add(j.Stray("something"))
+	add(j.Rows([]byte("i\tb\t1\tsuccess\t1\t0\n")))
+	add(j.Close())
+	l, err := Load(j.Dir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	v := Check(l)
+	if v.Posts != 4 || v.Repeats != 1 || v.Pairs != 3 || v.Rows.Rows != 1 || len(v.Violations) != 3 {
+		t.Errorf("got %+v, want 4 requests, one made again, one row, and violations of the stray and of two requests without a row", v)
+	}
+	var out strings.Builder
+	v.Report(&out, l)
+	for _, want := range []string{"VIOLATED I6 log: 2 times", "something", "* request 3: event 2 attempt 1 by b/life 2"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("the report lacks %q:\n%s", want, out.String())
+		}
+	}
+}

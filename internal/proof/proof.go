@@ -1,0 +1,303 @@
+// Package proof judges hookline by what was seen from outside: what the
+// producer was told, what the endpoints got and answered, what Kafka's topics
+// say, which rows ClickHouse has, and what was done to the processes. It
+// believes no count of hookline's own.
+//
+// A run writes these down in a folder (Journal), as JSON lines; Load reads them,
+// Check gives the Verdict.
+//
+// Who sent a request is known: each life of a process (from its start to its
+// end) sends a bearer token of its own. So a delivery that came twice is excused
+// only if the very life that had sent it was killed or lost its session before
+// the outcome was surely committed.
+package proof
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// MaxAttempts that one delivery may have: the first and three retries.
+const MaxAttempts = 4
+
+// Plan is what stood fixed when the run began.
+type Plan struct {
+	Began      time.Time       `json:"began"` // all other times count from here
+	Seed       uint64          `json:"seed"`
+	Command    string          `json:"command"` // that repeats the run
+	Subs       []Sub           `json:"subs"`
+	Delays     []time.Duration `json:"delays_ns"` // before retry 1, 2, 3
+	Session    time.Duration   `json:"session_ns"`
+	Timeout    time.Duration   `json:"request_timeout_ns"`
+	Partitions int32           `json:"partitions"` // of deliveries
+}
+
+// Sub is a subscription. It takes every event of its type.
+type Sub struct {
+	ID       string `json:"id"`
+	Kind     string `json:"kind"` // how its endpoint behaves: for figures
+	Type     string `json:"type"`
+	Ordering string `json:"ordering"`  // subscription, entity, none
+	Part     int32  `json:"partition"` // of deliveries
+}
+
+// Event is one that Kafka has acknowledged.
+type Event struct {
+	Seq       int           `json:"seq"`
+	Type      string        `json:"type"`
+	Entity    string        `json:"entity"`
+	Partition int32         `json:"p"`
+	Offset    int64         `json:"o"`
+	At        time.Duration `json:"at"` // acknowledged
+}
+
+// Post is one request as its endpoint got it.
+type Post struct {
+	N        int           `json:"n"` // in order of arrival, from 1
+	Sub      int           `json:"sub"`
+	Seq      int           `json:"seq"`
+	Attempt  int           `json:"try"`
+	Life     int           `json:"life"`
+	ID       string        `json:"id"` // webhook-id
+	Status   int           `json:"status"`
+	Revision int           `json:"rev,omitempty"` // of the subscription's URL
+	At       time.Duration `json:"at"`            // when it had been read
+	Until    time.Duration `json:"until"`         // the answer was not written before this
+	Replied  time.Duration `json:"-"`             // when the answer was handed over; 0: never
+}
+
+// OK tells whether it was answered with success.
+func (p *Post) OK() bool { return p.Status < 300 }
+
+// end is when the answer left, as far as is known.
+func (p *Post) end() time.Duration { return max(p.Until, p.Replied) }
+
+// Reply notes that a Post was answered.
+type Reply struct {
+	N  int           `json:"n"`
+	At time.Duration `json:"at"`
+}
+
+// Letter is a record of the topic dead.
+type Letter struct {
+	Sub      int           `json:"sub"`
+	Seq      int           `json:"seq"`
+	Attempts int           `json:"attempts"`
+	ID       string        `json:"id"`
+	Reason   string        `json:"reason"`
+	At       time.Duration `json:"at"` // produced, in whole milliseconds
+}
+
+// Commit is a record #d of lanes: one is part of each transaction of a task.
+type Commit struct {
+	Partition int32         `json:"p"`
+	Producer  string        `json:"producer"` // id and epoch
+	At        time.Duration `json:"at"`       // produced, in whole milliseconds
+}
+
+// Row is a row of attempts in ClickHouse.
+type Row struct {
+	AttemptID  string
+	DeliveryID string
+	Attempt    int
+	Outcome    string
+	Written    bool // the request was
+	Resends    int
+}
+
+// What happened to a process, or to something that it needs.
+const (
+	Started  = "started"
+	Killed   = "killed"  // SIGKILL
+	Paused   = "paused"  // SIGSTOP
+	Resumed  = "resumed" // SIGCONT
+	Told     = "told"    // SIGTERM
+	Exited   = "exited"
+	Lost     = "lost" // a process noticed that its session was lost
+	Broker   = "broker"
+	Engine   = "engine"
+	Endpoint = "endpoint"
+	Update   = "update"
+)
+
+// Fault is something that was done, or that happened.
+type Fault struct {
+	Kind string        `json:"kind"`
+	Life int           `json:"life,omitempty"` // 0: not of a process
+	Name string        `json:"name,omitempty"` // of the process: it is the same in all its lives
+	From time.Duration `json:"from"`
+	To   time.Duration `json:"to"` // when it was done
+	Note string        `json:"note,omitempty"`
+	Code int           `json:"code,omitempty"` // Exited
+}
+
+// Busy is how late timers were in one part of the run: the machine had so much
+// to do.
+type Busy struct {
+	At   time.Duration `json:"at"`
+	Late time.Duration `json:"late"`
+}
+
+// Ledger is everything that was seen.
+type Ledger struct {
+	Plan    Plan
+	Events  map[int]*Event
+	Posts   []*Post // by arrival
+	Letters []*Letter
+	Commits []*Commit
+	Rows    []Row // nil: there was no ClickHouse
+	HasRows bool
+	Faults  []*Fault
+	Busy    []Busy
+	Strays  []string // what no endpoint should have got
+}
+
+// laneID names a unit of order.
+type laneID struct {
+	sub  int
+	part string
+}
+
+func (l *Ledger) lane(p *Post) laneID {
+	switch l.Plan.Subs[p.Sub].Ordering {
+	case "entity":
+		if e := l.Events[p.Seq]; e != nil {
+			return laneID{p.Sub, e.Entity}
+		}
+	case "none":
+		return laneID{p.Sub, fmt.Sprint(p.Seq)}
+	}
+	return laneID{p.Sub, ""}
+}
+
+// pair is an event and a subscription that takes it.
+type pair struct{ sub, seq int }
+
+// breach is a time from which what a life did may not count any more: it was
+// killed, or frozen for so long that its session ended, or lost it otherwise.
+type breach struct {
+	kind        string
+	from, until time.Duration
+}
+
+const (
+	// echo is how long after SIGKILL a request may still be read out of the
+	// kernel's buffers.
+	echo = 400 * time.Millisecond
+	// noticed is how late after it woke a process may have noticed that its
+	// session was lost.
+	noticed = 6 * time.Second
+)
+
+// breaches of each life, in order.
+func (l *Ledger) breaches() map[int][]breach {
+	out := map[int][]breach{}
+	paused := map[int]*Fault{}
+	for _, f := range l.Faults {
+		switch f.Kind {
+		case Killed:
+			out[f.Life] = append(out[f.Life], breach{Killed, f.From, f.To + echo})
+			if p := paused[f.Life]; p != nil { // killed while frozen
+				out[f.Life] = append(out[f.Life], breach{Paused, p.From, f.To + echo})
+			}
+		case Paused:
+			paused[f.Life] = f
+		case Resumed:
+			p := paused[f.Life]
+			delete(paused, f.Life)
+			// Below half a session the gate does not even close; the coordinator
+			// counts from the last heartbeat that it got.
+			if p != nil && f.To-p.From > l.Plan.Session/2 {
+				out[f.Life] = append(out[f.Life], breach{Paused, p.From, f.To + noticed})
+			}
+		case Lost:
+			out[f.Life] = append(out[f.Life], breach{Lost, max(0, f.From-2*l.Plan.Session), f.From + echo})
+		}
+	}
+	return out
+}
+
+// commits tells how far before a moment the commits for a partition are sure to
+// reach.
+type commits struct {
+	byPartition map[int32][]*Commit
+	byProducer  map[string][]time.Duration
+	busy        []Busy
+}
+
+func (l *Ledger) committed() *commits {
+	c := &commits{byPartition: map[int32][]*Commit{}, byProducer: map[string][]time.Duration{}, busy: l.Busy}
+	for _, x := range l.Commits {
+		c.byPartition[x.Partition] = append(c.byPartition[x.Partition], x)
+		c.byProducer[x.Producer] = append(c.byProducer[x.Producer], x.At)
+	}
+	for _, own := range c.byPartition {
+		slices.SortStableFunc(own, func(a, b *Commit) int { return cmp.Compare(a.At, b.At) })
+	}
+	for _, times := range c.byProducer {
+		slices.Sort(times)
+	}
+	return c
+}
+
+const (
+	// sameTransaction is how far apart the records #d of one transaction may be.
+	sameTransaction = 25 * time.Millisecond
+	// lateFactor: hookline is another process than the one whose timers are
+	// watched, with more to do.
+	lateFactor = 3
+	// leastLate is what is allowed for on an idle machine: the answer travels,
+	// the worker and the loop take it in.
+	leastLate = 20 * time.Millisecond
+)
+
+// before gives a moment such that every outcome of the partition that ended
+// before it was committed by at.
+//
+// A transaction takes in what had ended when it was cut, which was some time
+// before its records were made, but not before the one before it had ended. So
+// what ended before the records of the last but one is in one of the two. A
+// process that gets no time learns of an answer late; how busy the machine was
+// then is known by timers.
+func (c *commits) before(partition int32, at time.Duration) time.Duration {
+	at -= 2 * time.Millisecond // Kafka's clock has whole milliseconds
+	own := c.byPartition[partition]
+	n, _ := slices.BinarySearchFunc(own, at, func(x *Commit, at time.Duration) int { return cmp.Compare(x.At, at) })
+	if n == 0 {
+		return 0
+	}
+	times := c.byProducer[own[n-1].Producer]
+	m, _ := slices.BinarySearch(times, at)
+	cut := lastButOne(times[:m])
+	return cut - c.late(cut, at)
+}
+
+// late is how late an answer may have been taken in between two moments.
+func (c *commits) late(from, to time.Duration) time.Duration {
+	worst := leastLate
+	for _, b := range c.busy {
+		if b.At >= from-2*time.Second && b.At <= to+time.Second {
+			worst = max(worst, lateFactor*b.Late)
+		}
+	}
+	return worst
+}
+
+// lastButOne gives when the last transaction but one made its records, or the
+// only one. The times are those of all its records, ascending.
+func lastButOne(times []time.Duration) time.Duration {
+	if len(times) == 0 {
+		return 0
+	}
+	begins := 0
+	for i := len(times) - 1; i > 0; i-- {
+		if times[i]-times[i-1] > sameTransaction {
+			if begins++; begins == 2 {
+				return times[i]
+			}
+		}
+	}
+	return times[0]
+}
