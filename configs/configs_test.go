@@ -35,7 +35,7 @@ func TestAllErrorsAtOnce(t *testing.T) {
 		got = append(got, p.Error())
 	}
 	want := []string{
-		"reading configuration: HOOKLINE_ADMIN_ADDR: 0.0.0.0:8080 can be reached by others and has no token (set HOOKLINE_ADMIN_TOKEN, or use 127.0.0.1)",
+		"reading configuration: HOOKLINE_ADMIN_ADDR: 0.0.0.0:8080 can be reached by others and has no token (set HOOKLINE_ADMIN_TOKEN or _TLS_CLIENT_CA_FILE, or use 127.0.0.1)",
 		`reading configuration: HOOKLINE_LOG_FORMAT: "xml" is not a format (one of auto, text, json)`,
 		"reading configuration: HOOKLINE_LOG_LEVL: unknown variable (did you mean HOOKLINE_LOG_LEVEL?)",
 		"reading configuration: HOOKLINE_NOTHING_LIKE_ANY_OTHER: unknown variable (hookline help config lists the variables)",

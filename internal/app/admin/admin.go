@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,16 +18,18 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/net/netutil"
 )
 
 // Config says where the admin address is and who may use it.
 type Config struct {
-	// Addr is the address of /healthz, /readyz and /metrics; off: no such address. Any but a loopback address needs ADMIN_TOKEN.
+	// Addr is the address of /healthz, /readyz and /metrics; off: no such address. Any but a loopback address needs ADMIN_TOKEN or ADMIN_TLS_CLIENT_CA_FILE.
 	Addr string `env:"ADMIN_ADDR" envDefault:"127.0.0.1:8080"`
 	// Token must come with every request but /healthz and /readyz, as Authorization: Bearer TOKEN; empty: not asked for. At least 16 bytes.
 	Token string `env:"ADMIN_TOKEN"`
-	// Profile serves Go's profiles (CPU, memory, goroutines, blocking) under /debug/pprof/ too. Needs ADMIN_TOKEN.
-	Profile bool `env:"ADMIN_PROFILE" envDefault:"false"`
+	// Profile serves Go's profiles (CPU, memory, goroutines, blocking) under /debug/pprof/ too. Needs ADMIN_TOKEN or ADMIN_TLS_CLIENT_CA_FILE.
+	Profile bool      `env:"ADMIN_PROFILE" envDefault:"false"`
+	TLS     TLSConfig `envPrefix:"ADMIN_TLS_"`
 }
 
 // Off is the Addr that switches the admin address off.
@@ -45,17 +48,20 @@ func (c *Config) Validate() error {
 	switch {
 	case err != nil:
 		errs = append(errs, fmt.Errorf("HOOKLINE_ADMIN_ADDR: %q is not an address (write host:port, or off)", c.Addr))
-	case c.Token == "" && !loopback(host):
-		errs = append(errs, fmt.Errorf("HOOKLINE_ADMIN_ADDR: %s can be reached by others and has no token (set HOOKLINE_ADMIN_TOKEN, or use 127.0.0.1)", c.Addr))
+	case !c.closed() && !loopback(host):
+		errs = append(errs, fmt.Errorf("HOOKLINE_ADMIN_ADDR: %s can be reached by others and has no token (set HOOKLINE_ADMIN_TOKEN or _TLS_CLIENT_CA_FILE, or use 127.0.0.1)", c.Addr))
 	}
 	if c.Token != "" && len(c.Token) < minTokenBytes {
 		errs = append(errs, fmt.Errorf("HOOKLINE_ADMIN_TOKEN: shorter than %d bytes (make one with: openssl rand -hex 16)", minTokenBytes))
 	}
-	if c.Profile && c.Token == "" {
+	if c.Profile && !c.closed() {
 		errs = append(errs, errors.New("HOOKLINE_ADMIN_PROFILE: profiles are shown only with a token (set HOOKLINE_ADMIN_TOKEN)"))
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, c.TLS.validate())...)
 }
+
+// closed tells that not everybody who reaches the address may use it.
+func (c *Config) closed() bool { return c.Token != "" || c.TLS.ClientCAFile != "" }
 
 func loopback(host string) bool {
 	ip := net.ParseIP(host)
@@ -100,19 +106,29 @@ const (
 	headerTimeout = 5 * time.Second
 	writeTimeout  = 30 * time.Second
 	maxHeader     = 16 << 10
+	maxBody       = 1 << 20
+	maxConns      = 256
 	stopTimeout   = 2 * time.Second
 )
 
 // Listen opens the address; Run serves it.
 func Listen(c *Config, d Deps) (*Server, error) {
+	own, err := c.TLS.load()
+	if err != nil {
+		return nil, err
+	}
 	l, err := net.Listen("tcp", c.Addr)
 	if err != nil {
 		return nil, fmt.Errorf("opening the admin address: %s: %w (set HOOKLINE_ADMIN_ADDR)", c.Addr, inner(err))
 	}
+	l = netutil.LimitListener(l, maxConns)
+	if own != nil {
+		l = tls.NewListener(l, own)
+	}
 	return &Server{
 		listener: l,
 		http: &http.Server{
-			Handler: Handler(c, d), ReadHeaderTimeout: headerTimeout, ReadTimeout: headerTimeout,
+			Handler: http.MaxBytesHandler(Handler(c, d), maxBody), ReadHeaderTimeout: headerTimeout, ReadTimeout: headerTimeout,
 			WriteTimeout: writeTimeout, MaxHeaderBytes: maxHeader,
 			ErrorLog: slog.NewLogLogger(d.Log.Handler(), slog.LevelWarn),
 		},
@@ -160,13 +176,13 @@ func Handler(c *Config, d Deps) http.Handler {
 	})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) { writeReadiness(w, d.Parts()) })
 	metrics := promhttp.HandlerFor(d.Gatherer, promhttp.HandlerOpts{EnableOpenMetrics: true})
-	mux.Handle("GET /metrics", guarded(c.Token, metrics))
-	if c.Profile && c.Token != "" {
+	mux.Handle("GET /metrics", c.guarded(metrics))
+	if c.Profile && c.closed() {
 		// One by one: pprof's index would also show the command line.
-		mux.Handle("GET /debug/pprof/profile", guarded(c.Token, http.HandlerFunc(pprof.Profile)))
-		mux.Handle("GET /debug/pprof/trace", guarded(c.Token, http.HandlerFunc(pprof.Trace)))
+		mux.Handle("GET /debug/pprof/profile", c.guarded(http.HandlerFunc(pprof.Profile)))
+		mux.Handle("GET /debug/pprof/trace", c.guarded(http.HandlerFunc(pprof.Trace)))
 		for _, name := range []string{"allocs", "block", "goroutine", "heap", "mutex", "threadcreate"} {
-			mux.Handle("GET /debug/pprof/"+name, guarded(c.Token, pprof.Handler(name)))
+			mux.Handle("GET /debug/pprof/"+name, c.guarded(pprof.Handler(name)))
 		}
 	}
 	return mux
@@ -185,16 +201,21 @@ func writeReadiness(w http.ResponseWriter, parts []Part) {
 	json.NewEncoder(w).Encode(r) // an error here is a client that went away
 }
 
-// guarded asks for the token, compared by hash so that time tells nothing.
-func guarded(token string, next http.Handler) http.Handler {
-	if token == "" {
+// guarded asks for what is configured: a client certificate, which the handshake
+// has verified, and the token, compared by hash so that time tells nothing.
+func (c *Config) guarded(next http.Handler) http.Handler {
+	if !c.closed() {
 		return next
 	}
-	want := sha256.Sum256([]byte(token))
+	want := sha256.Sum256([]byte(c.Token))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if c.TLS.ClientCAFile != "" && (r.TLS == nil || len(r.TLS.VerifiedChains) == 0) {
+			http.Error(w, "a client certificate of an authority in HOOKLINE_ADMIN_TLS_CLIENT_CA_FILE is needed", http.StatusForbidden)
+			return
+		}
 		given, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 		got := sha256.Sum256([]byte(given))
-		if !ok || subtle.ConstantTimeCompare(got[:], want[:]) != 1 {
+		if c.Token != "" && (!ok || subtle.ConstantTimeCompare(got[:], want[:]) != 1) {
 			w.Header().Set("WWW-Authenticate", `Bearer realm="hookline"`)
 			http.Error(w, "a token is needed: Authorization: Bearer $HOOKLINE_ADMIN_TOKEN", http.StatusUnauthorized)
 			return

@@ -18,19 +18,24 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func TestValidate(t *testing.T) {
 	for _, tt := range []struct {
 		addr, token, want string
+		tls               TLSConfig
 	}{
-		{"127.0.0.1:8080", "", ""},
-		{"[::1]:8080", "", ""},
-		{"localhost:8080", "", ""},
-		{"off", "", ""},
-		{"0.0.0.0:8080", "0123456789abcdef", ""},
-		{"0.0.0.0:8080", "", "has no token"},
-		{":8080", "", "has no token"},
-		{"10.0.0.1:8080", "", "has no token"},
-		{"8080", "", "not an address"},
-		{"0.0.0.0:8080", "short", "shorter than"},
+		{addr: "127.0.0.1:8080", token: "", want: ""},
+		{addr: "[::1]:8080", token: "", want: ""},
+		{addr: "localhost:8080", token: "", want: ""},
+		{addr: "off", token: "", want: ""},
+		{addr: "0.0.0.0:8080", token: "0123456789abcdef", want: ""},
+		{addr: "0.0.0.0:8080", token: "", want: "has no token"},
+		{addr: ":8080", token: "", want: "has no token"},
+		{addr: "10.0.0.1:8080", token: "", want: "has no token"},
+		{addr: "8080", token: "", want: "not an address"},
+		{addr: "0.0.0.0:8080", token: "short", want: "shorter than"},
+		{addr: "0.0.0.0:8443", tls: TLSConfig{CertFile: "c", KeyFile: "k"}, want: "has no token"},
+		{addr: "0.0.0.0:8443", tls: TLSConfig{CertFile: "c", KeyFile: "k", ClientCAFile: "ca"}},
+		{addr: "0.0.0.0:8443", tls: TLSConfig{ClientCAFile: "ca"}, want: "need TLS"},
+		{addr: "127.0.0.1:8443", tls: TLSConfig{CertFile: "c"}, want: "needs its key"},
 	} {
-		err := (&Config{Addr: tt.addr, Token: tt.token}).Validate()
+		err := (&Config{Addr: tt.addr, Token: tt.token, TLS: tt.tls}).Validate()
 		if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
 			t.Errorf("%+v: %v", tt, err)
 		}

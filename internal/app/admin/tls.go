@@ -1,0 +1,54 @@
+package admin
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"os"
+)
+
+// TLSConfig has the admin address speak TLS. The files are read at the start.
+type TLSConfig struct {
+	// CertFile and KeyFile are the certificate and key, PEM, both or none; with them the admin address speaks TLS (1.2 or later).
+	CertFile string `env:"CERT_FILE"`
+	KeyFile  string `env:"KEY_FILE"`
+	// ClientCAFile has the PEM certificates of the authorities whose client certificates are let in, to all but /healthz and /readyz, which stay open to probes. Beside ADMIN_TOKEN both are asked for.
+	ClientCAFile string `env:"CLIENT_CA_FILE"`
+}
+
+func (t *TLSConfig) validate() error {
+	switch {
+	case (t.CertFile == "") != (t.KeyFile == ""):
+		return errors.New("HOOKLINE_ADMIN_TLS_CERT_FILE: a certificate needs its key (set both CERT_FILE and KEY_FILE)")
+	case t.ClientCAFile != "" && t.CertFile == "":
+		return errors.New("HOOKLINE_ADMIN_TLS_CLIENT_CA_FILE: client certificates need TLS (set HOOKLINE_ADMIN_TLS_CERT_FILE and KEY_FILE)")
+	}
+	return nil
+}
+
+// load reads the files; nil: no TLS.
+func (t *TLSConfig) load() (*tls.Config, error) {
+	if t.CertFile == "" {
+		return nil, nil
+	}
+	cert, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile)
+	if err != nil {
+		return nil, fmt.Errorf("loading HOOKLINE_ADMIN_TLS_CERT_FILE and KEY_FILE: %w", err)
+	}
+	out := &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{cert}, NextProtos: []string{"http/1.1"}}
+	if t.ClientCAFile == "" {
+		return out, nil
+	}
+	pem, err := os.ReadFile(t.ClientCAFile)
+	if err != nil {
+		return nil, fmt.Errorf("reading HOOKLINE_ADMIN_TLS_CLIENT_CA_FILE: %w", err)
+	}
+	out.ClientCAs = x509.NewCertPool()
+	if !out.ClientCAs.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("reading HOOKLINE_ADMIN_TLS_CLIENT_CA_FILE: %s has no PEM certificate", t.ClientCAFile)
+	}
+	// Probes have no certificate; what needs one asks for it (guarded).
+	out.ClientAuth = tls.VerifyClientCertIfGiven
+	return out, nil
+}
