@@ -206,6 +206,13 @@ func (a *App) addRegistry() error {
 	}
 	a.parts = append(a.parts, part{name: "registry", run: a.registry.Run, stopWithin: stopQuick})
 	a.ready = append(a.ready, a.registryReadiness)
+	a.metrics.Subscriptions(func() (good, refused int) {
+		snap := a.registry.Snapshot()
+		if snap == nil {
+			return 0, 0
+		}
+		return snap.Len(), snap.Bad()
+	})
 	return nil
 }
 
@@ -221,11 +228,23 @@ func (a *App) registryReadiness() admin.Part {
 	p := admin.Part{Name: "registry", Ready: snap != nil, Detail: "reading the subscriptions"}
 	if snap != nil {
 		p.Detail = fmt.Sprintf("%d subscriptions at version %d", snap.Len(), snap.Version())
+		if n := snap.Bad(); n > 0 {
+			p.Degraded = true
+			p.Detail += fmt.Sprintf(", %d that cannot be read: %s", n, firstRefused(snap))
+		}
 	}
 	if silent, err := a.registry.Silent(); silent > kafkaPatience {
-		p.Ready, p.Detail = false, fmt.Sprintf("no answer from Kafka for %s: %v", silent.Round(time.Second), err)
+		p.Ready, p.Degraded, p.Detail = false, false, fmt.Sprintf("no answer from Kafka for %s: %v", silent.Round(time.Second), err)
 	}
 	return p
+}
+
+// firstRefused names one of the subscriptions that cannot be read, and why.
+func firstRefused(snap *registry.Snapshot) string {
+	for _, err := range snap.Refused() {
+		return err.Error()
+	}
+	return ""
 }
 
 // afterRegistry is run, begun only when the subscriptions have been read: nothing

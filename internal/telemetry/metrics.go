@@ -174,6 +174,16 @@ func (m *Metrics) SinkLag(d time.Duration) { m.sinkLag.Set(max(d, 0).Seconds()) 
 // SinkInsertError counts a failed insert.
 func (m *Metrics) SinkInsertError() { m.sinkErrors.Inc() }
 
+// Subscriptions has the gauges of subscriptions ask count whenever they are read:
+// how many are good, and of how many the last record was refused. Call it once.
+func (m *Metrics) Subscriptions(count func() (good, refused int)) {
+	g := func(name, help string, value func() int) {
+		m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: namespace, Name: name, Help: help}, func() float64 { return float64(value()) }))
+	}
+	g("subscriptions", "Subscriptions with a configuration that this process can read.", func() int { good, _ := count(); return good })
+	g("subscriptions_refused", "Subscriptions whose last record this process cannot read: the last good one stays in force, or they wait.", func() int { _, refused := count(); return refused })
+}
+
 // Missing counts n records of a topic that were removed before they were read.
 func (m *Metrics) Missing(topic string, n int64) { m.missing.WithLabelValues(topic).Add(float64(n)) }
 

@@ -33,10 +33,16 @@ var contract = map[string][]string{
 	"hookline_filter_failures_total":    {"reason"},
 	"hookline_dedupe_forgotten_total":   nil,
 	"hookline_trace_spans_lost_total":   nil,
+	"hookline_records_missing_total":    {"topic"},
+	"hookline_sink_dead_total":          nil,
+	"hookline_subscriptions":            nil,
+	"hookline_subscriptions_refused":    nil,
 }
 
 func TestNamesAndLabelsAreThoseOfTheContract(t *testing.T) {
 	m := NewMetrics()
+	m.Missing("t", 1)
+	m.Subscriptions(func() (int, int) { return 2, 1 })
 	m.Event("json", "routed", 1)
 	m.Lanes("waiting", 1)
 	m.KafkaLag("hookline.deliveries", 1)

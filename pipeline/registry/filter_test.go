@@ -44,8 +44,11 @@ func TestStoredFilterThatDoesNotCompile(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	s := b.snapshot(1)
-	if s.Get("a") != nil || s.Bad() != 1 || s.Len() != 0 {
+	if sub := s.Get("a"); sub == nil || sub.State != pipeline.StatePaused || sub.URL != "" || s.Bad() != 1 || s.Len() != 0 {
 		t.Errorf("%v, %d bad of %d", s.Get("a"), s.Bad(), s.Len())
+	}
+	for sub := range s.All() {
+		t.Errorf("%s would get events", sub.ID)
 	}
 	good := doc("b")
 	good.Filter = `data.isActive`

@@ -134,7 +134,7 @@ func TestBadSecretsPauseTheirSubscription(t *testing.T) {
 	same(t, "b", snap.Get("b").State, pipeline.StateActive)
 	same(t, "c", snap.Get("c").State, pipeline.StateActive)
 	same(t, "bad", snap.Bad(), 3)
-	if snap.Get("b2") != nil {
+	if s := snap.Get("b2"); s == nil || s.State != pipeline.StatePaused || s.Signing != nil || s.Auth != nil || s.URL != "" {
 		t.Error("a secret in clear was accepted from the topic")
 	}
 	if holdsCanary(log.Bytes()) || !strings.Contains(log.String(), "b2") {

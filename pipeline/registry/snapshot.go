@@ -16,6 +16,8 @@ type entry struct {
 	// badConfig and badState say why the last record of each key was refused.
 	badConfig, badState error
 	sub                 *pipeline.Subscription // effective; nil without a good configuration
+	// unread stands for a subscription of which no configuration can be read.
+	unread *pipeline.Subscription
 }
 
 // apply gives the entry as it is after the record r, which err refused or not.
@@ -41,7 +43,24 @@ func (e *entry) apply(r *Record, err error) *entry {
 		return nil
 	}
 	next.sub = failing(effective(next.config, next.state), next.state, next.health)
+	if next.sub != nil && next.state == nil && next.badState != nil {
+		next.sub = paused(next.sub, "its state cannot be read: "+next.badState.Error())
+	}
+	next.unread = nil
+	if next.config == nil && next.badConfig != nil {
+		next.unread = paused(&pipeline.Subscription{ID: r.ID, Ordering: pipeline.OrderingSubscription}, "its configuration cannot be read: "+next.badConfig.Error())
+	}
 	return &next
+}
+
+// paused is s held: what nobody can read here may be sent by a process that can.
+func paused(s *pipeline.Subscription, why string) *pipeline.Subscription {
+	if severity(s.State) >= severity(pipeline.StatePaused) && s.State != "" {
+		return s
+	}
+	held := *s
+	held.State, held.StateReason = pipeline.StatePaused, why
+	return &held
 }
 
 // bad says why one of the last records was refused.
@@ -122,12 +141,19 @@ func (s *Snapshot) entry(id string) *entry {
 	return s.base[id]
 }
 
-// Get returns nil where there is no such subscription, or none that is good.
+// Get returns nil where there is no such subscription. One of which there is no
+// configuration but one that cannot be read (a newer version's, a damaged one) is
+// given as paused, with nothing but its id: its deliveries wait, they are not
+// taken for those of a deleted one.
 func (s *Snapshot) Get(id string) *pipeline.Subscription {
-	if e := s.entry(id); e != nil {
-		return e.sub
+	e := s.entry(id)
+	switch {
+	case e == nil:
+		return nil
+	case e.sub == nil:
+		return e.unread
 	}
-	return nil
+	return e.sub
 }
 
 // State is what was decided about the subscription, whether it applies to the

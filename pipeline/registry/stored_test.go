@@ -112,14 +112,23 @@ func TestBuilder(t *testing.T) {
 	if s := snap.Get("a"); s.Revision != 4 || s.State != pipeline.StateActive || snap.Bad() != 0 {
 		t.Errorf("got %+v", s)
 	}
-	if snap = add("n", "bad"); snap.Get("n") != nil || snap.Len() != 1 || snap.Bad() != 1 {
-		t.Error("a bad subscription is active")
+	snap = add("n", "bad")
+	if s := snap.Get("n"); s == nil || s.State != pipeline.StatePaused || snap.Len() != 1 || snap.Bad() != 1 {
+		t.Errorf("a subscription that cannot be read is not held: %+v", s)
 	}
-	add("n", "")
+	if snap = add("n", ""); snap.Get("n") != nil {
+		t.Error("a deleted one is still there")
+	}
 	if snap = add("a#state", "bad"); snap.Bad() != 1 || snap.Get("a") == nil {
 		t.Error("a bad state is not reported, or ends the subscription")
 	}
 	add("a#state", "")
+	if s := add("a#state", `{"v":9,"bad":1}`).Get("a"); s.State != pipeline.StatePaused || !strings.Contains(s.StateReason, "version 9") {
+		t.Errorf("a state that a newer version decided, which may be a pause, is passed over: %+v", s)
+	}
+	if s := add("a#state", "").Get("a"); s.State != pipeline.StateActive {
+		t.Errorf("still held: %+v", s)
+	}
 	if snap = add("a", ""); snap.Get("a") != nil || snap.Len() != 0 || snap.Bad() != 0 {
 		t.Errorf("got %d and %d bad", snap.Len(), snap.Bad())
 	}
