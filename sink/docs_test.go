@@ -73,7 +73,9 @@ func TestEngineDocs(t *testing.T) {
 }
 
 // docLog is a log of the last two hours in which everything that the queries of
-// the documentation look for has happened.
+// the documentation look for has happened. Queries name what it has: the events
+// ord-1, ord-2 and ord-5; the subscriptions erp, shop, slow and odd; the delivery
+// dlv_example; the topic orders.
 type docLog struct {
 	*viewLog
 	now time.Time
@@ -105,7 +107,7 @@ func (l *docLog) deliver(env *pipeline.Envelope, id, subscription string, ago ti
 		a := pipeline.Attempt{
 			AttemptID: fmt.Sprint(id, "/", i), DeliveryID: id, SubscriptionID: subscription, URL: "https://" + subscription + ".example.com/hooks", Envelope: env,
 			Attempt: i + 1, Outcome: res.outcome, StatusCode: res.status, Error: res.err, StartedAt: at, Elapsed: 180 * time.Millisecond, DNS: 2 * time.Millisecond,
-			Connect: 20 * time.Millisecond, TLS: 40 * time.Millisecond, TTFB: 100 * time.Millisecond, RequestHeaders: []byte("Host: x\r\n"), RequestBytes: 40,
+			Connect: 20 * time.Millisecond, TLS: 40 * time.Millisecond, TTFB: 100 * time.Millisecond, RequestHeaders: []byte("Host: x\r\ntraceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\n"), RequestBytes: 40,
 			RequestWritten: true, ResponseHeaders: []byte("A: b\r\n"), ResponseBody: []byte(res.body), Final: i == len(results)-1, Node: "n-1",
 		}
 		if !a.Final {
