@@ -94,13 +94,13 @@ func TestEngineMigrate(t *testing.T) {
 	expect(t, r, "SELECT count(), max(version) FROM schema_migrations", fmt.Sprintf("%d\t%d", len(steps), len(steps)))
 	ask(t, r, "INSERT INTO schema_migrations VALUES (9000, 'newer', now())") // a rollback finds it
 	ttl := "SELECT arraySort(groupArray(extract(engine_full, 'toIntervalDay\\\\((\\\\d+)\\\\)'))) FROM system.tables WHERE database = currentDatabase() AND engine_full LIKE '%MergeTree%' AND name != 'schema_migrations'"
-	expect(t, r, ttl, "['90','90','97']")
+	expect(t, r, ttl, "['90','90','90','97']")
 	cfg.SkipMigrations = true
 	if err := Migrate(t.Context(), cfg); err != nil {
 		t.Error(err)
 	}
 	cfg.SkipMigrations = false
-	for days, want := range map[int]string{30: "['30','30','37']", 0: "['','','']"} {
+	for days, want := range map[int]string{30: "['30','30','30','37']", 0: "['','','','']"} {
 		cfg.TTLDays = days
 		for range 2 {
 			if err := Migrate(t.Context(), cfg); err != nil {

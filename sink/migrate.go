@@ -220,7 +220,7 @@ func (s *server) retain(ctx context.Context, d ddl) error {
 	for _, t := range []struct {
 		table, column string
 		extra         int
-	}{{"attempts", "started_at", 0}, {"events", "stored_at", 7}, {"subscription_stats_1m_data", "minute", 0}} {
+	}{{"attempts", "started_at", 0}, {"events", "stored_at", 7}, {"subscription_stats_1m_data", "minute", 0}, {"outcome_stats_1m_data", "minute", 0}} {
 		var engine string
 		row := s.conn.QueryRow(ctx, "SELECT engine_full FROM system.tables WHERE database = '"+d.DB+"' AND name = '"+t.table+"'")
 		if err := row.Scan(&engine); err != nil {

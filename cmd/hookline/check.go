@@ -67,7 +67,7 @@ func (c *cli) check(ctx context.Context, roles []app.Role, offline bool) ([]find
 	}
 	kafka, err := checkKafka(ctx, cfg, roles)
 	findings, errs = append(findings, kafka), append(errs, err)
-	if slices.Contains(roles, app.RoleSink) {
+	if slices.Contains(roles, app.RoleSink) || slices.Contains(roles, app.RoleConsole) {
 		clickhouse, err := checkClickHouse(ctx, cfg)
 		findings, errs = append(findings, clickhouse), append(errs, err)
 	}

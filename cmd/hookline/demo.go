@@ -239,7 +239,9 @@ func (r *demoRun) after(ctx context.Context, keep bool) error {
 	for _, line := range exports(r.cfg) {
 		r.say("  %s", line)
 	}
-	r.say("  curl http://%s/readyz", r.app.AdminAddr())
+	if r.stack.Engine != nil {
+		r.say("console: %s", consoleURL(r.cfg, r.app))
+	}
 	<-ctx.Done()
 	return nil
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -82,7 +83,7 @@ func newLocalApp(ctx context.Context, cfg *configs.Config, stack *local.Stack, l
 	roles := []app.Role{app.RoleRouter, app.RoleDispatcher}
 	deps := app.Deps{Log: log, Version: versionName()}
 	if stack.Engine != nil {
-		roles = append(roles, app.RoleSink)
+		roles = append(roles, app.RoleSink, app.RoleConsole)
 		deps.Services = []app.Service{{Name: "ClickHouse engine", Run: stack.Engine.Run}}
 	} else {
 		file := stack.AttemptsFile(&cfg.Kafka, log)
@@ -102,7 +103,17 @@ func pointTo(cfg *configs.Config, stack *local.Stack) error {
 	for _, d := range devDefaults {
 		errs = append(errs, cfg.SetDefault(d[0], d[1]))
 	}
+	if cfg.Admin.Token == "" {
+		// Whoever sees the terminal may change things, everybody on this machine may look.
+		errs = append(errs, cfg.Set("ADMIN_TOKEN", rand.Text()))
+		cfg.Admin.OpenToRead = true
+	}
 	return errors.Join(errs...)
+}
+
+// consoleURL logs in: the token behind the # reaches no server.
+func consoleURL(cfg *configs.Config, a *app.App) string {
+	return "http://" + a.AdminAddr() + "/login#" + cfg.Admin.Token
 }
 
 func (c *cli) printDev(cfg *configs.Config, stack *local.Stack, a *app.App, data string) {
@@ -112,6 +123,9 @@ func (c *cli) printDev(cfg *configs.Config, stack *local.Stack, a *app.App, data
 	fmt.Fprintf(c.out, "kafka       %s\n", stack.Broker.Addr())
 	if stack.Engine != nil {
 		fmt.Fprintf(c.out, "clickhouse  http://%s (hookline sql 'SELECT count() FROM hookline.attempts')\n", stack.Engine.Addr())
+	}
+	if stack.Engine != nil {
+		fmt.Fprintf(c.out, "console     %s\n", consoleURL(cfg, a))
 	}
 	fmt.Fprintf(c.out, "admin       http://%s/readyz\n", a.AdminAddr())
 	fmt.Fprintf(c.out, "data        %s\n", data)

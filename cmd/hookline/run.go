@@ -9,7 +9,7 @@ import (
 func (c *cli) runCmd() *cobra.Command {
 	roles := ""
 	cmd := &cobra.Command{
-		Use:   "run [--roles router,dispatcher,sink]",
+		Use:   "run [--roles router,dispatcher,sink,console]",
 		Short: "The service; configured by the environment (help config)",
 		Long: "The service. It is configured by the environment: see hookline help config.\n" +
 			"SIGTERM lets requests under way finish and commits; a second one ends at once.",

@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"os"
 	"slices"
 	"strings"
@@ -26,10 +27,11 @@ const (
 	RoleRouter     Role = "router"     // events to deliveries
 	RoleDispatcher Role = "dispatcher" // deliveries to endpoints
 	RoleSink       Role = "sink"       // attempts and events to ClickHouse
+	RoleConsole    Role = "console"    // the pages and the REST interface at the admin address
 )
 
 // Roles lists every role, in the order in which they start.
-var Roles = []Role{RoleSink, RoleDispatcher, RoleRouter}
+var Roles = []Role{RoleConsole, RoleSink, RoleDispatcher, RoleRouter}
 
 // ParseRoles reads a list such as "router,dispatcher"; empty: all.
 func ParseRoles(s string) ([]Role, error) {
@@ -41,7 +43,7 @@ func ParseRoles(s string) ([]Role, error) {
 		r := Role(strings.TrimSpace(name))
 		switch {
 		case !slices.Contains(Roles, r):
-			return nil, fmt.Errorf("reading roles: %q is no role (one of %s, %s, %s)", name, RoleRouter, RoleDispatcher, RoleSink)
+			return nil, fmt.Errorf("reading roles: %q is no role (one of %s, %s, %s, %s)", name, RoleRouter, RoleDispatcher, RoleSink, RoleConsole)
 		case slices.Contains(out, r):
 			return nil, fmt.Errorf("reading roles: %s is there twice", r)
 		}
@@ -79,6 +81,7 @@ type App struct {
 	registry *registry.Registry
 	matchers *matchers
 	admin    *admin.Server // nil: switched off
+	console  http.Handler  // all that admin does not serve itself; set before Run
 	parts    []part        // in the order in which they start
 	ready    []func() admin.Part
 	closers  []func() // after the parts have ended, in reverse
@@ -106,6 +109,8 @@ func New(cfg *configs.Config, roles []Role, deps Deps) (*App, error) {
 			continue
 		}
 		switch r {
+		case RoleConsole:
+			steps = append(steps, a.addConsole)
 		case RoleSink:
 			steps = append(steps, a.addSink)
 		case RoleDispatcher:
@@ -183,7 +188,12 @@ func (a *App) addAdmin() error {
 	if a.cfg.Admin.Addr == admin.Off {
 		return nil
 	}
-	s, err := admin.Listen(&a.cfg.Admin, admin.Deps{Parts: a.Readiness, Gatherer: a.metrics.Registry(), Log: a.log})
+	deps := admin.Deps{Parts: a.Readiness, Gatherer: a.metrics.Registry(), Log: a.log}
+	if slices.Contains(a.roles, RoleConsole) {
+		// The console is made when the registry is; nothing is served before Run.
+		deps.Rest = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { a.console.ServeHTTP(w, r) })
+	}
+	s, err := admin.Listen(&a.cfg.Admin, deps)
 	if err != nil {
 		return err
 	}

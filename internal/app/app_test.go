@@ -13,7 +13,7 @@ import (
 )
 
 func TestParseRoles(t *testing.T) {
-	for in, want := range map[string]int{"": 3, " ": 3, "router": 1, "router, sink": 2, "sink,dispatcher,router": 3} {
+	for in, want := range map[string]int{"": 4, " ": 4, "console": 1, "router": 1, "router, sink": 2, "sink,dispatcher,router": 3} {
 		if got, err := ParseRoles(in); err != nil || len(got) != want {
 			t.Errorf("ParseRoles(%q) = %v, %v", in, got, err)
 		}

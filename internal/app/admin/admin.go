@@ -3,8 +3,6 @@ package admin
 
 import (
 	"context"
-	"crypto/sha256"
-	"crypto/subtle"
 	"crypto/tls"
 	"encoding/json"
 	"errors"
@@ -13,23 +11,42 @@ import (
 	"net"
 	"net/http"
 	"net/http/pprof"
-	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/net/netutil"
+
+	"github.com/hookline/hookline/internal/access"
 )
 
 // Config says where the admin address is and who may use it.
 type Config struct {
 	// Addr is the address of /healthz, /readyz and /metrics; off: no such address. Any but a loopback address needs ADMIN_TOKEN or ADMIN_TLS_CLIENT_CA_FILE.
 	Addr string `env:"ADMIN_ADDR" envDefault:"127.0.0.1:8080"`
-	// Token must come with every request but /healthz and /readyz, as Authorization: Bearer TOKEN; empty: not asked for. At least 16 bytes.
+	// Token gives leave to look at and to change everything, as Authorization: Bearer TOKEN or at the console's login; every request but /healthz and /readyz then needs it or ADMIN_READ_TOKEN. Empty: everybody who reaches the address may look, nobody may change anything. At least 16 bytes.
 	Token string `env:"ADMIN_TOKEN"`
 	// Profile serves Go's profiles (CPU, memory, goroutines, blocking) under /debug/pprof/ too. Needs ADMIN_TOKEN or ADMIN_TLS_CLIENT_CA_FILE.
 	Profile bool      `env:"ADMIN_PROFILE" envDefault:"false"`
 	TLS     TLSConfig `envPrefix:"ADMIN_TLS_"`
+	// ReadToken gives leave to look at the console, the REST interface and /metrics, not to change anything; empty: there is no such token. At least 16 bytes.
+	ReadToken string `env:"ADMIN_READ_TOKEN"`
+	// Hosts are further host names by which the console is reached on a loopback address, as through a proxy on this machine.
+	Hosts []string `env:"ADMIN_HOSTS"`
+	// OpenToRead lets everybody on this machine look without a token; dev and demo set it.
+	OpenToRead bool
+}
+
+// Guard says who may do what under this configuration. Where neither a token nor
+// a client's certificate is asked for, and where a certificate is all that is,
+// everybody who comes through may look and nobody may change anything.
+func (c *Config) Guard() *access.Guard {
+	host, _, _ := net.SplitHostPort(c.Addr)
+	o := access.Options{Token: c.Token, ReadToken: c.ReadToken, Loopback: loopback(host), Hosts: c.Hosts}
+	if c.Token == "" && (o.Loopback || c.TLS.ClientCAFile != "") || c.OpenToRead && o.Loopback {
+		o.Anonymous = access.Read
+	}
+	return access.New(o)
 }
 
 // Off is the Addr that switches the admin address off.
@@ -51,8 +68,13 @@ func (c *Config) Validate() error {
 	case !c.closed() && !loopback(host):
 		errs = append(errs, fmt.Errorf("HOOKLINE_ADMIN_ADDR: %s can be reached by others and has no token (set HOOKLINE_ADMIN_TOKEN or _TLS_CLIENT_CA_FILE, or use 127.0.0.1)", c.Addr))
 	}
-	if c.Token != "" && len(c.Token) < minTokenBytes {
-		errs = append(errs, fmt.Errorf("HOOKLINE_ADMIN_TOKEN: shorter than %d bytes (make one with: openssl rand -hex 16)", minTokenBytes))
+	for name, token := range map[string]string{"ADMIN_TOKEN": c.Token, "ADMIN_READ_TOKEN": c.ReadToken} {
+		if token != "" && len(token) < minTokenBytes {
+			errs = append(errs, fmt.Errorf("HOOKLINE_%s: shorter than %d bytes (make one with: openssl rand -hex 16)", name, minTokenBytes))
+		}
+	}
+	if c.ReadToken != "" && (c.Token == "" || c.ReadToken == c.Token) {
+		errs = append(errs, errors.New("HOOKLINE_ADMIN_READ_TOKEN: it is for those who may not have HOOKLINE_ADMIN_TOKEN, which is missing or the same (set another one)"))
 	}
 	if c.Profile && !c.closed() {
 		errs = append(errs, errors.New("HOOKLINE_ADMIN_PROFILE: profiles are shown only with a token (set HOOKLINE_ADMIN_TOKEN)"))
@@ -92,7 +114,9 @@ type Readiness struct {
 type Deps struct {
 	Parts    func() []Part // the parts that run; called on each request, concurrently
 	Gatherer prometheus.Gatherer
-	Log      *slog.Logger
+	// Rest serves every other path, and says itself who may; nil: there is none.
+	Rest http.Handler
+	Log  *slog.Logger
 }
 
 // Server serves the admin address.
@@ -176,14 +200,23 @@ func Handler(c *Config, d Deps) http.Handler {
 	})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) { writeReadiness(w, d.Parts()) })
 	metrics := promhttp.HandlerFor(d.Gatherer, promhttp.HandlerOpts{EnableOpenMetrics: true})
-	mux.Handle("GET /metrics", c.guarded(metrics))
+	guard := c.Guard()
+	mux.Handle("GET /metrics", c.certified(needs(guard, access.Read, metrics)))
 	if c.Profile && c.closed() {
-		// One by one: pprof's index would also show the command line.
-		mux.Handle("GET /debug/pprof/profile", c.guarded(http.HandlerFunc(pprof.Profile)))
-		mux.Handle("GET /debug/pprof/trace", c.guarded(http.HandlerFunc(pprof.Trace)))
-		for _, name := range []string{"allocs", "block", "goroutine", "heap", "mutex", "threadcreate"} {
-			mux.Handle("GET /debug/pprof/"+name, c.guarded(pprof.Handler(name)))
+		scope := access.Write
+		if c.Token == "" {
+			scope = access.Read // a certificate is all that is asked for
 		}
+		profile := func(h http.Handler) http.Handler { return c.certified(needs(guard, scope, h)) }
+		// One by one: pprof's index would also show the command line.
+		mux.Handle("GET /debug/pprof/profile", profile(http.HandlerFunc(pprof.Profile)))
+		mux.Handle("GET /debug/pprof/trace", profile(http.HandlerFunc(pprof.Trace)))
+		for _, name := range []string{"allocs", "block", "goroutine", "heap", "mutex", "threadcreate"} {
+			mux.Handle("GET /debug/pprof/"+name, profile(pprof.Handler(name)))
+		}
+	}
+	if d.Rest != nil {
+		mux.Handle("/", c.certified(d.Rest))
 	}
 	return mux
 }
@@ -201,21 +234,25 @@ func writeReadiness(w http.ResponseWriter, parts []Part) {
 	json.NewEncoder(w).Encode(r) // an error here is a client that went away
 }
 
-// guarded asks for what is configured: a client certificate, which the handshake
-// has verified, and the token, compared by hash so that time tells nothing.
-func (c *Config) guarded(next http.Handler) http.Handler {
-	if !c.closed() {
+// certified asks for a client's certificate, which the handshake has verified,
+// where one is configured.
+func (c *Config) certified(next http.Handler) http.Handler {
+	if c.TLS.ClientCAFile == "" {
 		return next
 	}
-	want := sha256.Sum256([]byte(c.Token))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if c.TLS.ClientCAFile != "" && (r.TLS == nil || len(r.TLS.VerifiedChains) == 0) {
+		if r.TLS == nil || len(r.TLS.VerifiedChains) == 0 {
 			http.Error(w, "a client certificate of an authority in HOOKLINE_ADMIN_TLS_CLIENT_CA_FILE is needed", http.StatusForbidden)
 			return
 		}
-		given, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-		got := sha256.Sum256([]byte(given))
-		if c.Token != "" && (!ok || subtle.ConstantTimeCompare(got[:], want[:]) != 1) {
+		next.ServeHTTP(w, r)
+	})
+}
+
+// needs asks for a scope.
+func needs(g *access.Guard, scope access.Scope, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if g.Granted(r).Scope < scope {
 			w.Header().Set("WWW-Authenticate", `Bearer realm="hookline"`)
 			http.Error(w, "a token is needed: Authorization: Bearer $HOOKLINE_ADMIN_TOKEN", http.StatusUnauthorized)
 			return

@@ -1,0 +1,115 @@
+// Package api is what people and programs ask hookline for over HTTP at the
+// admin address, under /api/v1: the subscriptions and how they do, deliveries
+// and their attempts, sums over time. Service is the same without HTTP, for the
+// console.
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"time"
+
+	"github.com/hookline/hookline/pipeline"
+	"github.com/hookline/hookline/pipeline/registry"
+	"github.com/hookline/hookline/sink"
+)
+
+// Log is the delivery log; sink.Reader is one.
+type Log interface {
+	Attempts(ctx context.Context, f sink.Filter) iter.Seq2[*sink.AttemptRow, error]
+	Deliveries(ctx context.Context, q sink.DeliveryQuery) (*sink.DeliveryPage, error)
+	Events(ctx context.Context, at []pipeline.Position) (map[pipeline.Position]*sink.StoredEvent, error)
+	Series(ctx context.Context, q sink.SeriesQuery) ([]sink.Point, error)
+	SubscriptionStats(ctx context.Context, ids []string, since time.Time) (map[string]sink.SubscriptionStats, error)
+}
+
+// Deps is what a Service works with.
+type Deps struct {
+	Log Log
+	// Snapshot is the registry as it is now; nil where it has not been read yet.
+	Snapshot func() *registry.Snapshot
+	// Now is the clock; nil: time.Now.
+	Now func() time.Time
+}
+
+// Service answers questions and carries out what is asked. Safe for concurrent
+// use.
+type Service struct {
+	deps Deps
+}
+
+// NewService makes a service.
+func NewService(d Deps) *Service {
+	if d.Now == nil {
+		d.Now = time.Now
+	}
+	return &Service{deps: d}
+}
+
+// Now is the service's clock.
+func (s *Service) Now() time.Time { return s.deps.Now() }
+
+// ErrNotFound says that there is no such thing.
+var ErrNotFound = errors.New("there is no such thing")
+
+// ErrNotReady says that the subscriptions have not been read yet.
+var ErrNotReady = errors.New("the subscriptions are still being read (try again in a moment)")
+
+// queryTimeout bounds a question to ClickHouse: who asks is waiting.
+const queryTimeout = 10 * time.Second
+
+// maxAttempts bounds the attempts of one delivery that are shown: four in each
+// round, and rounds are begun by people.
+const maxAttempts = 500
+
+// Delivery is one delivery, with all its attempts, oldest first, and its event,
+// which is nil where it is not stored (yet, or any longer).
+type Delivery struct {
+	ID       string
+	State    sink.DeliveryState
+	Attempts []*sink.AttemptRow
+	Event    *sink.StoredEvent
+}
+
+// Last is the newest attempt.
+func (d *Delivery) Last() *sink.AttemptRow { return d.Attempts[len(d.Attempts)-1] }
+
+// Delivery gives one delivery; ErrNotFound where no attempt of it is stored.
+func (s *Service) Delivery(ctx context.Context, id string) (*Delivery, error) {
+	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
+	defer cancel()
+	d := &Delivery{ID: id}
+	for row, err := range s.deps.Log.Attempts(ctx, sink.Filter{Delivery: id, Limit: maxAttempts}) {
+		if err != nil {
+			return nil, err
+		}
+		d.Attempts = append(d.Attempts, row)
+	}
+	if len(d.Attempts) == 0 {
+		return nil, fmt.Errorf("looking for delivery %.64q: %w", id, ErrNotFound)
+	}
+	last := d.Last()
+	d.State = sink.StateOf(&last.Attempt)
+	events, err := s.deps.Log.Events(ctx, []pipeline.Position{last.Envelope.Source})
+	if err != nil {
+		return nil, err
+	}
+	d.Event = events[last.Envelope.Source]
+	return d, nil
+}
+
+// Deliveries gives a page of deliveries.
+func (s *Service) Deliveries(ctx context.Context, q sink.DeliveryQuery) (*sink.DeliveryPage, error) {
+	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
+	defer cancel()
+	return s.deps.Log.Deliveries(ctx, q)
+}
+
+// Series gives attempts over time.
+func (s *Service) Series(ctx context.Context, q sink.SeriesQuery) ([]sink.Point, error) {
+	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
+	defer cancel()
+	return s.deps.Log.Series(ctx, q)
+}
