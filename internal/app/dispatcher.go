@@ -129,3 +129,6 @@ func (d dispatchMetrics) CommitTook(time.Duration, int) {}
 
 // KafkaLag sets a topic's lag.
 func (d dispatchMetrics) KafkaLag(topic string, records int64) { d.m.KafkaLag(topic, records) }
+
+// Missing counts records that were removed too early.
+func (d dispatchMetrics) Missing(topic string, records int64) { d.m.Missing(topic, records) }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 	"time"
 
@@ -112,7 +113,7 @@ func (d *Dispatcher) fetchErrors(fs kgo.Fetches) error {
 		}
 		d.log.Warn("fetching", "topic", e.Topic, "partition", e.Partition, "err", e.Err)
 		if _, lost := errors.AsType[*kgo.ErrDataLoss](e.Err); lost || errors.Is(e.Err, kerr.OffsetOutOfRange) {
-			fatal = fmt.Errorf("%s/%d no longer has what must be read next: %w", e.Topic, e.Partition, e.Err)
+			fatal = fmt.Errorf("%s/%d no longer has what must be read next: %w (somebody deleted from it; after a restart what is missing is counted and passed over)", e.Topic, e.Partition, e.Err)
 		}
 	}
 	return fatal
@@ -124,7 +125,11 @@ func (d *Dispatcher) decode(r *kgo.Record, b *fetchedRecords) {
 			return
 		}
 		rec, err := decodeDelivery(r)
-		if err != nil {
+		switch {
+		case errors.Is(err, kafkax.ErrNewer):
+			d.log.Error("a record cannot be read by this version: its partition waits", "topic", r.Topic, "partition", r.Partition, "offset", r.Offset, "err", err)
+			rec = heldRecord(r.Offset)
+		case err != nil:
 			d.log.Error("a record cannot be read: it goes to dead as it is", "topic", r.Topic, "partition", r.Partition, "offset", r.Offset, "err", err)
 			rec = &lane.Record{Offset: r.Offset, Envelope: &pipeline.Envelope{}, Unreadable: rawOf(r)}
 		}
@@ -147,6 +152,13 @@ func (d *Dispatcher) decode(r *kgo.Record, b *fetchedRecords) {
 		rec.offset = r.Offset
 		b.retry[k-1] = append(b.retry[k-1], partitionRecord[*retryRecord]{r.Partition, r.Offset, rec})
 	}
+}
+
+// heldRecord stands for a record that a newer hookline wrote: it waits, with all
+// behind it, for a version of the registry that never comes. Nothing is settled by
+// a process that cannot read it; whoever can goes on from there.
+func heldRecord(offset int64) *lane.Record {
+	return &lane.Record{Offset: offset, Envelope: &pipeline.Envelope{RegistryVersion: math.MaxInt64}}
 }
 
 func header(r *kgo.Record, key string) []byte {

@@ -44,6 +44,8 @@ type bench struct {
 	next   int // events produced
 	// version is the registry version that events are marked with.
 	version int64
+	metrics Metrics      // nil: nobody counts
+	log     *slog.Logger // nil: nobody reads
 }
 
 func newBench(t *testing.T, addrs []string, partitions int32, subs ...*pipeline.Subscription) *bench {
@@ -87,9 +89,16 @@ func (b *bench) start(change func(*Config)) *running {
 	if os.Getenv("HOOKLINE_TEST_LOG") != "" {
 		log = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	}
+	if b.log != nil {
+		log = b.log
+	}
+	var metrics Metrics = nopMetrics{}
+	if b.metrics != nil {
+		metrics = b.metrics
+	}
 	own := b.kafka
 	d, err := New(cfg, Deps{
-		Kafka: &own, Sender: b.ledger, Registry: b.reg, Gate: NewGate(time.Duration(cfg.SessionTimeout)), Metrics: nopMetrics{},
+		Kafka: &own, Sender: b.ledger, Registry: b.reg, Gate: NewGate(time.Duration(cfg.SessionTimeout)), Metrics: metrics,
 		Log: log, Node: "test", RequestTimeout: 5 * time.Second,
 		StateRecord: func(id, reason string, rev int64, _, _ time.Time) ([]byte, []byte) {
 			return []byte(id + "#state"), []byte(reason + "/" + strconv.FormatInt(rev, 10))
@@ -392,6 +401,7 @@ func (nopMetrics) Dead(pipeline.DeadReason)          {}
 func (nopMetrics) Lanes(Stats)                       {}
 func (nopMetrics) CommitTook(time.Duration, int)     {}
 func (nopMetrics) KafkaLag(string, int64)            {}
+func (nopMetrics) Missing(string, int64)             {}
 
 func jsonOf(v any) string {
 	b, _ := json.Marshal(v)

@@ -96,7 +96,7 @@ func (c *parkedCache) load(ctx context.Context, w *lane.Work) error {
 	}
 	env := new(pipeline.Envelope)
 	if err := kafkax.DecodeEnvelope(cp.Envelope, env); err != nil {
-		return &unreadableError{why: err.Error(), raw: rawOf(r)}
+		return unreadable(err, r)
 	}
 	w.Envelope, w.Header, w.Payload = env, cp.Envelope, cp.Payload
 	return nil

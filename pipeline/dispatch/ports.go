@@ -27,6 +27,9 @@ type Metrics interface {
 	Lanes(st Stats)                          // every few seconds
 	CommitTook(d time.Duration, records int) // one transaction
 	KafkaLag(topic string, records int64)    // every few seconds
+	// Missing counts records that somebody removed before they were read; it is
+	// called from other goroutines too.
+	Missing(topic string, records int64)
 }
 
 // Tracer makes the spans of deliveries whose event's trace is recorded.

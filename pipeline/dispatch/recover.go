@@ -66,21 +66,8 @@ func (d *Dispatcher) recoverTask(ctx context.Context, p int32, member string) er
 		return err
 	}
 	st := lane.Start{Incarnation: newIncarnation(), RetryEnd: retryEnd, ParkedEnd: parkedEnd, Scheduler: d.sched}
-	for i, t := range names {
-		off := int64(-1)
-		if o, ok := committed[t][p]; ok {
-			off = o.Offset
-		}
-		if off < 0 {
-			if off, err = d.fetcher.StartOffset(ctx, t, p); err != nil {
-				return fmt.Errorf("finding the start of %s/%d: %w", t, p, err)
-			}
-		}
-		if i == 0 {
-			st.Deliveries = off
-		} else {
-			st.Retry[i-1] = off
-		}
+	if err := d.positions(ctx, p, rec.Front(), names, committed, &st); err != nil {
+		return err
 	}
 	for installed := false; !installed; {
 		ours := false
@@ -135,7 +122,12 @@ func (d *Dispatcher) scanParked(ctx context.Context, p int32, rec *lane.Recovery
 	if !any {
 		return end, nil
 	}
-	err = d.fetcher.Scan(ctx, topic, p, from, end, func(r *kgo.Record) error {
+	start, err := d.fetcher.StartOffset(ctx, topic, p)
+	if err != nil {
+		return 0, fmt.Errorf("finding the start of %s/%d: %w", topic, p, err)
+	}
+	d.missing(topic, p, from, start)
+	err = d.fetcher.Scan(ctx, topic, p, max(from, start), end, func(r *kgo.Record) error {
 		c, err := kafkax.ParseCopy(r)
 		if err != nil {
 			d.scanUnreadable(rec, r, err)

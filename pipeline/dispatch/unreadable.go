@@ -26,6 +26,15 @@ type unreadableError struct {
 
 func (e *unreadableError) Error() string { return e.why }
 
+// unreadable makes an unreadableError of why r cannot be decoded, unless a newer
+// version can.
+func unreadable(err error, r *kgo.Record) error {
+	if errors.Is(err, kafkax.ErrNewer) {
+		return fmt.Errorf("%s/%d/%d: %w", r.Topic, r.Partition, r.Offset, err)
+	}
+	return &unreadableError{why: err.Error(), raw: rawOf(r)}
+}
+
 // permanent makes an error of a fetch that no later try will mend an
 // unreadableError: the log does not have the record, or not whole.
 func permanent(err error) error {
@@ -77,7 +86,7 @@ func (d *Dispatcher) loadOrigin(ctx context.Context, w *lane.Work) error {
 	}
 	rec, err := decodeDelivery(recs[i])
 	if err != nil {
-		return &unreadableError{why: err.Error(), raw: rawOf(recs[i])}
+		return unreadable(err, recs[i])
 	}
 	sub := pipeline.LaneSubscription(w.LaneKey())
 	if !slices.Contains(rec.Subs, sub) ||

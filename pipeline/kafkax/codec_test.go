@@ -1,6 +1,7 @@
 package kafkax
 
 import (
+	"errors"
 	"bytes"
 	"fmt"
 	"reflect"
@@ -56,7 +57,7 @@ func TestEnvelopeRefusesOtherVersionsAndExcess(t *testing.T) {
 	full := sampleEnvelope()
 	b := EncodeEnvelope(nil, &full)
 	b[0] = 2
-	if err := DecodeEnvelope(b, &env); err == nil || !strings.Contains(err.Error(), "version 2") {
+	if err := DecodeEnvelope(b, &env); !errors.Is(err, ErrNewer) || !strings.Contains(err.Error(), "version 2") {
 		t.Fatalf("got %v, want the unknown version named", err)
 	}
 	b[0] = envelopeVersion

@@ -32,6 +32,22 @@ const envelopeVersion = 1
 
 var errShort = errors.New("it ends too early")
 
+// ErrNewer says of a record that a newer hookline wrote it: no bytes are wrong
+// with it, and a newer process reads it.
+var ErrNewer = errors.New("written by a newer hookline (run that version here too)")
+
+// versionsAhead is how far beyond our own a version counts as a newer
+// hookline's; what is further off is no record of hookline's.
+const versionsAhead = 8
+
+// versionError says why records of that version are not read.
+func versionError(version, known byte) error {
+	if version > known && version <= known+versionsAhead {
+		return fmt.Errorf("version %d is not known (known: %d): %w", version, known, ErrNewer)
+	}
+	return fmt.Errorf("version %d is not known (known: %d)", version, known)
+}
+
 // EncodeEnvelope appends env to dst. Times keep their nanoseconds and lose their
 // zone; a time outside the years 1 to 9999 becomes the zero time.
 func EncodeEnvelope(dst []byte, env *pipeline.Envelope) []byte {
@@ -63,7 +79,7 @@ func DecodeEnvelope(b []byte, env *pipeline.Envelope) error {
 		return fmt.Errorf("decoding envelope: %w", errShort)
 	}
 	if b[0] != envelopeVersion {
-		return fmt.Errorf("decoding envelope: version %d is not known (known: %d; written by a newer hookline?)", b[0], envelopeVersion)
+		return fmt.Errorf("decoding envelope: %w", versionError(b[0], envelopeVersion))
 	}
 	if len(b) > MaxEnvelopeBytes {
 		return fmt.Errorf("decoding envelope: %d bytes are more than %d", len(b), MaxEnvelopeBytes)

@@ -39,7 +39,7 @@ func DecodeSubs(b []byte, dst []string) ([]string, error) {
 		return dst, fmt.Errorf("decoding subscription list: %w", errShort)
 	}
 	if b[0] != subsVersion {
-		return dst, fmt.Errorf("decoding subscription list: version %d is not known (known: %d)", b[0], subsVersion)
+		return dst, fmt.Errorf("decoding subscription list: %w", versionError(b[0], subsVersion))
 	}
 	out, r := dst, reader{s: string(b[1:])}
 	n := r.uvarint(MaxSubs)

@@ -63,6 +63,14 @@ func (r *Recovery) Lane(key string, value []byte) error {
 	return nil
 }
 
+// Front is the offset up to which the task had read deliveries/p.
+func (r *Recovery) Front() int64 {
+	if r.state == nil {
+		return 0
+	}
+	return r.state.Front
+}
+
 // ParkedFrom is the offset of parked/p to scan from; false: nothing is parked.
 func (r *Recovery) ParkedFrom() (int64, bool) {
 	from, any := int64(0), false
