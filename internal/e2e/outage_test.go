@@ -89,8 +89,8 @@ const (
 	outageGrowth = 96 * mib // of memory over what it had under load
 	// sinkGrowth is CLICKHOUSE_BUFFER_BYTES full, twice for the garbage
 	// collector's slack, and what is fetched ahead.
-	sinkGrowth = 2*64*mib + 32*mib
-	outageCores  = 0.25     // on average: nothing spins
+	sinkGrowth  = 2*64*mib + 32*mib
+	outageCores = 0.25 // on average: nothing spins
 )
 
 // TestKafkaOutage: the only broker is killed under load and comes back. While it

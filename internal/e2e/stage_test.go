@@ -36,19 +36,20 @@ const (
 // stage is one test's topics, subscriptions, producer and endpoint. Only its
 // test's goroutine uses it, but for what the ledger guards.
 type stage struct {
-	t      *testing.T
-	ctx    context.Context
-	rng    *rand.Rand
-	plan   *plan
-	ledger *ledger
-	kafka  *testkit.KafkaCluster
-	engine *testkit.EngineProc // nil: no sink
-	topic  string              // of events
-	vars   map[string]string   // HOOKLINE_* of every process
-	roles  string
-	binary *builder
-	procs  []*process           // all that were started
-	late   func() time.Duration // the worst lateness of timers; ends the watch
+	t        *testing.T
+	ctx      context.Context
+	rng      *rand.Rand
+	plan     *plan
+	ledger   *ledger
+	kafka    *testkit.KafkaCluster
+	engine   *testkit.EngineProc // nil: no sink
+	topic    string              // of events
+	vars     map[string]string   // HOOKLINE_* of every process
+	roles    string
+	receiver string // URL of the endpoint
+	binary   *builder
+	procs    []*process           // all that were started
+	late     func() time.Duration // the worst lateness of timers; ends the watch
 }
 
 // setting is what a stage is made from.
@@ -137,7 +138,8 @@ func (s *stage) open() {
 		cancel()
 		work.Wait()
 	})
-	s.must(s.command(s.subscriptions(recv.URL()), "subs", "apply", "-f", "-"))
+	s.receiver = recv.URL()
+	s.must(s.command(s.subscriptions(s.receiver), "subs", "apply", "-f", "-"))
 }
 
 // subscriptions is the plan as people would write it.
