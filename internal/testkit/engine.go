@@ -41,6 +41,12 @@ type EngineProc struct {
 // library cannot be had the test is skipped, or fails under CI=true.
 func Engine(tb testing.TB) *EngineProc {
 	tb.Helper()
+	return EngineIn(tb, tb.TempDir())
+}
+
+// EngineIn is Engine with its data in dir, a file system of its own for instance.
+func EngineIn(tb testing.TB, dir string) *EngineProc {
+	tb.Helper()
 	root, err := Root()
 	if err != nil {
 		tb.Fatal(err)
@@ -49,7 +55,7 @@ func Engine(tb testing.TB) *EngineProc {
 	if err != nil {
 		lacking(tb, "the ClickHouse engine", lastLine(out, err))
 	}
-	e := &EngineProc{tb: tb, dir: tb.TempDir(), bin: os.Getenv("HOOKLINE_TEST_ENGINE"), lib: lastLine(out, nil)}
+	e := &EngineProc{tb: tb, dir: dir, bin: os.Getenv("HOOKLINE_TEST_ENGINE"), lib: lastLine(out, nil)}
 	if e.bin == "" {
 		e.bin = buildEngine(tb, root)
 	}

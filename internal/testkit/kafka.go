@@ -34,8 +34,14 @@ type KafkaCluster struct {
 // Maven is missing the test is skipped, or fails under CI=true.
 func Kafka(tb testing.TB, brokers int) *KafkaCluster {
 	tb.Helper()
+	return KafkaIn(tb, tb.TempDir(), brokers)
+}
+
+// KafkaIn is Kafka with its data in dir, a file system of its own for instance.
+func KafkaIn(tb testing.TB, dir string, brokers int) *KafkaCluster {
+	tb.Helper()
 	script := kafkaScript(tb)
-	p, err := startKafka(script, filepath.Join(tb.TempDir(), "kafka"), brokers)
+	p, err := startKafka(script, filepath.Join(dir, "kafka"), brokers)
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -58,6 +58,7 @@ func TestClockJumpsBetweenOwners(t *testing.T) {
 			r.now = r.now.Add(jump)
 			r.restart()
 			r.retries()
+			r.after(0)
 			at := map[int64]time.Duration{}
 			for waited := time.Duration(0); len(at) < 2 && waited <= 2*time.Hour; waited += time.Second {
 				for w := r.sched.Next(r.now, anyShare); w != nil; w = r.sched.Next(r.now, anyShare) {
@@ -75,5 +76,24 @@ func TestClockJumpsBetweenOwners(t *testing.T) {
 				t.Errorf("they were sent after %v, want %v and %v", at, wantRetry, wantAfter)
 			}
 		})
+	}
+}
+
+// What waits for its transaction is bounded in number too, however small it is.
+func TestOutsAreBounded(t *testing.T) {
+	r := newRig(t, func(c *Config, s *pipeline.Subscription) {
+		c.MaxPayloadBytes, s.State = 100<<10, pipeline.StatePaused
+	})
+	n := 0
+	for !r.task.Full() && n < 10_000 {
+		r.deliver("")
+		n++
+	}
+	if n > 100 {
+		t.Errorf("%d deliveries wait for one transaction, want at most 100", n)
+	}
+	r.commit()
+	if r.task.Full() {
+		t.Error("full after the transaction")
 	}
 }

@@ -61,6 +61,20 @@ type Out struct {
 	moves bool // OutParked: the lane's first entry, which takes its place before those parked already
 }
 
+// outOverheadBytes is about what an Out, the Kafka record made of it and its
+// headers take beside the payload. Without it a task that parks all that it gets
+// would hold a hundred thousand small ones between two transactions.
+const outOverheadBytes = 1 << 10
+
+// size is what the Out counts for in a task's bytes. Those without a payload of
+// their own (states, notices, unreadable records) are few.
+func (o *Out) size() int {
+	if o.Envelope == nil {
+		return len(o.Payload)
+	}
+	return len(o.Payload) + outOverheadBytes
+}
+
 // emit notes a record for the next transaction, with the entry's bytes.
 func (t *Task) emit(l *lane, e *entry, k OutKind) *Out {
 	o := &Out{
@@ -71,7 +85,7 @@ func (t *Task) emit(l *lane, e *entry, k OutKind) *Out {
 		panic("BUG: emitting a delivery without its payload, lane " + l.key)
 	}
 	t.out = append(t.out, o)
-	t.outBytes += len(o.Payload)
+	t.outBytes += o.size()
 	t.touched = true
 	return o
 }
@@ -138,7 +152,7 @@ func (t *Task) Committed(now time.Time, b *Batch, offsets []int64) {
 		}
 	}
 	for i, o := range b.Outs {
-		t.outBytes -= len(o.Payload)
+		t.outBytes -= o.size()
 		switch o.Kind {
 		case OutParked:
 			t.parkedAt(o, offsets[i])

@@ -133,7 +133,7 @@ func (t *Task) endFirstAs(now time.Time, l *lane, reason pipeline.DeadReason) {
 // command. It is durable exactly if that is.
 func (t *Task) Answer(o *Out) {
 	t.out = append(t.out, o)
-	t.outBytes += len(o.Payload)
+	t.outBytes += o.size()
 	t.touched = true
 }
 

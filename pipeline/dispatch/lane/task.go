@@ -134,7 +134,7 @@ type Task struct {
 	control      int64   // see Control
 
 	out      []*Out
-	outBytes int // payload bytes in out and in the batch under way
+	outBytes int // of what is in out and in the batch under way, see Out.size
 	inflight int
 	draining bool // no new requests
 	// recovering: deliveries has not been read to the recovered front again
