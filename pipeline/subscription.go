@@ -48,6 +48,10 @@ const (
 	StateDisabled State = "disabled"
 )
 
+// ReasonCatchUp is the reason of a paused subscription that gets what it missed
+// before anything else: the lanes of its catch-up are not held.
+const ReasonCatchUp = "catching up"
+
 // Limits and defaults of a subscription's fields.
 const (
 	MaxRetries         = 3
@@ -135,6 +139,40 @@ func LaneKey(sub string, ord Ordering, entity string, origin int64) string {
 	return sub
 }
 
+// laneCatchUp, between a subscription's id and the rest of a lane's key, makes
+// the lane one of a catch-up.
+const laneCatchUp = "/c"
+
+// replayCatchUp begins the id of a replay whose deliveries go before live ones.
+const replayCatchUp = "c_"
+
+// CatchUpReplay makes the id of such a replay.
+func CatchUpReplay(id string) string { return replayCatchUp + id }
+
+// LaneKeyOf is LaneKey for the event of an envelope. Deliveries of a catch-up
+// have lanes of their own, so that live ones can be held behind them.
+func LaneKeyOf(sub string, ord Ordering, env *Envelope, origin int64) string {
+	if strings.HasPrefix(env.Replay, replayCatchUp) {
+		sub += laneCatchUp
+	}
+	return LaneKey(sub, ord, env.Entity, origin)
+}
+
+// LaneIsCatchUp tells whether a key is of a lane of a catch-up.
+func LaneIsCatchUp(key string) bool {
+	_, rest, ok := strings.Cut(key, "/")
+	return ok && (rest == "c" || strings.HasPrefix(rest, "c/"))
+}
+
+// laneRest is what of a lane's key tells its kind: empty, "e/..." or "n/...".
+func laneRest(key string) string {
+	_, rest, _ := strings.Cut(key, "/")
+	if rest == "c" {
+		return ""
+	}
+	return strings.TrimPrefix(rest, "c/")
+}
+
 // LaneSubscription is the subscription that a lane key belongs to.
 func LaneSubscription(key string) string {
 	id, _, _ := strings.Cut(key, "/")
@@ -143,9 +181,8 @@ func LaneSubscription(key string) string {
 
 // LaneEntity is the entity of a lane of OrderingEntity; empty for others.
 func LaneEntity(key string) string {
-	_, rest, _ := strings.Cut(key, "/")
-	entity, _ := strings.CutPrefix(rest, "e/")
-	if LaneOrdering(key) != OrderingEntity {
+	entity, ok := strings.CutPrefix(laneRest(key), "e/")
+	if !ok {
 		return ""
 	}
 	return entity
@@ -153,9 +190,9 @@ func LaneEntity(key string) string {
 
 // LaneOrdering is the kind of lane that a key names.
 func LaneOrdering(key string) Ordering {
-	_, rest, ok := strings.Cut(key, "/")
+	rest := laneRest(key)
 	switch {
-	case !ok:
+	case rest == "":
 		return OrderingSubscription
 	case strings.HasPrefix(rest, "e/"):
 		return OrderingEntity

@@ -90,7 +90,7 @@ func (d *Dispatcher) loadOrigin(ctx context.Context, w *lane.Work) error {
 	}
 	sub := pipeline.LaneSubscription(w.LaneKey())
 	if !slices.Contains(rec.Subs, sub) ||
-		pipeline.LaneKey(sub, pipeline.LaneOrdering(w.LaneKey()), rec.Envelope.Entity, w.Origin) != w.LaneKey() {
+		pipeline.LaneKeyOf(sub, pipeline.LaneOrdering(w.LaneKey()), rec.Envelope, w.Origin) != w.LaneKey() {
 		return &unreadableError{why: fmt.Sprintf("%s/%d/%d is not of lane %q", topic, p, w.Origin, w.LaneKey()), raw: rawOf(recs[i])}
 	}
 	w.Envelope, w.Header, w.Payload = rec.Envelope, rec.Header, rec.Payload

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -140,15 +139,11 @@ func laneBelongs(lane, sub string, origin int64) bool {
 	if pipeline.LaneSubscription(lane) != sub {
 		return false
 	}
-	switch pipeline.LaneOrdering(lane) {
-	case pipeline.OrderingSubscription:
-		return lane == sub
-	case pipeline.OrderingEntity:
-		return strings.HasPrefix(lane[len(sub):], "/e/")
-	case pipeline.OrderingNone:
-		return lane == pipeline.LaneKey(sub, pipeline.OrderingNone, "", origin)
+	env := pipeline.Envelope{Entity: pipeline.LaneEntity(lane)}
+	if pipeline.LaneIsCatchUp(lane) {
+		env.Replay = pipeline.CatchUpReplay("")
 	}
-	return false
+	return lane == pipeline.LaneKeyOf(sub, pipeline.LaneOrdering(lane), &env, origin)
 }
 
 // parseNumber parses a decimal number in 0..limit, in the one way it is written.

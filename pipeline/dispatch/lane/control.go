@@ -90,7 +90,7 @@ func (l *lane) stuck() bool {
 }
 
 func (w *Which) has(l *lane) bool {
-	if w.Entity != "" && l.key != pipeline.LaneKey(l.sub.id, pipeline.OrderingEntity, w.Entity, 0) {
+	if w.Entity != "" && pipeline.LaneEntity(l.key) != w.Entity {
 		return false
 	}
 	return w.Delivery == "" || w.Delivery == l.firstDelivery()
@@ -189,6 +189,9 @@ func (t *Task) Inspect(subscription string, maxStuck int) Inspection {
 		}
 		if l.blocked {
 			in.Blocked++
+		}
+		if l.catchUp {
+			in.CatchUp++
 		}
 		if !l.stuck() || len(in.Stuck) >= maxStuck {
 			return

@@ -15,6 +15,7 @@ type fate struct {
 	origin  int64
 	entity  string
 	payload []byte
+	catchUp bool // of a catch-up: in lanes of its own
 
 	received bool  // the receiver answered with success, known to us or not
 	done     int   // the life in which its success was seen
@@ -81,7 +82,7 @@ type ledger struct {
 
 func (g *ledger) add(off int64, d *simDelivery) {
 	for _, id := range d.subs {
-		f := &fate{sub: id, origin: off, entity: d.env.Entity, payload: d.payload, parkedAt: -1}
+		f := &fate{sub: id, origin: off, entity: d.env.Entity, payload: d.payload, parkedAt: -1, catchUp: d.env.Replay == "c_1"}
 		g.fates[fateKey{id, off}] = f
 		g.bySub[id] = append(g.bySub[id], f)
 	}
@@ -118,6 +119,9 @@ func (g *ledger) unreadable(o *Out) *fate {
 }
 
 func related(kind pipeline.Ordering, a, b *fate) bool {
+	if a.catchUp != b.catchUp {
+		return false
+	}
 	switch kind {
 	case pipeline.OrderingSubscription:
 		return true
@@ -131,7 +135,11 @@ func related(kind pipeline.Ordering, a, b *fate) bool {
 // send is called at the moment a request begins.
 func (g *ledger) send(now time.Time, key string, f *fate, attempt, round int, conf *pipeline.Subscription) {
 	kind := pipeline.LaneOrdering(key)
-	if want := pipeline.LaneKey(f.sub, kind, f.entity, f.origin); want != key {
+	env := pipeline.Envelope{Entity: f.entity}
+	if f.catchUp {
+		env.Replay = "c_1"
+	}
+	if want := pipeline.LaneKeyOf(f.sub, kind, &env, f.origin); want != key {
 		g.fail("%v: sent in lane %q, want %q", f, key, want)
 	}
 	switch {

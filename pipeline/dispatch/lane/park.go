@@ -13,7 +13,7 @@ func (t *Task) makeWaiting(l *lane) {
 	before := l.waiting
 	if !before {
 		l.waiting = true
-		l.held = l.sub.mode() == modeHold
+		l.held = l.mode() == modeHold
 		t.markDirty(l)
 	}
 	keep := 0

@@ -47,7 +47,7 @@ func (t *Task) wantTail(l *lane, now time.Time) bool {
 	if l.tail.n == 0 {
 		return false
 	}
-	if l.rescan || l.head != nil || l.expect >= 0 || l.moving || l.sub.mode() == modeHold {
+	if l.rescan || l.head != nil || l.expect >= 0 || l.moving || l.mode() == modeHold {
 		return true
 	}
 	if now.Before(l.localUntil) {

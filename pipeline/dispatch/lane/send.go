@@ -162,7 +162,7 @@ func (t *Task) take(now time.Time, l *lane) *Work {
 	e := l.front(&buf)
 	ending := l.ending()
 	if e == nil || t.draining || (ending && e.loaded()) ||
-		(!ending && (l.sub.mode() == modeHold || l.sub.crowded() || !e.sendable(l, now))) {
+		(!ending && (l.mode() == modeHold || l.sub.crowded() || !e.sendable(l, now))) {
 		t.backToIdle(l)
 		t.advance(l, now)
 		return nil
@@ -246,7 +246,7 @@ func (t *Task) advance(l *lane, now time.Time) {
 			return
 		case l.ending():
 			t.endFirst(l, *e)
-		case l.sub.mode() == modeHold:
+		case l.mode() == modeHold:
 			t.holdFirst(l, e)
 			return
 		case !e.sendable(l, now):

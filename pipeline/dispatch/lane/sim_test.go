@@ -156,7 +156,7 @@ func (s *sim) run(steps int) {
 
 func (s *sim) produce() {
 	d := simDelivery{
-		env:     &pipeline.Envelope{Entity: "e" + strconv.Itoa(s.rnd.intn(s.entities))},
+		env:     &pipeline.Envelope{Entity: "e" + strconv.Itoa(s.rnd.intn(s.entities)), Replay: pick(s.rnd, "", "", "", "r_1", "c_1")},
 		payload: fmt.Appendf(nil, "payload of %d", s.kafka.deliveries.end),
 	}
 	for _, id := range s.ids {
@@ -226,7 +226,8 @@ func (s *sim) pop() {
 			if sw.f == nil {
 				s.fail("%s@%d: sent, but nobody made it", id, w.Origin)
 			}
-			if w.Subscription == nil || w.Subscription.State != pipeline.StateActive {
+			catchUp := w.Subscription != nil && w.Subscription.StateReason == pipeline.ReasonCatchUp && sw.f.catchUp
+			if w.Subscription == nil || w.Subscription.State != pipeline.StateActive && !(catchUp && w.Subscription.State == pipeline.StatePaused) {
 				s.fail("%v: sent though its subscription is %+v", sw.f, w.Subscription)
 			}
 			s.ledger.send(s.now, w.LaneKey(), sw.f, w.Attempt, w.Round, w.Subscription)
@@ -443,8 +444,8 @@ func (s *sim) changeRegistry() {
 	id := pick(s.rnd, s.ids...)
 	change := pick(s.rnd,
 		s.randomSubscription, s.randomSubscription,
-		func(c *pipeline.Subscription) { c.State = pipeline.StatePaused },
-		func(c *pipeline.Subscription) { c.State = pipeline.StatePaused },
+		func(c *pipeline.Subscription) { c.State, c.StateReason = pipeline.StatePaused, "" },
+		func(c *pipeline.Subscription) { c.State, c.StateReason = pipeline.StatePaused, pipeline.ReasonCatchUp },
 		func(c *pipeline.Subscription) { c.State, c.StateReason = pipeline.StateDisabled, "by hand" },
 		func(c *pipeline.Subscription) { c.State, c.StateReason = pipeline.StateActive, "" },
 		func(c *pipeline.Subscription) { c.State, c.StateReason = pipeline.StateActive, "" },

@@ -110,7 +110,7 @@ func (t *Task) relieveRecord(now time.Time, r *Record) {
 		if s == nil {
 			continue
 		}
-		l := t.lanes[pipeline.LaneKey(id, s.kind, r.Envelope.Entity, r.Offset)]
+		l := t.lanes[pipeline.LaneKeyOf(id, s.kind, r.Envelope, r.Offset)]
 		if l == nil || len(l.mem) == 0 {
 			continue
 		}
@@ -141,7 +141,7 @@ func (t *Task) heldUp(l *lane, now time.Time) bool {
 func (t *Task) checkAges(now time.Time) {
 	disabled := false
 	t.eachLane(func(l *lane) {
-		if len(l.parked) > 0 && !l.blocked && l.sub.mode() == modeSend && now.Sub(l.parkedSince()) > t.cfg.MaxParkedAge {
+		if len(l.parked) > 0 && !l.blocked && l.mode() == modeSend && now.Sub(l.parkedSince()) > t.cfg.MaxParkedAge {
 			t.disable(l.sub, ReasonBacklog)
 		}
 		disabled = disabled || l.sub.disabled != ""
@@ -182,7 +182,7 @@ func (t *Task) Update(now time.Time, subs pipeline.Subscriptions) {
 			t.endFirstAs(now, l, pipeline.DeadExhausted)
 			return
 		}
-		if l.sub.mode() == modeHold && l.stage == stageIdle && len(l.mem) > 0 {
+		if l.mode() == modeHold && l.stage == stageIdle && len(l.mem) > 0 {
 			t.makeWaiting(l)
 		}
 		t.advance(l, now)
@@ -205,7 +205,7 @@ func (t *Task) forgetIdle() {
 
 // noteHeld has the lane's record say whether it is held.
 func (t *Task) noteHeld(l *lane) {
-	held := l.sub.mode() == modeHold
+	held := l.mode() == modeHold
 	if !l.waiting || held == l.held {
 		return
 	}
@@ -231,7 +231,7 @@ func (t *Task) Stats() Stats {
 	}
 	for _, l := range t.lanes {
 		switch {
-		case l.blocked || (l.waiting && l.sub.mode() == modeHold):
+		case l.blocked || (l.waiting && l.mode() == modeHold):
 			st.Held++
 		case l.waiting:
 			st.Waiting++

@@ -26,6 +26,7 @@ type lane struct {
 	older   *lane
 	stage   stage
 	suspect bool // the last attempt failed
+	catchUp bool // it has deliveries of a catch-up: see mode
 
 	mem    []entry     // homeDeliveries
 	one    [1]entry    // the memory of mem while it has one entry at most
@@ -270,7 +271,7 @@ func (t *Task) expectNoMore(now time.Time) {
 // place puts position i of r into its lane.
 func (t *Task) place(now time.Time, r *Record, i int, id string) {
 	s := t.subOf(id)
-	l := t.laneOf(pipeline.LaneKey(id, s.kind, r.Envelope.Entity, r.Offset), s)
+	l := t.laneOf(pipeline.LaneKeyOf(id, s.kind, r.Envelope, r.Offset), s)
 	e := entry{origin: r.Offset, home: homeDeliveries, rec: r, pos: uint8(i), since: now, off: -1}
 	if l.expect == r.Offset {
 		l.expect = -1
@@ -279,7 +280,7 @@ func (t *Task) place(now time.Time, r *Record, i int, id string) {
 		t.advance(l, now)
 		return
 	}
-	if l.waiting || s.mode() == modeHold {
+	if l.waiting || l.mode() == modeHold {
 		t.makeWaiting(l)
 		t.parkEntry(l, &e)
 		return
@@ -313,7 +314,7 @@ func (t *Task) subOf(id string) *sub {
 func (t *Task) laneOf(key string, s *sub) *lane {
 	l := t.lanes[key]
 	if l == nil {
-		l = &lane{key: key, sub: s, expect: -1}
+		l = &lane{key: key, sub: s, expect: -1, catchUp: pipeline.LaneIsCatchUp(key)}
 		l.mem = l.one[:0]
 		t.lanes[key] = l
 		t.link(l)
@@ -396,6 +397,16 @@ func (s *sub) mode() mode {
 		return modeHold
 	}
 	return modeSend
+}
+
+// mode is what may be done in the lane now. What a subscription missed goes
+// before all else: it is paused for the others meanwhile.
+func (l *lane) mode() mode {
+	m := l.sub.mode()
+	if m == modeHold && l.catchUp && l.sub.conf.StateReason == pipeline.ReasonCatchUp {
+		return modeSend
+	}
+	return m
 }
 
 // drainReason says why a subscription's deliveries end without a try.
