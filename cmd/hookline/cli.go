@@ -95,7 +95,7 @@ func (c *cli) root() *cobra.Command {
 		return usagef("reading options: %s: %w (see %s --help)", cmd.CommandPath(), err, cmd.CommandPath())
 	})
 	root.AddCommand(c.versionCmd(), c.produceCmd(), c.topicsCmd(), c.subsCmd(), c.receiverCmd(), c.runCmd(), c.devCmd(),
-		c.sqlCmd(), c.logsCmd(), c.checkCmd(), c.demoCmd())
+		c.sqlCmd(), c.logsCmd(), c.checkCmd(), c.demoCmd(), c.replayCmd())
 	root.AddCommand(topicCmds()...)
 	root.SetHelpCommand(c.helpCmd(root))
 	return root

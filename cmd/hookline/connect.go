@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
@@ -48,6 +49,15 @@ func connect(ctx context.Context, cfg *configs.Config, opts ...kgo.Opt) (*kgo.Cl
 		return nil, fmt.Errorf("making the Kafka client: %w", err)
 	}
 	return client, nil
+}
+
+// clusterID is the id of the cluster that client talks to.
+func clusterID(ctx context.Context, client *kgo.Client) (string, error) {
+	meta, err := kadm.NewClient(client).BrokerMetadata(ctx)
+	if err != nil {
+		return "", fmt.Errorf("asking for the cluster's id: %w", err)
+	}
+	return meta.Cluster, nil
 }
 
 // ping asks any broker for its metadata, by a client of its own: kgo tries a

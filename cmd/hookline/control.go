@@ -62,6 +62,11 @@ func (c *cli) obey(ctx context.Context, asJSON bool, give order) error {
 	if err != nil {
 		return err
 	}
+	return c.tellResult(r, asJSON)
+}
+
+// tellResult prints what came of a command.
+func (c *cli) tellResult(r *control.Result, asJSON bool) (err error) {
 	if asJSON {
 		err = writeJSON(c.out, r)
 	} else {
@@ -152,16 +157,24 @@ func (c *cli) subsPause() *cobra.Command {
 }
 
 func (c *cli) subsResume() *cobra.Command {
-	asJSON := false
+	asJSON, withReplay := false, false
 	cmd := &cobra.Command{
-		Use: "resume ID", Short: "End a pause, or take a disabled subscription into use again",
+		Use: "resume ID [--replay]", Short: "End a pause, or take a disabled subscription into use again",
+		Long: "Ends a pause, or takes a subscription into use again that was disabled. What it missed while it was\n" +
+			"disabled stays missed: hookline replay --subscription ID --missed delivers it later, behind live events.\n\n" +
+			"With --replay all that it missed is delivered first, in the order in which it was produced; live deliveries\n" +
+			"are held until that is settled. When it is interrupted, run it again; without --replay it ends.",
 		Args: exactly("ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if withReplay {
+				return c.resumeWithReplay(cmd.Context(), args[0], asJSON)
+			}
 			return c.obey(cmd.Context(), asJSON, func(ctx context.Context, o *control.Operator) (*control.Result, error) {
 				return o.Resume(ctx, actor(), args[0], control.ResumeOptions{})
 			})
 		},
 	}
+	cmd.Flags().BoolVar(&withReplay, "replay", false, "deliver what it missed first")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }

@@ -35,7 +35,7 @@ func (a *App) addDispatcher() error {
 	d, err := dispatch.New(a.cfg.Dispatch, dispatch.Deps{
 		Kafka: &a.cfg.Kafka, Sender: send, Registry: view, Gate: gate,
 		Metrics: dispatchMetrics{a.metrics}, Log: a.log.With("part", "dispatcher"), Node: a.node,
-		RequestTimeout: a.cfg.Sender.RequestTimeout, StateRecord: disabledRecord, HealthRecord: registry.HealthRecord,
+		RequestTimeout: a.cfg.Sender.RequestTimeout, StateRecord: a.disabledRecord, HealthRecord: registry.HealthRecord,
 		RedactURL: send.RedactURL, Tracer: a.dispatchTracer(),
 	})
 	if err != nil {
@@ -55,10 +55,14 @@ func (a *App) addDispatcher() error {
 }
 
 // disabledRecord is the registry's record that disables a subscription.
-func disabledRecord(id, reason string, revision int64, since, failingSince time.Time) (key, value []byte) {
-	return registry.StateRecord(id, &registry.StateInfo{
-		Revision: revision, State: pipeline.StateDisabled, Reason: reason, Since: since, FailingSince: failingSince,
-	})
+func (a *App) disabledRecord(id, reason string, revision int64, since, failingSince time.Time) (key, value []byte) {
+	st := registry.StateInfo{Revision: revision, State: pipeline.StateDisabled, Reason: reason, Since: since, FailingSince: failingSince}
+	if snap := a.registry.Snapshot(); snap != nil {
+		if old := snap.State(id); old != nil {
+			st.Missed = old.Missed
+		}
+	}
+	return registry.StateRecord(id, &st)
 }
 
 // registryView is the registry as the dispatcher sees it: changes come as

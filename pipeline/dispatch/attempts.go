@@ -51,7 +51,7 @@ func (d *Dispatcher) logAttempt(now time.Time, j *job, v lane.Verdict) {
 	d.tries++
 	d.appendAttempt(w.Task.Partition(), &a)
 	d.deps.Metrics.Attempted(&a)
-	if w.Attempt == 1 && w.Round == 0 && !w.Envelope.ProducedAt.IsZero() {
+	if w.Attempt == 1 && w.Round == 0 && w.Envelope.Replay == "" && !w.Envelope.ProducedAt.IsZero() {
 		d.deps.Metrics.FirstAttemptLag(&a)
 	}
 	if v.Final {

@@ -58,6 +58,9 @@ func (t Topics) WebhookCalled() string { return t.Prefix + "webhook_called" }
 // Subscriptions is the compacted registry, of one partition.
 func (t Topics) Subscriptions() string { return t.Prefix + "subscriptions" }
 
+// Replays is the compacted state of replays.
+func (t Topics) Replays() string { return t.Prefix + "replays" }
+
 // Control carries operators' commands to lanes.
 func (t Topics) Control() string { return t.Prefix + "control" }
 
@@ -100,6 +103,7 @@ func (c *Config) Settings() []Setting {
 		{Topic: t.Retry(3), Partitions: n, Unlimited: true},
 		{Topic: t.Parked(), Partitions: n, Unlimited: true},
 		{Topic: t.Lanes(), Partitions: n, Compacted: true},
+		{Topic: t.Replays(), Partitions: 1, Compacted: true},
 	}
 	for _, d := range []struct {
 		topic      string

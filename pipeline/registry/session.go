@@ -129,6 +129,8 @@ func (s *session) store(d *Document, keep func(*StateInfo) bool) (Change, error)
 		carried := *st
 		carried.Revision = c.Revision
 		s.add(StateRecord(d.ID, &carried))
+	} else if missed := st.left(k.config.Revision, s.w.now()); len(missed) > 0 {
+		s.add(StateRecord(d.ID, &StateInfo{Revision: c.Revision, State: pipeline.StateActive, Since: s.w.now(), Missed: missed, Unknown: st.Unknown}))
 	}
 	return c, nil
 }

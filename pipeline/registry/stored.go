@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -73,18 +74,38 @@ type StateInfo struct {
 	Since    time.Time      `json:"since"`
 	// FailingSince is when the run of nothing but failures began; zero: none.
 	FailingSince time.Time `json:"failing_since,omitzero"`
-	// Missed are the source ranges that were not delivered while it was disabled.
-	Missed  []MissedRange  `json:"missed,omitempty"`
+	// Missed are the times in which it was disabled, of which nothing was
+	// delivered since; oldest first, at most MaxMissed.
+	Missed  []MissedSpan   `json:"missed,omitempty"`
 	Unknown jsontext.Value `json:",embed"`
 }
 
-// MissedRange is a part of a source partition that a disabled subscription did
-// not get: offsets From to To, To excluded; To -1: still open.
-type MissedRange struct {
-	Topic     string `json:"topic"`
-	Partition int32  `json:"partition"`
-	From      int64  `json:"from"`
-	To        int64  `json:"to"`
+// MissedSpan is a time in which a subscription was disabled. Which events it
+// missed is told by what was routed to it, not by these times alone.
+type MissedSpan struct {
+	From   time.Time `json:"from"`
+	To     time.Time `json:"to"`
+	Reason string    `json:"reason,omitempty"`
+}
+
+// MaxMissed bounds StateInfo.Missed; beyond it the two oldest become one.
+const MaxMissed = 20
+
+// left gives the spans of a subscription that leaves the state st, the last that
+// was decided, at now; revision is that of its configuration.
+func (st *StateInfo) left(revision int64, now time.Time) []MissedSpan {
+	if st == nil {
+		return nil
+	}
+	if st.State != pipeline.StateDisabled || st.Revision != revision {
+		return st.Missed
+	}
+	spans := append(slices.Clip(st.Missed), MissedSpan{From: st.Since, To: now, Reason: st.Reason})
+	if len(spans) > MaxMissed {
+		spans[1].From = spans[0].From
+		spans = spans[1:]
+	}
+	return spans
 }
 
 // StateRecord gives the record that puts a subscription into st.State; for the

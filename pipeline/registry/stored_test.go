@@ -21,11 +21,11 @@ func TestParseRecord(t *testing.T) {
 		t.Errorf("tombstone: got %+v, %v", r, err)
 	}
 	since := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	key, value := StateRecord("a", &StateInfo{Revision: 3, State: pipeline.StateDisabled, Reason: "gone", Since: since, Missed: []MissedRange{{"t", 1, 5, -1}}})
-	if r, err = ParseRecord(key, value, pol); err != nil || !r.IsState || r.ID != "a" || r.State.Reason != "gone" || r.State.Missed[0].To != -1 {
+	key, value := StateRecord("a", &StateInfo{Revision: 3, State: pipeline.StateDisabled, Reason: "gone", Since: since, Missed: []MissedSpan{{From: since, To: since.Add(time.Hour), Reason: "gone"}}})
+	if r, err = ParseRecord(key, value, pol); err != nil || !r.IsState || r.ID != "a" || r.State.Reason != "gone" || r.State.Missed[0].Reason != "gone" {
 		t.Errorf("state: got %+v, %v", r, err)
 	}
-	const want = `{"v":1,"revision":3,"state":"disabled","reason":"gone","since":"2026-01-02T03:04:05Z","missed":[{"topic":"t","partition":1,"from":5,"to":-1}]}`
+	const want = `{"v":1,"revision":3,"state":"disabled","reason":"gone","since":"2026-01-02T03:04:05Z","missed":[{"from":"2026-01-02T03:04:05Z","to":"2026-01-02T04:04:05Z","reason":"gone"}]}`
 	if string(value) != want || string(key) != "a#state" {
 		t.Errorf("got %s %s, want %s", key, value, want)
 	}

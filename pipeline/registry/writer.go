@@ -137,8 +137,50 @@ func (w *Writer) Delete(ctx context.Context, ids ...string) ([]Change, error) {
 
 // SetState records a decision about the subscription as it is configured now.
 // Active takes back an earlier decision; it is refused where the configuration
-// itself says otherwise. Missed ranges are kept.
+// itself says otherwise. The times of what it missed while it was disabled are
+// kept, and that of a disabled one ends.
 func (w *Writer) SetState(ctx context.Context, id string, state pipeline.State, reason string) (Change, error) {
+	return w.setState(ctx, id, state, reason, nil)
+}
+
+// ErrStateChanged says that the subscription is not in the state that it was
+// expected to be in.
+var ErrStateChanged = errors.New("its state was changed by somebody else meanwhile")
+
+// CaughtUp ends a catch-up (paused for the reason pipeline.ReasonCatchUp): the
+// subscription is active again, and has missed nothing that it had missed until
+// then. ErrStateChanged: it is not in one.
+func (w *Writer) CaughtUp(ctx context.Context, id string) (Change, error) {
+	return w.setState(ctx, id, pipeline.StateActive, "", func(st *StateInfo) error {
+		if st == nil || st.State != pipeline.StatePaused || st.Reason != pipeline.ReasonCatchUp {
+			return ErrStateChanged
+		}
+		st.Missed = nil
+		return nil
+	})
+}
+
+// MissedDelivered says that all that the subscription had missed until a time has
+// been delivered.
+func (w *Writer) MissedDelivered(ctx context.Context, id string, until time.Time) error {
+	_, err := w.change(ctx, audit.ActionReplay, func(s *session) ([]Change, error) {
+		k := s.known[id]
+		if k == nil || k.state == nil {
+			return nil, nil
+		}
+		st := *k.state
+		st.Missed = slices.DeleteFunc(slices.Clone(st.Missed), func(m MissedSpan) bool { return !m.To.After(until) })
+		if len(st.Missed) != len(k.state.Missed) {
+			s.add(StateRecord(id, &st))
+		}
+		return nil, nil
+	})
+	return err
+}
+
+// setState is SetState where check, if there is one, agrees to the state that
+// is decided (nil: none), of which it is given a copy.
+func (w *Writer) setState(ctx context.Context, id string, state pipeline.State, reason string, check func(*StateInfo) error) (Change, error) {
 	changes, err := w.change(ctx, stateAction(state), func(s *session) ([]Change, error) {
 		k := s.known[id]
 		switch {
@@ -150,13 +192,24 @@ func (w *Writer) SetState(ctx context.Context, id string, state pipeline.State, 
 		if configured := or(k.config.State, string(pipeline.StateActive)); severity(state) < severity(pipeline.State(configured)) {
 			return nil, fmt.Errorf("setting the state of subscription %s: its configuration says %s (change its field state and apply)", id, configured)
 		}
+		if check != nil {
+			var decided *StateInfo
+			if k.state != nil && k.state.Revision == k.config.Revision {
+				decided = new(StateInfo)
+				*decided = *k.state
+			}
+			if err := check(decided); err != nil {
+				return nil, fmt.Errorf("setting the state of subscription %s: %w", id, err)
+			}
+			k.state = decided
+		}
 		st := StateInfo{Revision: k.config.Revision, State: state, Reason: reason, Since: w.now()}
 		if (k.state == nil || k.state.Revision != st.Revision) && string(state) == or(k.config.State, string(pipeline.StateActive)) {
 			return []Change{{ID: id, Action: Unchanged, Revision: st.Revision}}, nil
 		}
 		if k.state != nil {
-			st.Missed, st.Unknown = k.state.Missed, k.state.Unknown
-			if k.state.Revision == st.Revision && k.state.State == state {
+			st.Missed, st.Unknown = k.state.left(st.Revision, st.Since), k.state.Unknown
+			if k.state.Revision == st.Revision && k.state.State == state && (k.state.Reason == reason || reason != pipeline.ReasonCatchUp) {
 				return []Change{{ID: id, Action: Unchanged, Revision: st.Revision}}, nil
 			}
 		}

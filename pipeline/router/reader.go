@@ -10,6 +10,17 @@ import (
 	"github.com/hookline/hookline/pipeline/kafkax"
 )
 
+// EventTopics gives those of names that EVENTS_TOPICS asks for, in their order.
+func (c *Config) EventTopics(names []string) []string {
+	var out []string
+	for _, name := range names {
+		if c.EventsTopics.find(name) != nil {
+			out = append(out, name)
+		}
+	}
+	return out
+}
+
 // NewReader gives a function that reads event records as the router does, for
 // others that consume the event topics. It is safe for concurrent use. The
 // event is valid until the record is.
