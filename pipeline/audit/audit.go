@@ -65,10 +65,10 @@ type Entry struct {
 	Subscription string `json:"subscription,omitempty"`
 	Entity       string `json:"entity,omitempty"`   // only the lane of this entity
 	Delivery     string `json:"delivery,omitempty"` // only the lane whose first delivery this is
-	Revision     int64  `json:"revision,omitempty"` // of the configuration that it made
+	Revision     int64  `json:"revision,omitzero"`  // of the configuration that it made
 	Result       Result `json:"result"`
 	Detail       string `json:"detail,omitempty"` // a short sentence
-	Lanes        int    `json:"lanes,omitempty"`  // that it applied to
+	Lanes        int    `json:"lanes,omitzero"`   // that it applied to
 	Node         string `json:"node,omitempty"`   // the process that did it
 	Test         *Test  `json:"test,omitempty"`   // of ActionTest
 }
@@ -77,7 +77,7 @@ type Entry struct {
 type Test struct {
 	DeliveryID string `json:"delivery_id"` // in the log of attempts
 	Outcome    string `json:"outcome"`     // see pipeline.Outcome
-	StatusCode int    `json:"status_code,omitempty"`
+	StatusCode int    `json:"status_code,omitzero"`
 	Error      string `json:"error,omitempty"`
 	ElapsedUS  int64  `json:"elapsed_us"`
 	URL        string `json:"url"` // redacted

@@ -108,8 +108,8 @@ type Stuck struct {
 	Entity   string    `json:"entity,omitempty"`   // of ordering: entity
 	Delivery string    `json:"delivery,omitempty"` // its id; empty: not known
 	Attempts int       `json:"attempts"`           // made in this round
-	Round    int       `json:"round,omitempty"`
-	Blocked  bool      `json:"blocked,omitempty"`
+	Round    int       `json:"round,omitzero"`
+	Blocked  bool      `json:"blocked,omitzero"`
 	Behind   int       `json:"behind"`                   // deliveries behind it
 	NextAt   time.Time `json:"next_attempt_at,omitzero"` // zero: when there is room, or not known
 }

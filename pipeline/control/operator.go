@@ -120,12 +120,12 @@ type Result struct {
 	Action       audit.Action `json:"action"`
 	Subscription string       `json:"subscription"`
 	Outcome      Outcome      `json:"outcome"`
-	Detail       string       `json:"detail,omitempty"`    // a short sentence
-	Lanes        int          `json:"lanes"`               // that it applied to
-	InFlight     int          `json:"in_flight,omitempty"` // of pause: requests that are still under way
-	Node         string       `json:"node,omitempty"`      // the process that carried it out
-	Revision     int64        `json:"revision,omitempty"`  // of the configuration
-	TookMS       int64        `json:"took_ms"`             // until the answer was here
+	Detail       string       `json:"detail,omitempty"`   // a short sentence
+	Lanes        int          `json:"lanes"`              // that it applied to
+	InFlight     int          `json:"in_flight,omitzero"` // of pause: requests that are still under way
+	Node         string       `json:"node,omitempty"`     // the process that carried it out
+	Revision     int64        `json:"revision,omitzero"`  // of the configuration
+	TookMS       int64        `json:"took_ms"`            // until the answer was here
 	Test         *audit.Test  `json:"test,omitempty"`
 }
 

@@ -41,8 +41,8 @@ type Progress struct {
 	Passed   int `json:"passed"`
 	// Ends are where each source partition ended when the plan was made; Next is
 	// the first offset that is not through yet. By "topic/partition".
-	Ends map[string]int64 `json:"ends,omitempty"`
-	Next map[string]int64 `json:"next,omitempty"`
+	Ends map[string]int64 `json:"ends,omitzero"`
+	Next map[string]int64 `json:"next,omitzero"`
 }
 
 func sourceKey(topic string, partition int32) string { return fmt.Sprintf("%s/%d", topic, partition) }

@@ -134,14 +134,14 @@ type Plan struct {
 	Events    int       `json:"events"` // that match and are to be delivered
 	// Continued: it goes on with a replay that was interrupted; Events is all of
 	// it, Before what is through already.
-	Continued bool `json:"continued,omitempty"`
-	Before    int  `json:"before,omitempty"`
+	Continued bool `json:"continued,omitzero"`
+	Before    int  `json:"before,omitzero"`
 	// Unmatched events were selected and do not match today's subscriptions.
-	Unmatched int `json:"unmatched,omitempty"`
+	Unmatched int `json:"unmatched,omitzero"`
 	// Gone events were selected and are neither in Kafka nor in the archive.
-	Gone int `json:"gone,omitempty"`
+	Gone int `json:"gone,omitzero"`
 	// Archived of Events are read from the archive.
-	Archived int `json:"archived,omitempty"`
+	Archived int `json:"archived,omitzero"`
 	// Incomplete says in a sentence what could not be looked at; empty: nothing.
 	Incomplete string    `json:"incomplete,omitempty"`
 	First      time.Time `json:"first,omitzero"` // when the first and the last was produced

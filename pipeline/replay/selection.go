@@ -26,12 +26,12 @@ type Selection struct {
 	Until time.Time `json:"until,omitzero"`
 	// Failed: only deliveries whose last attempt, which ended them, was no success;
 	// needs the archive.
-	Failed bool `json:"failed,omitempty"`
+	Failed bool `json:"failed,omitzero"`
 	// Missed: only what the subscription missed while it was disabled: events that
 	// were never routed to it, and deliveries that ended untried.
-	Missed bool `json:"missed,omitempty"`
+	Missed bool `json:"missed,omitzero"`
 	// CatchUp: in lanes of their own, before live deliveries. Missed only.
-	CatchUp bool `json:"catch_up,omitempty"`
+	CatchUp bool `json:"catch_up,omitzero"`
 	// Words, where not empty, stands for Since and Until when an unfinished replay
 	// of the same selection is looked for: "1h" is another time every time.
 	Words string `json:"words,omitempty"`
