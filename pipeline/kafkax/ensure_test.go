@@ -21,7 +21,7 @@ func TestEnsureTopicsMakesAndFindsThem(t *testing.T) {
 		if err != nil || rep.Err() != nil {
 			t.Fatal(err, rep.Err())
 		}
-		if len(rep.Created) != 15 || slices.Contains(rep.Created, topics.AttemptsJSON()) || !slices.Contains(rep.Created, topics.WebhookCalled()) {
+		if len(rep.Created) != 16 || slices.Contains(rep.Created, topics.AttemptsJSON()) || !slices.Contains(rep.Created, topics.WebhookCalled()) {
 			t.Errorf("made %v", rep.Created)
 		}
 		rep, err = kafkax.EnsureTopics(within(t), adm, &cfg)
