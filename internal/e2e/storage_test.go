@@ -18,7 +18,7 @@ import (
 // are there when it is undone.
 func TestClickHouseRefuses(t *testing.T) {
 	t.Parallel()
-	s := newStage(t, setting{plan: smallPlan(3000, 3, failingFirst(10)), engine: testkit.Engine(t), binary: plain})
+	s := newStage(t, setting{plan: smallPlan(1800, 3, failingFirst(10)), engine: testkit.Engine(t), binary: plain})
 	p := s.run(nil)
 	wait := s.produce(100)
 	s.posts(300, time.Minute)
@@ -115,6 +115,8 @@ func TestDiskFull(t *testing.T) {
 	s.posts(2000, time.Minute)
 	t.Logf("ClickHouse's disk is full: %d posts meanwhile", s.ledger.count()-began)
 	os.Remove(filepath.Join(ofEngine, "ballast"))
+	s.engine.Kill9() // the embedded engine may not answer any more
+	s.engine.Start()
 	s.rowsFor(s.ledger.count() - 1000)
 
 	ballast(t, ofKafka)
