@@ -70,6 +70,48 @@ func TestProducesThatFail(t *testing.T) {
 	})
 }
 
+// Refusals that kgo does not retry, of what a transaction writes: retries, parked
+// deliveries, lanes. The transaction is aborted and made again; no source offset
+// is committed meanwhile, and nothing is skipped.
+func TestProducesThatAreRefused(t *testing.T) {
+	for name, refusal := range map[string]*kerr.Error{
+		"too large": kerr.MessageTooLarge, "not allowed": kerr.TopicAuthorizationFailed, "corrupt": kerr.InvalidRecord,
+	} {
+		t.Run(name, func(t *testing.T) {
+			var n atomic.Int32
+			faulty(t, func(c *kfake.Cluster) {
+				c.ControlKey(int16(kmsg.Produce), func(kreq kmsg.Request) (kmsg.Response, error, bool) {
+					c.KeepControl()
+					req := kreq.(*kmsg.ProduceRequest)
+					if req.TransactionID == nil || n.Add(1) > 3 {
+						return nil, nil, false
+					}
+					return refused(req, refusal), nil, true
+				})
+			})
+			if n.Load() < 4 {
+				t.Errorf("only %d produce requests of transactions were seen", n.Load())
+			}
+		})
+	}
+}
+
+// refused answers a produce request with an error for each partition.
+func refused(req *kmsg.ProduceRequest, err *kerr.Error) *kmsg.ProduceResponse {
+	resp := req.ResponseKind().(*kmsg.ProduceResponse)
+	for i := range req.Topics {
+		rt := kmsg.NewProduceResponseTopic()
+		rt.Topic, rt.TopicID = req.Topics[i].Topic, req.Topics[i].TopicID
+		for j := range req.Topics[i].Partitions {
+			rp := kmsg.NewProduceResponseTopicPartition()
+			rp.Partition, rp.ErrorCode = req.Topics[i].Partitions[j].Partition, err.Code
+			rt.Partitions = append(rt.Partitions, rp)
+		}
+		resp.Topics = append(resp.Topics, rt)
+	}
+	return resp
+}
+
 func TestStopsWhileKafkaIsAway(t *testing.T) {
 	c := testkit.KFake(t)
 	b := newBench(t, c.ListenAddrs(), 2, sub("s", nil))
