@@ -16,7 +16,7 @@ CI_DEMO ?= --fast
 
 TOOLS := .cache/tools
 # Files that "make generate" writes besides those that say "Code generated".
-GENERATED := configs/example.env docs/config.md docs/cli.md
+GENERATED := configs/example.env docs/config.md docs/cli.md docs/metrics.md
 
 .DEFAULT_GOAL := help
 

@@ -329,7 +329,8 @@ type counting struct {
 
 func (c *counting) SinkMissing(_ string, n int64) { c.missing.Add(n) }
 
-func (c *counting) SinkDead(string) { c.dead.Add(1) }
+func (c *counting) SinkDead(string)      { c.dead.Add(1) }
+func (*counting) KafkaLag(string, int64) {}
 
 func (c *counting) SinkInsertError(string) {
 	select {

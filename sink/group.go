@@ -166,6 +166,7 @@ func (s *Sink) begin(t *topicState, at *kmsg.OffsetFetchResponseGroupTopicPartit
 		}
 	}
 	p.place(t.starts[at.Partition], t.ends[at.Partition])
+	p.reached.Store(p.next)
 	s.mu.Lock()
 	old := s.partitions[p.id]
 	s.partitions[p.id] = p

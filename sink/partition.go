@@ -7,6 +7,7 @@ import (
 	"math"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -43,9 +44,10 @@ type partition struct {
 	done    chan struct{} // closed by run
 	wake    chan struct{} // push to run: there are new records
 
-	next    int64     // run only: the offset after the last block, which is committed
-	polled  int64     // push only: the offset after the last record that was polled
-	flushed time.Time // run only: when the last block was stored
+	next    int64        // run only: the offset after the last block, which is committed
+	polled  int64        // push only: the offset after the last record that was polled
+	reached atomic.Int64 // next, for others to read
+	flushed time.Time    // run only: when the last block was stored
 
 	mu       sync.Mutex   // guards what follows
 	declared *declaration // of a block to repeat first; set before run, cleared by it
@@ -297,6 +299,7 @@ func (p *partition) back(recs []*kgo.Record, used int) []*kgo.Record {
 // settled notes that the block is in ClickHouse and behind the committed offset.
 func (p *partition) settled(recs []*kgo.Record, d declaration) {
 	p.next, p.flushed = d.to+1, time.Now()
+	p.reached.Store(p.next)
 	var bytes int64
 	for _, rec := range recs {
 		bytes += bytesOf(rec)

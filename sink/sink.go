@@ -62,6 +62,9 @@ type Metrics interface {
 	// SinkLag is the age of the oldest record that waits to be stored, 0 where
 	// none does (hookline_sink_lag_seconds). Set about once a second.
 	SinkLag(age time.Duration)
+	// KafkaLag sets the number of records of the attempts topic, of our partitions,
+	// that are not stored yet.
+	KafkaLag(topic string, records int64)
 	// SinkInsertError counts inserts that failed and are repeated
 	// (hookline_sink_insert_errors_total).
 	SinkInsertError(table string)
@@ -80,6 +83,7 @@ func (noMetrics) SinkLag(time.Duration)     {}
 func (noMetrics) SinkInsertError(string)    {}
 func (noMetrics) SinkMissing(string, int64) {}
 func (noMetrics) SinkDead(string)           {}
+func (noMetrics) KafkaLag(string, int64)    {}
 
 // Sink stores attempts and events in ClickHouse. Make one with New, then Run it
 // once.
@@ -331,14 +335,40 @@ func (s *Sink) Lag() time.Duration {
 func (s *Sink) reportLag(ctx context.Context) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
-	for {
+	for n := 0; ; n++ {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 			s.deps.Metrics.SinkLag(s.Lag())
 		}
+		if n%kafkaLagEvery == 0 {
+			s.reportKafkaLag(ctx)
+		}
 	}
+}
+
+// kafkaLagEvery is how often the lag in records is measured, in seconds.
+const kafkaLagEvery = 5
+
+func (s *Sink) reportKafkaLag(ctx context.Context) {
+	topic := s.deps.AttemptsTopic
+	ctx, cancel := context.WithTimeout(ctx, kafkaLagEvery*time.Second)
+	defer cancel()
+	ends, err := s.admin.ListEndOffsets(ctx, topic)
+	if err != nil {
+		s.deps.Logger.Debug("measuring the lag", "error", err)
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var lag int64
+	for id, p := range s.partitions {
+		if end, ok := ends.Lookup(topic, id.id); ok && id.topic == topic && end.Err == nil {
+			lag += max(0, end.Offset-p.reached.Load())
+		}
+	}
+	s.deps.Metrics.KafkaLag(topic, lag)
 }
 
 // Ready tells whether ClickHouse has been reached since the start. It stays

@@ -94,8 +94,8 @@ func (c *cli) root() *cobra.Command {
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usagef("reading options: %s: %w (see %s --help)", cmd.CommandPath(), err, cmd.CommandPath())
 	})
-	root.AddCommand(c.versionCmd(), c.produceCmd(), c.topicsCmd(), c.subsCmd(), c.receiverCmd(), c.runCmd(), c.devCmd(),
-		c.sqlCmd(), c.logsCmd(), c.checkCmd(), c.demoCmd(), c.replayCmd())
+	root.AddCommand(c.versionCmd(), c.produceCmd(), c.topicsCmd(), c.subsCmd(), c.receiverCmd(), c.healthCmd(),
+		c.runCmd(), c.devCmd(), c.sqlCmd(), c.logsCmd(), c.checkCmd(), c.demoCmd(), c.replayCmd())
 	root.AddCommand(topicCmds()...)
 	root.SetHelpCommand(c.helpCmd(root))
 	return root

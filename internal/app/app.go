@@ -188,7 +188,7 @@ func (a *App) addAdmin() error {
 	if a.cfg.Admin.Addr == admin.Off {
 		return nil
 	}
-	deps := admin.Deps{Parts: a.Readiness, Gatherer: a.metrics.Registry(), Log: a.log}
+	deps := admin.Deps{Parts: a.Readiness, Gatherer: a.gatherer(), Log: a.log}
 	if slices.Contains(a.roles, RoleConsole) {
 		// The console is made when the registry is; nothing is served before Run.
 		deps.Rest = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { a.console.ServeHTTP(w, r) })
@@ -216,13 +216,6 @@ func (a *App) addRegistry() error {
 	}
 	a.parts = append(a.parts, part{name: "registry", run: a.registry.Run, stopWithin: stopQuick})
 	a.ready = append(a.ready, a.registryReadiness)
-	a.metrics.Subscriptions(func() (good, refused int) {
-		snap := a.registry.Snapshot()
-		if snap == nil {
-			return 0, 0
-		}
-		return snap.Len(), snap.Bad()
-	})
 	return nil
 }
 

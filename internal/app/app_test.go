@@ -103,3 +103,13 @@ func TestSince(t *testing.T) {
 		t.Error("earliest or latest is somewhere else")
 	}
 }
+
+// newForTest makes a service of all roles.
+func newForTest(t *testing.T, cfg *configs.Config) *App {
+	t.Helper()
+	a, err := New(cfg, Roles, Deps{Log: slog.New(slog.DiscardHandler), Version: "test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}

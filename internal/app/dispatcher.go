@@ -32,9 +32,10 @@ func (a *App) addDispatcher() error {
 	}
 	a.closers = append(a.closers, send.Close)
 	view := &registryView{registry: a.registry, changed: make(chan struct{}, 1)}
+	a.metrics.Reads(a.cfg.Kafka.Topics().Deliveries())
 	d, err := dispatch.New(a.cfg.Dispatch, dispatch.Deps{
 		Kafka: &a.cfg.Kafka, Sender: send, Registry: view, Gate: gate,
-		Metrics: dispatchMetrics{a.metrics}, Log: a.log.With("part", "dispatcher"), Node: a.node,
+		Metrics: dispatchMetrics{a.metrics, send.Connections}, Log: a.log.With("part", "dispatcher"), Node: a.node,
 		RequestTimeout: a.cfg.Sender.RequestTimeout, StateRecord: a.disabledRecord, HealthRecord: registry.HealthRecord,
 		RedactURL: send.RedactURL, Tracer: a.dispatchTracer(),
 	})
@@ -101,7 +102,10 @@ func (v *registryView) follow(ctx context.Context) error {
 }
 
 // dispatchMetrics gives the dispatcher's counts their Prometheus names.
-type dispatchMetrics struct{ m *telemetry.Metrics }
+type dispatchMetrics struct {
+	m           *telemetry.Metrics
+	connections func() (idle, busy int)
+}
 
 // Attempted counts a try.
 func (d dispatchMetrics) Attempted(a *pipeline.Attempt) {
@@ -126,10 +130,11 @@ func (d dispatchMetrics) Lanes(st dispatch.Stats) {
 	d.m.Parked(st.Parked)
 	d.m.InFlight(st.InFlight)
 	d.m.RetryOverdue(st.RetryOverdue)
+	d.m.Connections(d.connections())
 }
 
-// CommitTook has no metric of its own.
-func (d dispatchMetrics) CommitTook(time.Duration, int) {}
+// CommitTook notes a transaction's time.
+func (d dispatchMetrics) CommitTook(took time.Duration, _ int) { d.m.CommitTook(took) }
 
 // KafkaLag sets a topic's lag.
 func (d dispatchMetrics) KafkaLag(topic string, records int64) { d.m.KafkaLag(topic, records) }

@@ -25,6 +25,11 @@ func (a *App) addRouter() error {
 	if err != nil {
 		return err
 	}
+	for i := range a.cfg.Router.EventsTopics {
+		if spec := &a.cfg.Router.EventsTopics[i]; spec.Pattern == nil {
+			a.metrics.Reads(spec.Topic)
+		}
+	}
 	a.parts = append(a.parts, part{name: "router", run: a.afterRegistry(r.Run), stopWithin: stopSlow})
 	a.ready = append(a.ready, func() admin.Part {
 		return admin.Part{Name: "router", Ready: a.registry.Snapshot() != nil} // it waits for nothing else

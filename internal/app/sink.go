@@ -22,6 +22,7 @@ func (a *App) addSink() error {
 	opts = append(opts, kafkax.SessionOpts(time.Duration(a.cfg.Dispatch.SessionTimeout))...)
 	topics := a.cfg.Kafka.Topics()
 	events, regex := eventTopics(a.cfg.Router.EventsTopics)
+	a.metrics.Reads(topics.Attempts())
 	s, err := sink.New(a.cfg.Sink, sink.Deps{
 		ClientOpts: opts, Group: a.cfg.Kafka.SinkGroup(), AttemptsTopic: topics.Attempts(), DeadTopic: topics.AttemptsDead(),
 		EventTopics: events, EventRegex: regex, EventsSince: since(a.cfg.Router.Start),
@@ -107,6 +108,9 @@ func (s sinkMetrics) SinkRows(_ string, rows int) { s.m.SinkRows(rows) }
 
 // SinkLag sets the age of the oldest record that waits.
 func (s sinkMetrics) SinkLag(age time.Duration) { s.m.SinkLag(age) }
+
+// KafkaLag sets a topic's lag.
+func (s sinkMetrics) KafkaLag(topic string, records int64) { s.m.KafkaLag(topic, records) }
 
 // SinkInsertError counts a failed insert.
 func (s sinkMetrics) SinkInsertError(string) { s.m.SinkInsertError() }

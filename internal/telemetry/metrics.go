@@ -2,6 +2,7 @@ package telemetry
 
 import (
 	"encoding/hex"
+	"slices"
 	"strconv"
 	"time"
 
@@ -40,70 +41,119 @@ type Metrics struct {
 	spansLost    prometheus.Counter
 	missing      *prometheus.CounterVec
 	sinkDead     prometheus.Counter
+	refused      prometheus.Gauge
+
+	commit        prometheus.Histogram
+	connections   *prometheus.GaugeVec
+	subscriptions *prometheus.GaugeVec
+	ready         *prometheus.GaugeVec
+	build         *prometheus.GaugeVec
 }
 
 // NewMetrics makes the metrics and the registry that serves them, together with
-// those of the Go runtime and the process.
+// those of the Go runtime and the process. Every label value that is known
+// beforehand is there from the start, at zero: a rate or an alert over a counter
+// that appears with its first count would miss that one.
 func NewMetrics() *Metrics {
-	m := &Metrics{
-		registry:     prometheus.NewRegistry(),
-		events:       counters("events_total", "Events read from the event topics, by what became of them.", "format", "result"),
-		seconds:      histogram("attempt_seconds", "Time from a request's start to its end.", 0.001, 2, 15),
-		deliveryLag:  histogram("delivery_lag_seconds", "Time from an event's production to the start of its first attempt.", 0.005, 2, 18),
-		lanes:        gauges("lanes", "Lanes in memory, by state.", "state"),
-		parked:       gauge("parked_deliveries", "Deliveries parked behind a failing or slow one."),
-		inFlight:     gauge("in_flight", "Requests under way."),
-		retryOverdue: gauge("retry_overdue_seconds", "How long the oldest retry that is due has been waiting to be sent."),
-		sinkRows:     counter("sink_rows_total", "Rows stored in ClickHouse."),
-		sinkLag:      gauge("sink_lag_seconds", "Age of the oldest record that the sink has read and not yet stored."),
-		sinkErrors:   counter("sink_insert_errors_total", "Inserts that ClickHouse refused or did not answer."),
-		kafkaLag:     gauges("kafka_lag", "Records not yet processed, by topic.", "topic"),
-		dead:         counters("dead_total", "Deliveries that ended in the dead topic, by reason.", "reason"),
-		filters:      counters("filter_failures_total", "Filters that could say neither yes nor no of an event, by what went wrong; the subscription did not get it.", "reason"),
-		omitted:      counters("headers_omitted_total", "Headers left out of requests since their value is not fit for one.", "header"),
-	}
-	m.forgotten = counter("dedupe_forgotten_total", "Event ids forgotten within their topic's dedupe window, since their partition has too many.")
-	m.spansLost = counter("trace_spans_lost_total", "Spans that the collector of traces did not take.")
-	m.missing = counters("records_missing_total", "Records that were removed from a topic before hookline had read them.", "topic")
-	m.sinkDead = counter("sink_dead_total", "Records of the delivery log that cannot be stored, wholly or in part, and went to attempts.dead.")
-	deliveries := counters("deliveries_total", "Deliveries that ended, by their last outcome.", "outcome")
-	attempts := counters("attempts_total", "Tries, by outcome and attempt number (0: none was spent).", "outcome", "attempt")
+	m := &Metrics{registry: prometheus.NewRegistry()}
+	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.events, m.filters = m.counters(nameEvents), m.counters(nameFilters)
+	m.dead, m.omitted = m.counters(nameDead), m.counters(nameOmitted)
+	m.forgotten, m.sinkRows = m.counter(nameForgotten), m.counter(nameSinkRows)
+	m.sinkErrors, m.spansLost = m.counter(nameSinkErrors), m.counter(nameSpansLost)
+	m.missing, m.sinkDead, m.refused = m.counters(nameMissing), m.counter(nameSinkDead), m.gauge(nameRefused)
+	m.seconds = m.histogram(nameSeconds, 0.001, 2, 15)
+	m.deliveryLag = m.histogram(nameDeliveryLag, 0.005, 2, 18)
+	m.commit = m.histogram(nameCommit, 0.001, 2, 15)
+	m.lanes, m.kafkaLag, m.connections = m.gauges(nameLanes), m.gauges(nameKafkaLag), m.gauges(nameConnections)
+	m.subscriptions, m.ready, m.build = m.gauges(nameSubs), m.gauges(nameReady), m.gauges(nameBuild)
+	m.parked, m.inFlight = m.gauge(nameParked), m.gauge(nameInFlight)
+	m.retryOverdue, m.sinkLag = m.gauge(nameRetryOverdue), m.gauge(nameSinkLag)
+	deliveries, attempts := m.counters(nameDeliveries), m.counters(nameAttempts)
 	for _, o := range pipeline.Outcomes {
 		m.deliveries[o] = deliveries.WithLabelValues(o.String())
 		for n := range maxAttempts + 1 {
 			m.attempts[o][n] = attempts.WithLabelValues(o.String(), strconv.Itoa(n))
 		}
 	}
-	m.registry.MustRegister(
-		m.events, deliveries, attempts, m.seconds, m.deliveryLag, m.lanes, m.parked, m.inFlight, m.retryOverdue,
-		m.sinkRows, m.sinkLag, m.sinkErrors, m.kafkaLag, m.dead, m.filters, m.omitted, m.forgotten, m.spansLost, m.missing, m.sinkDead,
-		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-	)
+	m.known()
 	return m
+}
+
+// Label values that are known beforehand.
+var (
+	eventResults  = []string{"routed", "unmatched", "dead", "duplicate", "gap"} // router.Result*
+	filterReasons = []string{"error", "not_boolean", "not_json", "over_limit"}  // filter.Result
+	laneStates    = []string{"waiting", "held"}
+	subStates     = []string{"active", "paused", "disabled"}
+	formats       = []pipeline.Format{
+		pipeline.FormatCotalker, pipeline.FormatGoflow, pipeline.FormatSIGNL4, pipeline.FormatTask, pipeline.FormatCloudEvents,
+		pipeline.FormatJSON, "unknown",
+	}
+	deadReasons = []pipeline.DeadReason{
+		pipeline.DeadExhausted, pipeline.DeadSkipped, pipeline.DeadBacklog, pipeline.DeadCancelled, pipeline.DeadUnreadable,
+	}
+)
+
+// known makes the series of the label values that are known.
+func (m *Metrics) known() {
+	for _, f := range formats {
+		for _, r := range eventResults {
+			m.events.WithLabelValues(string(f), r)
+		}
+	}
+	for _, r := range filterReasons {
+		m.filters.WithLabelValues(r)
+	}
+	for _, r := range deadReasons {
+		m.dead.WithLabelValues(string(r))
+	}
+	for _, s := range laneStates {
+		m.lanes.WithLabelValues(s)
+	}
+	for _, s := range subStates {
+		m.subscriptions.WithLabelValues(s)
+	}
+	m.omitted.WithLabelValues("X-S4-ExternalID")
+	m.Connections(0, 0)
 }
 
 const namespace = "hookline"
 
-func counters(name, help string, labels ...string) *prometheus.CounterVec {
-	return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: namespace, Name: name, Help: help}, labels)
+// described finds a metric's description.
+func described(name string, kind Kind) Metric {
+	i := slices.IndexFunc(catalog, func(d Metric) bool { return d.Name == name && d.Kind == kind })
+	if i < 0 {
+		panic("BUG: no metric " + name + " of this kind is described")
+	}
+	return catalog[i]
 }
 
-func counter(name, help string) prometheus.Counter {
-	return prometheus.NewCounter(prometheus.CounterOpts{Namespace: namespace, Name: name, Help: help})
+// register puts a collector into what /metrics serves.
+func register[C prometheus.Collector](m *Metrics, c C) C {
+	m.registry.MustRegister(c)
+	return c
 }
 
-func gauges(name, help string, labels ...string) *prometheus.GaugeVec {
-	return prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: namespace, Name: name, Help: help}, labels)
+func (m *Metrics) counters(name string) *prometheus.CounterVec {
+	d := described(name, Counter)
+	return register(m, prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: namespace, Name: name, Help: d.Help}, d.Labels))
 }
 
-func gauge(name, help string) prometheus.Gauge {
-	return prometheus.NewGauge(prometheus.GaugeOpts{Namespace: namespace, Name: name, Help: help})
+func (m *Metrics) counter(name string) prometheus.Counter { return m.counters(name).WithLabelValues() }
+
+func (m *Metrics) gauges(name string) *prometheus.GaugeVec {
+	d := described(name, Gauge)
+	return register(m, prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: namespace, Name: name, Help: d.Help}, d.Labels))
 }
 
-func histogram(name, help string, start, factor float64, n int) prometheus.Histogram {
-	return prometheus.NewHistogram(prometheus.HistogramOpts{
-		Namespace: namespace, Name: name, Help: help, Buckets: prometheus.ExponentialBuckets(start, factor, n),
-	})
+func (m *Metrics) gauge(name string) prometheus.Gauge { return m.gauges(name).WithLabelValues() }
+
+func (m *Metrics) histogram(name string, start, factor float64, n int) prometheus.Histogram {
+	d := described(name, Histogram)
+	return register(m, prometheus.NewHistogram(prometheus.HistogramOpts{
+		Namespace: namespace, Name: name, Help: d.Help, Buckets: prometheus.ExponentialBuckets(start, factor, n),
+	}))
 }
 
 // Registry is what /metrics serves.
@@ -174,16 +224,6 @@ func (m *Metrics) SinkLag(d time.Duration) { m.sinkLag.Set(max(d, 0).Seconds()) 
 // SinkInsertError counts a failed insert.
 func (m *Metrics) SinkInsertError() { m.sinkErrors.Inc() }
 
-// Subscriptions has the gauges of subscriptions ask count whenever they are read:
-// how many are good, and of how many the last record was refused. Call it once.
-func (m *Metrics) Subscriptions(count func() (good, refused int)) {
-	g := func(name, help string, value func() int) {
-		m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: namespace, Name: name, Help: help}, func() float64 { return float64(value()) }))
-	}
-	g("subscriptions", "Subscriptions with a configuration that this process can read.", func() int { good, _ := count(); return good })
-	g("subscriptions_refused", "Subscriptions whose last record this process cannot read: the last good one stays in force, or they wait.", func() int { _, refused := count(); return refused })
-}
-
 // Missing counts n records of a topic that were removed before they were read.
 func (m *Metrics) Missing(topic string, n int64) { m.missing.WithLabelValues(topic).Add(float64(n)) }
 
@@ -193,9 +233,44 @@ func (m *Metrics) SinkDead() { m.sinkDead.Inc() }
 // KafkaLag sets the number of records of a topic that wait to be processed.
 func (m *Metrics) KafkaLag(topic string, n int64) { m.kafkaLag.WithLabelValues(topic).Set(float64(n)) }
 
+// Reads names a topic that this process reads, so that its series are there.
+func (m *Metrics) Reads(topic string) {
+	m.kafkaLag.WithLabelValues(topic)
+	m.missing.WithLabelValues(topic)
+}
+
 // Dead counts a delivery that went to the dead topic.
 func (m *Metrics) Dead(reason pipeline.DeadReason) { m.dead.WithLabelValues(string(reason)).Inc() }
 
 // HeaderOmitted counts a header that was left out of a request since its value
 // is not fit for one.
 func (m *Metrics) HeaderOmitted(name string) { m.omitted.WithLabelValues(name).Inc() }
+
+// CommitTook notes how long a transaction of the dispatcher took.
+func (m *Metrics) CommitTook(d time.Duration) { m.commit.Observe(d.Seconds()) }
+
+// Connections sets the numbers of connections to endpoints.
+func (m *Metrics) Connections(idle, busy int) {
+	m.connections.WithLabelValues("idle").Set(float64(idle))
+	m.connections.WithLabelValues("busy").Set(float64(busy))
+}
+
+// Subscriptions sets the number of subscriptions in a state.
+func (m *Metrics) Subscriptions(state string, n int) {
+	m.subscriptions.WithLabelValues(state).Set(float64(n))
+}
+
+// Refused sets the number of subscriptions whose last record is refused.
+func (m *Metrics) Refused(n int) { m.refused.Set(float64(n)) }
+
+// Ready tells whether a part of the process is ready.
+func (m *Metrics) Ready(part string, ready bool) {
+	value := 0.0
+	if ready {
+		value = 1
+	}
+	m.ready.WithLabelValues(part).Set(value)
+}
+
+// Build names the version that runs.
+func (m *Metrics) Build(version string) { m.build.WithLabelValues(version).Set(1) }

@@ -35,20 +35,20 @@ var contract = map[string][]string{
 	"hookline_trace_spans_lost_total":   nil,
 	"hookline_records_missing_total":    {"topic"},
 	"hookline_sink_dead_total":          nil,
-	"hookline_subscriptions":            nil,
 	"hookline_subscriptions_refused":    nil,
+	"hookline_commit_seconds":           nil,
+	"hookline_connections":              {"state"},
+	"hookline_subscriptions":            {"state"},
+	"hookline_ready":                    {"part"},
+	"hookline_build_info":               {"version"},
 }
 
 func TestNamesAndLabelsAreThoseOfTheContract(t *testing.T) {
 	m := NewMetrics()
 	m.Missing("t", 1)
-	m.Subscriptions(func() (int, int) { return 2, 1 })
-	m.Event("json", "routed", 1)
-	m.Lanes("waiting", 1)
 	m.KafkaLag("hookline.deliveries", 1)
-	m.Dead(pipeline.DeadExhausted)
-	m.FilterFailed("error")
-	m.HeaderOmitted("X-S4-ExternalID")
+	m.Ready("registry", true)
+	m.Build("test")
 	families, err := m.Registry().Gather()
 	if err != nil {
 		t.Fatal(err)
@@ -77,6 +77,23 @@ func TestNamesAndLabelsAreThoseOfTheContract(t *testing.T) {
 	}
 	for name := range got {
 		t.Errorf("%s is not in the contract", name)
+	}
+}
+
+// The page describes what is registered, and nothing else.
+func TestCatalogIsWhatIsRegistered(t *testing.T) {
+	for _, d := range Catalog() {
+		labels := slices.Sorted(slices.Values(d.Labels))
+		want, ok := contract[d.Name]
+		if !ok || !slices.Equal(labels, want) {
+			t.Errorf("%s%v is described, the contract has %v", d.Name, labels, want)
+		}
+		if d.Help == "" || d.High == "" || d.Unit == "" {
+			t.Errorf("%s is not described in full: %+v", d.Name, d)
+		}
+	}
+	if len(Catalog()) != len(contract) {
+		t.Errorf("%d metrics are described, the contract has %d", len(Catalog()), len(contract))
 	}
 }
 

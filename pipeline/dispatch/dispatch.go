@@ -111,6 +111,7 @@ type ownedTask struct {
 	deliveries []*lane.Record    // fetched, not fed
 	retry      [3][]*retryRecord // fetched, not fed
 	paused     [4]bool           // deliveries, retry.1..3
+	passed     int64             // behind the last end of a transaction in deliveries, if that came last
 	// controlRead is the next offset of operators' commands to take in; those
 	// that were, and are for this task, wait in commands.
 	controlRead int64

@@ -28,6 +28,7 @@ const (
 type fetchedRecords struct {
 	deliveries []partitionRecord[*lane.Record]
 	retry      [pipeline.MaxRetries][]partitionRecord[*retryRecord]
+	ends       []partitionRecord[struct{}] // of transactions, in deliveries
 	fatal      error
 	poll       uint64 // the number of the poll
 }
@@ -122,6 +123,7 @@ func (d *Dispatcher) fetchErrors(fs kgo.Fetches) error {
 func (d *Dispatcher) decode(r *kgo.Record, b *fetchedRecords) {
 	if r.Topic == d.topics.Deliveries() {
 		if r.Attrs.IsControl() {
+			b.ends = append(b.ends, partitionRecord[struct{}]{partition: r.Partition, offset: r.Offset})
 			return
 		}
 		rec, err := decodeDelivery(r)
@@ -210,6 +212,11 @@ func (d *Dispatcher) accept(b fetchedRecords) {
 			t.deliveries = append(t.deliveries, r.record)
 		}
 	}
+	for _, r := range b.ends {
+		if t := d.tasks[r.partition]; t != nil && r.offset >= t.nextDelivery() {
+			t.passed = max(t.passed, r.offset+1)
+		}
+	}
 	for k := range b.retry {
 		for _, r := range b.retry[k] {
 			t := d.tasks[r.partition]
@@ -227,6 +234,14 @@ func (t *ownedTask) nextDelivery() int64 {
 		return t.deliveries[n-1].Offset + 1
 	}
 	return t.ReadPosition()
+}
+
+// behind is the offset of deliveries up to which nothing is left to be fed.
+func (t *ownedTask) behind() int64 {
+	if len(t.deliveries) > 0 {
+		return t.ReadPosition()
+	}
+	return max(t.ReadPosition(), t.passed)
 }
 
 func (t *ownedTask) nextRetry(k int) int64 {

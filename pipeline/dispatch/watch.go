@@ -49,7 +49,7 @@ func (w *watchdog) look(ctx context.Context) error {
 	reads := map[int32]int64{}
 	if !w.d.call(func() {
 		for p, t := range w.d.tasks {
-			reads[p] = t.ReadPosition()
+			reads[p] = t.behind()
 		}
 	}) {
 		return nil

@@ -113,6 +113,9 @@ type Metrics interface {
 	// DedupeForgotten adds n to dedupe_forgotten_total: ids that were forgotten
 	// within the window, since their partition has too many.
 	DedupeForgotten(n int)
+	// KafkaLag sets the number of a topic's records, of our partitions, that are
+	// not routed yet.
+	KafkaLag(topic string, records int64)
 }
 
 // Tracer makes the spans of routing; it is called from Run's goroutine.
@@ -162,3 +165,4 @@ type noMetrics struct{}
 
 func (noMetrics) Event(string, string, int) {}
 func (noMetrics) DedupeForgotten(int)       {}
+func (noMetrics) KafkaLag(string, int64)    {}

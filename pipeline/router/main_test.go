@@ -68,6 +68,8 @@ func (c *counter) Event(format, result string, n int) {
 
 func (c *counter) DedupeForgotten(n int) { c.Event("dedupe", "forgotten", n) }
 
+func (*counter) KafkaLag(string, int64) {}
+
 func (c *counter) get(key string) int {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -60,13 +60,23 @@ func (r *Router) session(ctx context.Context) error {
 	if _, _, err = s.Client().ProducerID(work); err != nil {
 		err = fmt.Errorf("taking the transactional id %s: %w", r.txnID, err)
 	} else {
-		err = ses.loop(ctx, work)
+		err = ses.watched(ctx, work, aux)
 	}
 	if _, crash := errors.AsType[*hookError](err); !crash {
 		ses.leave(ctx, aux)
 	}
 	s.Close()
 	return err
+}
+
+// watched runs the loop, and measures the lag beside it.
+func (ses *session) watched(ctx, work context.Context, aux *kgo.Client) error {
+	lctx, stop := context.WithCancel(ctx)
+	var beside sync.WaitGroup
+	beside.Go(func() { ses.r.watchLag(lctx, ses.s.Client(), aux) })
+	defer beside.Wait()
+	defer stop()
+	return ses.loop(ctx, work)
 }
 
 // leave leaves the group so that the partitions move at once.
