@@ -19,7 +19,8 @@
 # is not listed, is missing or differs is refused. They are kept in ${XDG_CACHE_HOME:-~/.cache}/hookline.
 #
 # Environment: HOOKLINE_KAFKA_HEAP (320m), HOOKLINE_KAFKA_WAIT (90, seconds to come up),
-# HOOKLINE_KAFKA_EXTRA (more lines for server.properties).
+# HOOKLINE_KAFKA_EXTRA (more lines for server.properties, which override those before; @PORT@ and
+# @CONTROLLER@ in them are the node's ports).
 set -euo pipefail
 
 VERSION=4.4.0
@@ -175,8 +176,10 @@ log.cleaner.dedupe.buffer.size=4194304
 broker.session.timeout.ms=3000
 broker.heartbeat.interval.ms=500
 controlled.shutdown.enable=true
-${HOOKLINE_KAFKA_EXTRA:-}
 P
+  local extra=${HOOKLINE_KAFKA_EXTRA:-}
+  extra=${extra//@PORT@/${PORTS[i - 1]}}
+  echo "${extra//@CONTROLLER@/${PORTS[N + i - 1]}}"
 }
 
 format() { # node: static voters, so neither --standalone nor --initial-controllers

@@ -19,6 +19,8 @@ type Config struct {
 	// tested end to end), https://, or tcp://host:9000 and tcps:// for the native
 	// protocol.
 	Addr string `env:"CLICKHOUSE_ADDR" envDefault:"http://127.0.0.1:8123"`
+	// CAFile has the PEM certificates to trust of an https or tcps server; empty: the system's.
+	CAFile string `env:"CLICKHOUSE_CA_FILE"`
 	// Database is the one with hookline's tables; created where it is missing.
 	Database string `env:"CLICKHOUSE_DATABASE" envDefault:"hookline"`
 	// User is the ClickHouse user.
@@ -74,6 +76,9 @@ func (c *Config) Validate() error {
 	}
 	if _, err := c.target(); err != nil {
 		errs = append(errs, err)
+	}
+	if t, err := c.target(); err == nil && c.CAFile != "" && !t.tls {
+		bad("CLICKHOUSE_CA_FILE", "it is of no use without TLS (write https:// or tcps:// in CLICKHOUSE_ADDR)")
 	}
 	if !identifier.MatchString(c.Database) {
 		bad("CLICKHOUSE_DATABASE", "%q is not a name ([A-Za-z_][A-Za-z0-9_]*, up to 64)", c.Database)

@@ -4,10 +4,13 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"strings"
 	"time"
 
@@ -55,8 +58,9 @@ func openServer(cfg *Config, conns int) (*server, error) {
 		opts.Compression = &clickhouse.Compression{Method: clickhouse.CompressionLZ4}
 	}
 	if t.tls {
-		host, _, _ := strings.Cut(t.host, ":")
-		opts.TLS = &tls.Config{MinVersion: tls.VersionTLS12, ServerName: strings.Trim(host, "[]")}
+		if opts.TLS, err = cfg.tls(t.host); err != nil {
+			return nil, err
+		}
 	}
 	// No database here: the first statement is the one that creates it.
 	conn, err := clickhouse.Open(opts)
@@ -64,6 +68,27 @@ func openServer(cfg *Config, conns int) (*server, error) {
 		return nil, fmt.Errorf("opening ClickHouse at %s: %w", t.host, briefly(err))
 	}
 	return &server{db: cfg.Database, http: t.http, conn: conn}, nil
+}
+
+// tls verifies the server's certificate, by the name that it is reached by.
+func (c *Config) tls(addr string) (*tls.Config, error) {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		host = strings.Trim(addr, "[]")
+	}
+	out := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: host}
+	if c.CAFile == "" {
+		return out, nil
+	}
+	pem, err := os.ReadFile(c.CAFile)
+	if err != nil {
+		return nil, fmt.Errorf("reading HOOKLINE_CLICKHOUSE_CA_FILE: %w", err)
+	}
+	out.RootCAs = x509.NewCertPool()
+	if !out.RootCAs.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("reading HOOKLINE_CLICKHOUSE_CA_FILE: %s has no PEM certificate", c.CAFile)
+	}
+	return out, nil
 }
 
 // exec runs a statement without a result.

@@ -256,8 +256,10 @@ func (s *Sink) poll(ctx context.Context) {
 		if fetches.IsClientClosed() {
 			return
 		}
+		failed := false
 		fetches.EachError(func(topic string, id int32, err error) {
 			if ctx.Err() == nil {
+				failed = true
 				s.health.kafka(fmt.Errorf("fetching %s/%d: %w", topic, id, err))
 			}
 		})
@@ -271,8 +273,18 @@ func (s *Sink) poll(ctx context.Context) {
 		})
 		s.client.AllowRebalance()
 		s.throttle()
+		if failed && fetches.NumRecords() == 0 {
+			// Some failures, as that of a permission, come back at once, again and again.
+			select {
+			case <-time.After(fetchPause):
+			case <-ctx.Done():
+			}
+		}
 	}
 }
+
+// fetchPause between two polls that bring nothing but errors.
+const fetchPause = 250 * time.Millisecond
 
 // pollRecords at most per poll, so that the buffer's limit is kept closely.
 const pollRecords = 10_000

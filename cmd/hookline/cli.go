@@ -59,6 +59,7 @@ func (c *cli) main(args []string) int {
 	if err == nil {
 		return exitDone
 	}
+	err = denied(err)
 	for line := range strings.Lines(err.Error()) {
 		fmt.Fprintln(c.err, "hookline: "+safe(strings.TrimSuffix(line, "\n")))
 	}

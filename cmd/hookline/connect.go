@@ -17,6 +17,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/hookline/hookline/configs"
+	"github.com/hookline/hookline/pipeline/kafkax"
 )
 
 // connectLimit bounds the first contact with Kafka or ClickHouse, so that a
@@ -41,7 +42,7 @@ func connect(ctx context.Context, cfg *configs.Config, opts ...kgo.Opt) (*kgo.Cl
 	if err != nil {
 		return nil, usage(err)
 	}
-	if err := ping(ctx, base, strings.Join(cfg.Kafka.Brokers, ",")); err != nil {
+	if err := ping(ctx, base, &cfg.Kafka); err != nil {
 		return nil, err
 	}
 	client, err := kgo.NewClient(slices.Concat(base, opts)...)
@@ -63,7 +64,8 @@ func clusterID(ctx context.Context, client *kgo.Client) (string, error) {
 // ping asks any broker for its metadata, by a client of its own: kgo tries a
 // silent address several times whatever the context says, so that each try gets
 // a part of the time.
-func ping(ctx context.Context, base []kgo.Opt, brokers string) error {
+func ping(ctx context.Context, base []kgo.Opt, cfg *kafkax.Config) error {
+	brokers := strings.Join(cfg.Brokers, ",")
 	client, err := kgo.NewClient(slices.Concat(base, []kgo.Opt{
 		kgo.DialTimeout(connectLimit / 4), kgo.RequestTimeoutOverhead(connectLimit / 4), kgo.RequestRetries(0),
 	})...)
@@ -79,26 +81,55 @@ func ping(ctx context.Context, base []kgo.Opt, brokers string) error {
 	case ctx.Err() != nil:
 		return fmt.Errorf("connecting: %s: interrupted", brokers)
 	default:
-		return unreachableError{kafkaError(err, brokers)}
+		return unreachableError{kafkaError(err, brokers, cfg)}
 	}
 }
 
 // kafkaError names the cause of a failed contact and what to do about it.
-func kafkaError(err error, brokers string) error {
+func kafkaError(err error, brokers string, cfg *kafkax.Config) error {
 	why, remedy := cause(err), "is Kafka running? set HOOKLINE_KAFKA_BROKERS"
 	_, badCert := errors.AsType[*tls.CertificateVerificationError](err)
 	_, notTLS := errors.AsType[tls.RecordHeaderError](err)
+	token, noToken := errors.AsType[*kafkax.TokenError](err)
+	op, _ := errors.AsType[*net.OpError](err)
+	closed := strings.Contains(err.Error(), "broker closed the connection") || strings.Contains(err.Error(), "EOF")
+	const login = "set HOOKLINE_KAFKA_SASL_USER, _PASSWORD and _MECHANISM"
 	switch {
 	case errors.Is(err, kerr.SaslAuthenticationFailed), errors.Is(err, kerr.UnsupportedSaslMechanism), errors.Is(err, kerr.IllegalSaslState):
-		why, remedy = "the brokers refused the login", "set HOOKLINE_KAFKA_SASL_USER, _PASSWORD and _MECHANISM"
+		why, remedy = "the brokers refused the login", login
+	case noToken:
+		why, remedy = token.Error(), "set HOOKLINE_KAFKA_SASL_TOKEN_URL, _USER and _PASSWORD"
 	case badCert:
 		remedy = "set HOOKLINE_KAFKA_TLS_CA_FILE or _SERVER_NAME"
+	case op != nil && op.Op == "remote error": // a TLS alert of theirs
+		why, remedy = "the brokers refused TLS: "+strings.TrimPrefix(op.Err.Error(), "remote error: "), "do they want a client certificate? set HOOKLINE_KAFKA_TLS_CERT_FILE and _KEY_FILE"
 	case notTLS:
 		why, remedy = "the port does not speak TLS", "unset HOOKLINE_KAFKA_TLS_ENABLED, or use the TLS port"
-	case strings.Contains(err.Error(), "broker closed the connection"), strings.Contains(err.Error(), "EOF"):
+	case closed && cfg.SASL.Mechanism != "":
+		why, remedy = "the broker closed the connection, as some do that refuse the login", login
+	case closed && cfg.TLS.Enabled:
+		why, remedy = "the broker closed the connection", "does it want a login? set HOOKLINE_KAFKA_SASL_MECHANISM; or has the port no TLS?"
+	case closed:
 		why, remedy = "the broker closed the connection", "does it want TLS or a login? set HOOKLINE_KAFKA_TLS_ENABLED or HOOKLINE_KAFKA_SASL_MECHANISM"
+	case cfg.TLS.Enabled && why == noAnswer:
+		remedy = "is Kafka running, and does the port speak TLS? set HOOKLINE_KAFKA_BROKERS"
 	}
 	return fmt.Errorf("connecting: %s: %s (%s)", brokers, why, remedy)
+}
+
+// noAnswer is the cause where there was none.
+const noAnswer = "no answer in time"
+
+// denied names what Kafka means by its authorization errors, wherever they came up.
+func denied(err error) error {
+	for _, e := range []error{
+		kerr.TopicAuthorizationFailed, kerr.GroupAuthorizationFailed, kerr.ClusterAuthorizationFailed, kerr.TransactionalIDAuthorizationFailed,
+	} {
+		if errors.Is(err, e) {
+			return unreachableError{fmt.Errorf("%w (the user is not allowed to: grant what docs/security.md lists under Kafka)", err)}
+		}
+	}
+	return err
 }
 
 // cause is the innermost reason in plain words.
@@ -113,10 +144,10 @@ func cause(err error) string {
 		return cert.Err.Error()
 	}
 	if errors.Is(err, context.DeadlineExceeded) {
-		return "no answer in time"
+		return noAnswer
 	}
 	if ne, ok := errors.AsType[net.Error](err); ok && ne.Timeout() {
-		return "no answer in time"
+		return noAnswer
 	}
 	return strings.Join(strings.Fields(err.Error()), " ")
 }

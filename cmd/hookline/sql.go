@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 
@@ -78,10 +80,17 @@ func pingClickHouse(ctx context.Context, r *sink.Reader) error {
 		return nil
 	case ctx.Err() != nil:
 		return fmt.Errorf("reaching ClickHouse: interrupted")
+	case isBadCertificate(err):
+		return unreachableError{fmt.Errorf("%w (set HOOKLINE_CLICKHOUSE_CA_FILE, or the name in HOOKLINE_CLICKHOUSE_ADDR)", err)}
 	case sink.Unreachable(err):
 		return unreachableError{fmt.Errorf("%w (is ClickHouse running? set HOOKLINE_CLICKHOUSE_ADDR)", err)}
 	}
 	return fmt.Errorf("%w (set HOOKLINE_CLICKHOUSE_USER and _PASSWORD)", err)
+}
+
+func isBadCertificate(err error) bool {
+	_, bad := errors.AsType[*tls.CertificateVerificationError](err)
+	return bad
 }
 
 func (c *cli) sql(ctx context.Context, query, format string, exact bool) error {

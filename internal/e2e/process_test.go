@@ -98,9 +98,10 @@ type result struct {
 // command runs a hookline command to its end.
 func command(t *testing.T, vars map[string]string, stdin string, args ...string) result {
 	t.Helper()
+	bin := hookline.get(t) // the first time it is built, which is no part of the command
 	ctx, cancel := context.WithTimeout(t.Context(), commandLimit)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, hookline.get(t), args...)
+	cmd := exec.CommandContext(ctx, bin, args...)
 	cmd.Env, cmd.Stdin, cmd.SysProcAttr = environ(vars), strings.NewReader(stdin), childAttr()
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs

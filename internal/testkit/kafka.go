@@ -40,8 +40,20 @@ func Kafka(tb testing.TB, brokers int) *KafkaCluster {
 // KafkaIn is Kafka with its data in dir, a file system of its own for instance.
 func KafkaIn(tb testing.TB, dir string, brokers int) *KafkaCluster {
 	tb.Helper()
+	return kafkaIn(tb, dir, brokers, "")
+}
+
+// KafkaWith is Kafka with more lines in its server.properties, in which @PORT@
+// and @CONTROLLER@ are the node's ports. Client is for plain clusters only.
+func KafkaWith(tb testing.TB, brokers int, properties string) *KafkaCluster {
+	tb.Helper()
+	return kafkaIn(tb, tb.TempDir(), brokers, properties)
+}
+
+func kafkaIn(tb testing.TB, dir string, brokers int, properties string) *KafkaCluster {
+	tb.Helper()
 	script := kafkaScript(tb)
-	p, err := startKafka(script, filepath.Join(dir, "kafka"), brokers)
+	p, err := startKafka(script, filepath.Join(dir, "kafka"), brokers, properties)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -87,7 +99,7 @@ func (s *SharedKafka) Get(tb testing.TB) *KafkaCluster {
 	if s.proc == nil && s.err == nil {
 		var dir string
 		if dir, s.err = os.MkdirTemp("", "hookline-kafka-"); s.err == nil {
-			s.proc, s.err = startKafka(script, dir, max(s.Brokers, 1))
+			s.proc, s.err = startKafka(script, dir, max(s.Brokers, 1), "")
 		}
 	}
 	if s.err != nil {
@@ -145,6 +157,7 @@ func (c *KafkaCluster) Client(opts ...kgo.Opt) *kgo.Client {
 type kafkaProc struct {
 	script, dir string
 	addrs       []string
+	properties  string
 }
 
 // kafkaScript finds the script and makes sure that it can work here.
@@ -173,10 +186,10 @@ func scriptPath() (string, error) {
 
 // startKafka starts a cluster with its data in dir. Another process may take a
 // port between our look and Kafka's bind; then other ports are tried.
-func startKafka(script, dir string, brokers int) (*kafkaProc, error) {
+func startKafka(script, dir string, brokers int, properties string) (*kafkaProc, error) {
 	var failed error
 	for try := range 3 {
-		p := &kafkaProc{script: script, dir: filepath.Join(dir, strconv.Itoa(try))}
+		p := &kafkaProc{script: script, dir: filepath.Join(dir, strconv.Itoa(try)), properties: properties}
 		ports, err := freePorts(2 * brokers)
 		if err != nil {
 			return nil, err
@@ -207,6 +220,9 @@ func (p *kafkaProc) run(action string, args ...string) error {
 	defer cancel()
 	cmd := exec.CommandContext(ctx, p.script, append([]string{action, "--data", p.dir}, args...)...)
 	cmd.WaitDelay = 5 * time.Second
+	if p.properties != "" {
+		cmd.Env = append(os.Environ(), "HOOKLINE_KAFKA_EXTRA="+p.properties)
+	}
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("running kafka.sh %s: %s: %w", action, lastLine(out, err), err)
 	}

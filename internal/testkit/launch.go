@@ -18,7 +18,7 @@ func LaunchKafka(dir string, brokers int) (*Nodes, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, err := startKafka(script, dir, brokers)
+	p, err := startKafka(script, dir, brokers, "")
 	if err != nil {
 		return nil, err
 	}

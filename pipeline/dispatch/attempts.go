@@ -3,6 +3,9 @@ package dispatch
 import (
 	"context"
 	"errors"
+	"fmt"
+	"math"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -155,18 +158,52 @@ func (d *Dispatcher) batchMemory() []byte {
 	return nil
 }
 
+func (d *Dispatcher) newAttemptsClient() (*kgo.Client, error) {
+	cl, err := kgo.NewClient(append(slices.Clone(d.base),
+		kgo.RecordPartitioner(kgo.ManualPartitioner()),
+		kgo.ProducerLinger(0),
+		d.deps.Kafka.ProducerCompression(),
+		kgo.MaxBufferedRecords(math.MaxInt32), // Produce must not block the loop; see attemptsBufferedBytes
+	)...)
+	if err != nil {
+		return nil, fmt.Errorf("making the attempts client: %w", err)
+	}
+	return cl, nil
+}
+
+// renewAttempts replaces a client that can produce no more: kgo keeps a refusal
+// of its producer id for good, also when the permission is there again.
+func (d *Dispatcher) renewAttempts(broken *kgo.Client) {
+	cl, err := d.newAttemptsClient()
+	if err != nil {
+		d.log.Error("writing attempts", "err", err)
+		return
+	}
+	if d.attempts.CompareAndSwap(broken, cl) {
+		broken.Close() // what it still had comes back as ErrClientClosed, and is sent again
+		return
+	}
+	cl.Close() // another has done it
+}
+
+// refusedForGood tells that a producer got no id, and never will.
+func refusedForGood(err error) bool {
+	return errors.Is(err, kerr.ClusterAuthorizationFailed) || errors.Is(err, kerr.TransactionalIDAuthorizationFailed)
+}
+
 // sendAttempts produces batch until Kafka has it. A batch that is too large for
 // the topic goes without bodies and headers.
 func (d *Dispatcher) sendAttempts(p int32, batch []byte, acks *ackGroup) {
 	rec := &kgo.Record{Topic: d.topics.Attempts(), Partition: p, Value: batch}
-	d.attempts.Produce(context.Background(), rec, func(_ *kgo.Record, err error) {
+	cl := d.attempts.Load()
+	cl.Produce(context.Background(), rec, func(_ *kgo.Record, err error) {
 		if err == nil {
 			d.attemptBytes.Add(-int64(len(batch)))
 			d.spareBatches.Put(&batch)
 			acks.done()
 			return
 		}
-		if errors.Is(err, kgo.ErrClientClosed) {
+		if errors.Is(err, kgo.ErrClientClosed) && cl == d.attempts.Load() {
 			return // nobody waits any more
 		}
 		again := batch
@@ -181,6 +218,9 @@ func (d *Dispatcher) sendAttempts(p int32, batch []byte, acks *ackGroup) {
 		d.resends.Go(func() {
 			select {
 			case <-time.After(resendPause):
+				if refusedForGood(err) && cl == d.attempts.Load() {
+					d.renewAttempts(cl)
+				}
 				d.sendAttempts(p, again, acks)
 			case <-d.loopDone:
 			}

@@ -35,7 +35,7 @@ type Dispatcher struct {
 	// Clients; made by open, closed by close.
 	member   atomic.Pointer[kgo.Client] // membership; fetches nothing; written by join
 	fetch    *kgo.Client                // deliveries/p and retry.k/p of our tasks
-	attempts *kgo.Client                // the attempts topic, outside of transactions
+	attempts atomic.Pointer[kgo.Client] // the attempts topic, outside of transactions
 	reader   *kgo.Client                // what is read by offset; admin requests
 	txn      *transactor
 	fetcher  *kafkax.Fetcher
@@ -204,7 +204,7 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 func (d *Dispatcher) flushLast() {
 	ctx, cancel := context.WithTimeout(context.Background(), leaveTimeout)
 	defer cancel()
-	if err := d.attempts.Flush(ctx); err != nil {
+	if err := d.attempts.Load().Flush(ctx); err != nil {
 		d.log.Warn("writing the last attempts", "err", err)
 	}
 }

@@ -58,7 +58,8 @@ func (d *Dispatcher) pollLoop(ctx context.Context) {
 		if fs.IsClientClosed() || ctx.Err() != nil {
 			return
 		}
-		b := fetchedRecords{fatal: d.fetchErrors(fs), poll: number}
+		fatal, failed := d.fetchErrors(fs)
+		b := fetchedRecords{fatal: fatal, poll: number}
 		fs.EachRecord(func(r *kgo.Record) { d.decode(r, &b) })
 		select {
 		case d.fetched <- b:
@@ -67,8 +68,18 @@ func (d *Dispatcher) pollLoop(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
+		if failed && fs.NumRecords() == 0 {
+			// Some failures, as that of a permission, come back at once, again and again.
+			select {
+			case <-time.After(fetchPause):
+			case <-ctx.Done():
+			}
+		}
 	}
 }
+
+// fetchPause between two polls that bring nothing but errors.
+const fetchPause = 250 * time.Millisecond
 
 // polls numbers the polls, so that a task is begun only when those that might
 // hold records for its predecessor are through.
@@ -106,18 +117,18 @@ func (p *polls) flush() uint64 {
 
 // fetchErrors logs what a poll could not read. A gap in a log that hookline
 // alone deletes from is fatal: going on would skip deliveries silently.
-func (d *Dispatcher) fetchErrors(fs kgo.Fetches) error {
-	var fatal error
+func (d *Dispatcher) fetchErrors(fs kgo.Fetches) (fatal error, failed bool) {
 	for _, e := range fs.Errors() {
 		if errors.Is(e.Err, context.Canceled) {
 			continue
 		}
+		failed = true
 		d.log.Warn("fetching", "topic", e.Topic, "partition", e.Partition, "err", e.Err)
 		if _, lost := errors.AsType[*kgo.ErrDataLoss](e.Err); lost || errors.Is(e.Err, kerr.OffsetOutOfRange) {
 			fatal = fmt.Errorf("%s/%d no longer has what must be read next: %w (somebody deleted from it; after a restart what is missing is counted and passed over)", e.Topic, e.Partition, e.Err)
 		}
 	}
-	return fatal
+	return fatal, failed
 }
 
 func (d *Dispatcher) decode(r *kgo.Record, b *fetchedRecords) {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"slices"
 	"time"
 
@@ -49,15 +48,11 @@ func (d *Dispatcher) open(ctx context.Context) error {
 	d.adm = kadm.NewClient(d.reader)
 	d.fetcher = kafkax.NewFetcher(d.reader)
 	d.parked = newParkedCache(d.fetcher, d.topics.Parked())
-	d.attempts, err = kgo.NewClient(append(slices.Clone(d.base),
-		kgo.RecordPartitioner(kgo.ManualPartitioner()),
-		kgo.ProducerLinger(0),
-		d.deps.Kafka.ProducerCompression(),
-		kgo.MaxBufferedRecords(math.MaxInt32), // Produce must not block the loop; see attemptsBufferedBytes
-	)...)
+	attempts, err := d.newAttemptsClient()
 	if err != nil {
-		return fmt.Errorf("making the attempts client: %w", err)
+		return err
 	}
+	d.attempts.Store(attempts)
 	if d.attemptsPartitions, err = d.awaitTopics(ctx); err != nil {
 		return err
 	}
@@ -377,7 +372,7 @@ func (d *Dispatcher) leave(ctx context.Context) {
 }
 
 func (d *Dispatcher) closeClients() {
-	for _, c := range []*kgo.Client{d.member.Load(), d.fetch, d.reader, d.attempts} {
+	for _, c := range []*kgo.Client{d.member.Load(), d.fetch, d.reader, d.attempts.Load()} {
 		if c != nil {
 			c.Close()
 		}

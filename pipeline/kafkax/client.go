@@ -46,6 +46,7 @@ const (
 	mechanismPlain    = "plain"
 	mechanismSCRAM256 = "scram-sha-256"
 	mechanismSCRAM512 = "scram-sha-512"
+	mechanismOAuth    = "oauthbearer"
 )
 
 const (
@@ -123,15 +124,9 @@ func (t *TLSConfig) load() (*tls.Config, error) {
 }
 
 func (s *SASLConfig) load() (sasl.Mechanism, error) {
-	pass := string(s.Password)
-	if s.PasswordFile != "" {
-		b, err := os.ReadFile(s.PasswordFile)
-		if err != nil {
-			return nil, fmt.Errorf("reading HOOKLINE_KAFKA_SASL_PASSWORD_FILE: %w", err)
-		}
-		if pass = strings.TrimRight(string(b), "\r\n"); pass == "" {
-			return nil, fmt.Errorf("reading HOOKLINE_KAFKA_SASL_PASSWORD_FILE: %s is empty", s.PasswordFile)
-		}
+	pass, err := s.password()
+	if err != nil {
+		return nil, err
 	}
 	switch s.Mechanism {
 	case mechanismPlain:
@@ -140,6 +135,23 @@ func (s *SASLConfig) load() (sasl.Mechanism, error) {
 		return scram.Auth{User: s.User, Pass: pass}.AsSha256Mechanism(), nil
 	case mechanismSCRAM512:
 		return scram.Auth{User: s.User, Pass: pass}.AsSha512Mechanism(), nil
+	case mechanismOAuth:
+		return s.oauth(pass)
 	}
-	return nil, errors.New("choosing a SASL mechanism: it is none of plain, scram-sha-256, scram-sha-512")
+	return nil, errors.New("choosing a SASL mechanism: it is none of plain, scram-sha-256, scram-sha-512, oauthbearer")
+}
+
+// password is the configured one, or the one in its file.
+func (s *SASLConfig) password() (string, error) {
+	pass := string(s.Password)
+	if s.PasswordFile != "" {
+		b, err := os.ReadFile(s.PasswordFile)
+		if err != nil {
+			return "", fmt.Errorf("reading HOOKLINE_KAFKA_SASL_PASSWORD_FILE: %w", err)
+		}
+		if pass = strings.TrimRight(string(b), "\r\n"); pass == "" {
+			return "", fmt.Errorf("reading HOOKLINE_KAFKA_SASL_PASSWORD_FILE: %s is empty", s.PasswordFile)
+		}
+	}
+	return pass, nil
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"net"
+	"net/url"
 	"regexp"
 	"strings"
 	"time"
@@ -59,13 +60,19 @@ type TLSConfig struct {
 
 // SASLConfig says how to authenticate to the brokers.
 type SASLConfig struct {
-	// Mechanism is plain, scram-sha-256 or scram-sha-512; empty: none.
+	// Mechanism is plain, scram-sha-256, scram-sha-512 or oauthbearer; empty: none.
 	Mechanism string `env:"MECHANISM"`
-	// User to log in as.
+	// User to log in as; with oauthbearer and TOKEN_URL the client's id.
 	User string `env:"USER"`
-	// Password, or PasswordFile with the password alone in it; not both.
+	// Password, or PasswordFile with the password alone in it; not both. With oauthbearer and TOKEN_URL the client's secret.
 	Password     Password `env:"PASSWORD"`
 	PasswordFile string   `env:"PASSWORD_FILE"`
+	// TokenFile has the token of oauthbearer; it is read at each login, so that it may be replaced.
+	TokenFile string `env:"TOKEN_FILE"`
+	// TokenURL gives tokens for oauthbearer to USER and PASSWORD (OAuth 2.0 client credentials); https.
+	TokenURL string `env:"TOKEN_URL"`
+	// Scopes are asked for at TOKEN_URL.
+	Scopes []string `env:"SCOPES"`
 }
 
 // Limits of the configuration.
@@ -164,18 +171,43 @@ func (t *TLSConfig) validate(bad func(name, format string, args ...any)) {
 func (s *SASLConfig) validate(bad func(name, format string, args ...any)) {
 	switch s.Mechanism {
 	case "":
-		if s.User != "" || s.Password != "" || s.PasswordFile != "" {
+		if s.User != "" || s.Password != "" || s.PasswordFile != "" || s.TokenFile != "" || s.TokenURL != "" {
 			bad("KAFKA_SASL_MECHANISM", "it is empty although other KAFKA_SASL_* are set (set it or remove them)")
 		}
 		return
+	case mechanismOAuth:
+		s.validateOAuth(bad)
+		if s.TokenURL == "" {
+			return
+		}
 	case mechanismPlain, mechanismSCRAM256, mechanismSCRAM512:
+		if s.TokenFile != "" || s.TokenURL != "" {
+			bad("KAFKA_SASL_MECHANISM", "TOKEN_FILE and TOKEN_URL are for oauthbearer alone")
+		}
 	default:
-		bad("KAFKA_SASL_MECHANISM", "%q is none of plain, scram-sha-256, scram-sha-512", s.Mechanism)
+		bad("KAFKA_SASL_MECHANISM", "%q is none of plain, scram-sha-256, scram-sha-512, oauthbearer", s.Mechanism)
 	}
 	if s.User == "" {
 		bad("KAFKA_SASL_USER", "it is empty")
 	}
 	if (s.Password == "") == (s.PasswordFile == "") {
 		bad("KAFKA_SASL_PASSWORD", "exactly one of PASSWORD and PASSWORD_FILE is needed")
+	}
+}
+
+func (s *SASLConfig) validateOAuth(bad func(name, format string, args ...any)) {
+	if (s.TokenFile == "") == (s.TokenURL == "") {
+		bad("KAFKA_SASL_TOKEN_FILE", "oauthbearer needs exactly one of TOKEN_FILE and TOKEN_URL")
+	}
+	if s.TokenURL == "" {
+		if s.Password != "" || s.PasswordFile != "" {
+			bad("KAFKA_SASL_PASSWORD", "it is of no use with TOKEN_FILE")
+		}
+		return
+	}
+	u, err := url.Parse(s.TokenURL)
+	local := err == nil && u.Scheme == "http" && (u.Hostname() == "127.0.0.1" || u.Hostname() == "localhost")
+	if err != nil || u.Host == "" || u.User != nil || u.Scheme != "https" && !local {
+		bad("KAFKA_SASL_TOKEN_URL", "it is no https URL without user info")
 	}
 }
