@@ -77,7 +77,7 @@ func (b *builder) close() {
 // environ is a child's whole environment: nothing of ours but what it needs.
 func environ(vars map[string]string) []string {
 	env := []string{"GORACE=halt_on_error=0"}
-	for _, name := range []string{"PATH", "HOME", "TMPDIR"} {
+	for _, name := range []string{"PATH", "HOME", "TMPDIR", "GOMEMLIMIT"} {
 		if v, ok := os.LookupEnv(name); ok {
 			env = append(env, name+"="+v)
 		}

@@ -165,6 +165,8 @@ func (b *bench) event(subs ...string) int {
 // try is one request that reached the ledger.
 type try struct {
 	sub, entity  string
+	url          string
+	signing      *pipeline.Signing
 	seq, attempt int
 	ok           bool
 	begun, ended time.Time
@@ -213,7 +215,7 @@ func (l *ledger) Send(req *pipeline.Request, res *pipeline.Result) {
 	defer l.mu.Unlock()
 	l.busy[lane]--
 	l.tries = append(l.tries, try{
-		sub: sub, entity: req.Envelope.Entity, seq: seq, attempt: req.Attempt, ok: outcome == pipeline.OutcomeSuccess,
+		sub: sub, entity: req.Envelope.Entity, url: req.Subscription.URL, signing: req.Subscription.Signing, seq: seq, attempt: req.Attempt, ok: outcome == pipeline.OutcomeSuccess,
 		begun: begun, ended: begun.Add(res.Elapsed),
 	})
 	if outcome == pipeline.OutcomeSuccess {

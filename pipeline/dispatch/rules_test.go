@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hookline/hookline/internal/testkit"
 	"github.com/hookline/hookline/pipeline"
 	"github.com/hookline/hookline/pipeline/kafkax"
 )
@@ -231,4 +232,41 @@ func TestMembersComeAndGoOnKafka(t *testing.T) {
 	b := newBench(t, kafka.Get(t).Addrs(), 6, subs...)
 	b.ledger.setAnswer(flaky)
 	churn(t, b, ids)
+}
+
+// What changes while a retry waits holds for the retry: URL and secrets are those
+// of the moment of each attempt.
+func TestRetriesUseTheSubscriptionAsItIs(t *testing.T) {
+	before, after := &pipeline.Signing{}, &pipeline.Signing{}
+	b := newBench(t, testkit.KFake(t).ListenAddrs(), 1, sub("s", func(s *pipeline.Subscription) { s.Signing = before }))
+	b.ledger.setAnswer(func(_ string, _, attempt int) (pipeline.Outcome, time.Duration) {
+		if attempt < 3 {
+			return pipeline.OutcomeResponseError, 0
+		}
+		return pipeline.OutcomeSuccess, 0
+	})
+	b.start(func(cfg *Config) {
+		second := kafkax.Duration(time.Second)
+		cfg.RetryDelays = []kafkax.Duration{second, second, second}
+	})
+	b.event("s")
+	b.ledger.await(t, "the first attempt", func() bool { return len(b.ledger.of("s")) == 1 })
+	b.reg.put("s", sub("s", func(s *pipeline.Subscription) {
+		s.URL, s.Signing, s.Revision = "http://127.0.0.1/moved", before, 2
+	}))
+	b.ledger.await(t, "the second attempt", func() bool { return len(b.ledger.of("s")) == 2 })
+	b.reg.put("s", sub("s", func(s *pipeline.Subscription) {
+		s.URL, s.Signing, s.Revision = "http://127.0.0.1/moved", after, 3
+	}))
+	b.ledger.await(t, "the third attempt", func() bool { return len(b.ledger.of("s")) == 3 })
+	got := b.ledger.of("s")
+	if got[0].url != "http://127.0.0.1/s" || got[1].url != "http://127.0.0.1/moved" || got[1].signing != before {
+		t.Errorf("the attempts went to %s and %s", got[0].url, got[1].url)
+	}
+	if got[2].signing != after {
+		t.Error("the third attempt was signed with secrets that were replaced")
+	}
+	if got[2].attempt != 3 || !got[2].ok {
+		t.Errorf("got %+v", got[2])
+	}
 }
