@@ -39,6 +39,10 @@ setup: ## download what tests and demo need: Apache Kafka, the ClickHouse engine
 test: build ## all tests, with real Kafka and the ClickHouse engine (PKG=./... RUN=regexp)
 	@GO='$(GO)' TEST_P='$(TEST_P)' scripts/test.sh $(PKG)
 
+.PHONY: outages
+outages: build ## Kafka away for 5 minutes, ClickHouse for 10, full disks (as root), a million parked deliveries; prints figures
+	@GO='$(GO)' TEST_P=1 TEST_TIMEOUT=40m VERBOSE=1 HOOKLINE_E2E_FULL=1 RUN='^Test(KafkaOutage|ClickHouseOutage|DiskFull|MillionParked)$$' scripts/test.sh ./internal/e2e
+
 $(TOOLS)/.built: tools/go.mod tools/go.sum
 	@mkdir -p $(TOOLS)
 	$(GO) -C tools build -o '$(CURDIR)/$(TOOLS)/' tool

@@ -8,6 +8,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 GO=${GO:-go}
 TEST_P=${TEST_P:-2}
+TEST_TIMEOUT=${TEST_TIMEOUT:-14m}
 
 lacking=""
 lack() { # what, the script's lines
@@ -30,6 +31,6 @@ export HOOKLINE_TEST_ENGINE=$PWD/bin/hookline-engine
 export HOOKLINE_TEST_BIN=$PWD/bin/hookline
 [ $# -gt 0 ] || set -- ./...
 code=0
-"$GO" test -race -shuffle=on -timeout 14m -p "$TEST_P" ${RUN:+-run "$RUN"} "$@" || code=$?
+"$GO" test -race -shuffle=on -timeout "$TEST_TIMEOUT" -p "$TEST_P" ${VERBOSE:+-v} ${RUN:+-run "$RUN"} "$@" || code=$?
 [ -z "$lacking" ] || echo "test: SKIPPED $lacking"
 exit "$code"
