@@ -144,7 +144,8 @@ func TestSessionsThatGoOn(t *testing.T) {
 		generation int32
 		want       bool
 	}{
-		{"a", 7, true}, {"a", 8, true},
+		{"a", 7, true},
+		{"a", 8, true},
 		{"a", 9, false}, // others may have had the partitions in generation 8
 		{"a", 1, false}, // a group that was made anew
 		{"b", 8, false}, // another member

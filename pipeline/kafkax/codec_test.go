@@ -1,8 +1,8 @@
 package kafkax
 
 import (
-	"errors"
 	"bytes"
+	"errors"
 	"fmt"
 	"reflect"
 	"strings"
