@@ -52,6 +52,10 @@ $(TOOLS)/.built: tools/go.mod tools/go.sum
 lint: $(TOOLS)/.built ## gofumpt, go vet, staticcheck, exhaustive, go mod tidy -diff
 	@GO='$(GO)' TOOLS='$(TOOLS)' scripts/lint.sh
 
+.PHONY: lint-deployments
+lint-deployments: ## rules, chart, compose file, Dockerfile, unit and dashboards, by their own tools
+	@GO='$(GO)' scripts/lint-deployments.sh
+
 .PHONY: fmt
 fmt: $(TOOLS)/.built ## format the sources
 	$(TOOLS)/gofumpt -w .
@@ -106,6 +110,7 @@ examples: build ## what the documentation shows, run: producers, receivers with 
 .PHONY: ci
 ci: ## all gates, as .ci/run runs them
 	$(MAKE) lint
+	$(MAKE) lint-deployments
 	$(MAKE) generate-check
 	$(MAKE) test
 	$(MAKE) verify-signatures
