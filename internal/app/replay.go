@@ -28,7 +28,8 @@ type ReplayDeps struct {
 	Log      *slog.Logger
 }
 
-// NewReplayer makes a replayer under cfg. Close it.
+// NewReplayer makes a replayer under cfg, and has deps.Operator resume with it.
+// Close it.
 func NewReplayer(cfg *configs.Config, deps ReplayDeps) (*replay.Replayer, error) {
 	rc, rdeps, err := RegistryParts(cfg, deps.Log)
 	if err != nil {
@@ -37,11 +38,18 @@ func NewReplayer(cfg *configs.Config, deps ReplayDeps) (*replay.Replayer, error)
 	if deps.Snapshot == nil {
 		deps.Snapshot = func(ctx context.Context) (*registry.Snapshot, error) { return readRegistry(ctx, rc, rdeps) }
 	}
-	return replay.New(replay.Deps{
+	r, err := replay.New(replay.Deps{
 		Kafka: &cfg.Kafka, Cluster: deps.Cluster, EventTopics: cfg.Router.EventTopics, Parse: router.NewReader(&cfg.Router, &cfg.Kafka),
 		Match: matchToday(deps.Snapshot), Operator: deps.Operator, Writer: registry.NewWriter(rc, rdeps), Archive: deps.Archive,
 		Log: deps.Log, Node: deps.Node,
 	})
+	if err != nil {
+		return nil, err
+	}
+	deps.Operator.CatchUpBy(func(ctx context.Context, who, id string) (*control.Result, error) {
+		return r.Resume(ctx, id, replay.Options{Who: who})
+	})
+	return r, nil
 }
 
 // readRegistry reads the subscriptions once.

@@ -53,9 +53,6 @@ type Deps struct {
 	Patience time.Duration
 	// RequestTimeout is the longest that a test's request may take; 0: 15 s.
 	RequestTimeout time.Duration
-	// CatchUp resumes a subscription so that what it missed is delivered first;
-	// nil: Resume refuses to.
-	CatchUp func(ctx context.Context, who, id string) (*Result, error)
 }
 
 // Operator gives operators' commands. It is safe for concurrent use, and keeps
@@ -66,6 +63,7 @@ type Operator struct {
 	fetcher *kafkax.Fetcher
 	topics  kafkax.Topics
 	now     func() time.Time
+	catchUp func(ctx context.Context, who, id string) (*Result, error) // set before use; nil: not possible
 }
 
 // New makes an Operator. Nothing is connected to before the first command.
@@ -92,6 +90,12 @@ func New(deps Deps) (*Operator, error) {
 		return nil, fmt.Errorf("making the operators' port: %w", err)
 	}
 	return &Operator{deps: deps, cl: cl, fetcher: kafkax.NewFetcher(cl), topics: deps.Kafka.Topics(), now: time.Now}, nil
+}
+
+// CatchUpBy says how ResumeOptions.Replay is done; app.NewReplayer does. Call it
+// before the operator is used.
+func (o *Operator) CatchUpBy(do func(ctx context.Context, who, id string) (*Result, error)) {
+	o.catchUp = do
 }
 
 // Close lets the connections go. Commands that were given are carried out all
@@ -163,10 +167,10 @@ type ResumeOptions struct {
 // itself says paused or disabled.
 func (o *Operator) Resume(ctx context.Context, who, id string, opts ResumeOptions) (*Result, error) {
 	if opts.Replay {
-		if o.deps.CatchUp == nil {
+		if o.catchUp == nil {
 			return nil, errors.New("resuming with what was missed: this process cannot replay")
 		}
-		return o.deps.CatchUp(ctx, who, id)
+		return o.catchUp(ctx, who, id)
 	}
 	return o.setState(ctx, who, id, pipeline.StateActive, "")
 }

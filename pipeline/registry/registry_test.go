@@ -259,7 +259,11 @@ func lifeOfASubscription(w *world) {
 	same(w.T, "disabled", snap.Get("b").State, pipeline.StateDisabled)
 	b.Description = "mended"
 	same(w.T, "a disabled one", w.apply(false, b), "b updated")
-	same(w.T, "its state", w.await(r, w.end()-1).Get("b").State, pipeline.StateActive)
+	snap = w.await(r, w.end()-1)
+	same(w.T, "its state", snap.Get("b").State, pipeline.StateActive)
+	same(w.T, "what it missed", len(snap.State("b").Missed), 1)
+	same(w.T, "why", snap.State("b").Missed[0].Reason, "gone")
+	missedSpans(w, r)
 
 	same(w.T, "prune", w.apply(true, b), "b unchanged, a deleted")
 	snap = w.await(r, w.end()-1)
@@ -290,6 +294,30 @@ func versionsOverTransactions(w *world) {
 		same(w.T, "subscriptions", snap.Len(), 1)
 		same(w.T, "refused", snap.Bad(), 0)
 	}
+}
+
+// missedSpans: the times in which "b" was disabled are kept until what it missed
+// has been delivered.
+func missedSpans(w *world, r *Registry) {
+	w.Helper()
+	spans := func() int { return len(w.await(r, w.end()-1).State("b").Missed) }
+	for _, st := range []pipeline.State{pipeline.StateDisabled, pipeline.StatePaused, pipeline.StateActive} {
+		_, err := w.writer.SetState(w.ctx, "b", st, "r")
+		w.must(err)
+	}
+	same(w.T, "spans after a second time", spans(), 2)
+	_, err := w.writer.CaughtUp(w.ctx, "b")
+	if !errors.Is(err, ErrStateChanged) {
+		w.Errorf("the end of a catch-up that is not under way: %v", err)
+	}
+	w.must(w.writer.MissedDelivered(w.ctx, "b", time.Now().Add(-time.Hour)))
+	same(w.T, "spans before that time", spans(), 2)
+	_, err = w.writer.SetState(w.ctx, "b", pipeline.StatePaused, pipeline.ReasonCatchUp)
+	w.must(err)
+	_, err = w.writer.CaughtUp(w.ctx, "b")
+	w.must(err)
+	same(w.T, "spans after a catch-up", spans(), 0)
+	same(w.T, "state after a catch-up", w.await(r, w.end()-1).Get("b").State, pipeline.StateActive)
 }
 
 func oneOfTwoWriters(w *world) {
