@@ -33,12 +33,16 @@ func OpenReader(cfg Config) (*Reader, error) {
 	if !identifier.MatchString(cfg.Database) {
 		return nil, fmt.Errorf("reading HOOKLINE_CLICKHOUSE_DATABASE: %q is not a name", cfg.Database)
 	}
+	own, err := cfg.tls(t.host)
+	if err != nil {
+		return nil, err
+	}
 	s, err := openServer(&cfg, readers)
 	if err != nil {
 		return nil, err
 	}
 	return &Reader{cfg: cfg, target: t, server: s, client: &http.Client{Transport: &http.Transport{
-		Proxy: http.ProxyFromEnvironment, TLSHandshakeTimeout: dialTimeout, MaxIdleConns: readers, IdleConnTimeout: time.Minute,
+		Proxy: http.ProxyFromEnvironment, TLSHandshakeTimeout: dialTimeout, TLSClientConfig: own, MaxIdleConns: readers, IdleConnTimeout: time.Minute,
 	}}}, nil
 }
 

@@ -221,7 +221,7 @@ func (c *crowd) round(size isolationSize, beside string) float64 {
 	c.t.Helper()
 	began := time.Now()
 	for n := range 10 {
-		if beside != "" && n%3 == 0 {
+		if beside == "fail" && n%3 == 0 {
 			c.produce(beside, 1)
 		}
 		c.produce("good", size.events/10)
@@ -239,6 +239,9 @@ func (c *crowd) round(size isolationSize, beside string) float64 {
 func (c *crowd) rounds(size isolationSize, name, beside string) float64 {
 	c.t.Helper()
 	var list []float64
+	if beside == "dark" {
+		c.produce(beside, 2) // one is tried, one waits behind it
+	}
 	for range size.rounds {
 		list = append(list, c.round(size, beside))
 	}
