@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"log/slog"
 	"time"
 
 	"github.com/hookline/hookline/pipeline"
@@ -25,11 +26,23 @@ type Log interface {
 	SubscriptionStats(ctx context.Context, ids []string, since time.Time) (map[string]sink.SubscriptionStats, error)
 }
 
+// Registry is the subscriptions at one version; registry.Snapshot is one.
+type Registry interface {
+	Get(id string) *pipeline.Subscription
+	All() iter.Seq[*pipeline.Subscription]
+	State(id string) *registry.StateInfo
+	Refused() iter.Seq2[string, error]
+}
+
 // Deps is what a Service works with.
 type Deps struct {
 	Log Log
 	// Snapshot is the registry as it is now; nil where it has not been read yet.
-	Snapshot func() *registry.Snapshot
+	Snapshot func() Registry
+	// Operator and Editor carry out what changes something.
+	Operator Operator
+	Editor   Editor
+	Logger   *slog.Logger // nil: nothing is logged
 	// Now is the clock; nil: time.Now.
 	Now func() time.Time
 }
@@ -44,6 +57,9 @@ type Service struct {
 func NewService(d Deps) *Service {
 	if d.Now == nil {
 		d.Now = time.Now
+	}
+	if d.Logger == nil {
+		d.Logger = slog.New(slog.DiscardHandler)
 	}
 	return &Service{deps: d}
 }
@@ -112,4 +128,52 @@ func (s *Service) Series(ctx context.Context, q sink.SeriesQuery) ([]sink.Point,
 	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
 	defer cancel()
 	return s.deps.Log.Series(ctx, q)
+}
+
+// Operator is what carries out operators' commands.
+func (s *Service) Operator() Operator { return s.deps.Operator }
+
+// Editor is what changes subscriptions.
+func (s *Service) Editor() Editor { return s.deps.Editor }
+
+// Found is what an id led to.
+type Found struct {
+	Subscription string // an id; empty: none
+	Delivery     string // an id; empty: none
+	Deliveries   []sink.DeliveryRow
+	Next         sink.DeliveryCursor
+}
+
+// MaxSearch bounds what is looked for, in bytes.
+const MaxSearch = 300
+
+// searchRows is how many deliveries a search gives.
+const searchRows = 50
+
+// Search looks for what has this id: a subscription, a delivery, the deliveries of
+// an event or of a correlation id.
+func (s *Service) Search(ctx context.Context, id string) (*Found, error) {
+	f := &Found{}
+	if id == "" || len(id) > MaxSearch {
+		return f, nil
+	}
+	if snap := s.deps.Snapshot(); snap != nil && snap.Get(id) != nil {
+		f.Subscription = id
+	}
+	for _, q := range []sink.DeliveryQuery{{Delivery: id}, {Event: id}, {Correlation: id}} {
+		q.Limit = searchRows
+		page, err := s.Deliveries(ctx, q)
+		if err != nil {
+			return nil, err
+		}
+		if len(page.Deliveries) == 0 {
+			continue
+		}
+		f.Deliveries, f.Next = page.Deliveries, page.Next
+		if q.Delivery != "" {
+			f.Delivery = id
+		}
+		break
+	}
+	return f, nil
 }

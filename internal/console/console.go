@@ -73,6 +73,10 @@ func New(d Deps) (http.Handler, error) {
 	mux.HandleFunc("POST /login", c.login)
 	mux.HandleFunc("POST /logout", c.logout)
 	mux.Handle("GET /{$}", c.page(c.overview))
+	mux.Handle("GET /subscriptions", c.page(c.subscriptions))
+	mux.Handle("GET /subscriptions/{id}", c.page(c.subscription))
+	mux.HandleFunc("POST /subscriptions/{id}/do", c.do)
+	mux.HandleFunc("GET /search", c.search)
 	mux.Handle("GET /deliveries", c.page(c.deliveries))
 	mux.Handle("GET /deliveries/{id}", c.page(c.delivery))
 	mux.Handle("GET /", c.page(func(*http.Request) (string, *view, error) { return "", nil, api.ErrNotFound }))
@@ -184,6 +188,9 @@ func (c *console) page(make func(*http.Request) (string, *view, error)) http.Han
 			return
 		}
 		name, v, err := make(r)
+		if errors.Is(err, errAnswered) {
+			return
+		}
 		if err != nil {
 			c.fail(w, r, err)
 			return
@@ -225,6 +232,9 @@ func (c *console) fail(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	c.message(w, r, status, title, err.Error())
 }
+
+// errAnswered: there is an answer already.
+var errAnswered = errors.New("answered")
 
 // badRequest is an error of whoever wrote the address.
 type badRequest struct{ error }

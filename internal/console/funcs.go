@@ -9,6 +9,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/hookline/hookline/internal/api"
 	"github.com/hookline/hookline/pipeline"
 	"github.com/hookline/hookline/sink"
 )
@@ -19,7 +20,8 @@ var funcs = template.FuncMap{
 	"stamp":        stamp,
 	"clock":        func(t time.Time) string { return t.UTC().Format("15:04:05") },
 	"took":         took,
-	"count":        count[uint64],
+	"count":        countOf,
+	"healthClass":  healthClass,
 	"bytes":        byteCount,
 	"short":        short,
 	"text":         textOf,
@@ -65,6 +67,30 @@ func count[N int | int64 | uint64](n N) string {
 		s = s[:i] + "\u202f" + s[i:]
 	}
 	return s
+}
+
+// countOf is count for templates, which have several kinds of numbers.
+func countOf(v any) (string, error) {
+	switch n := v.(type) {
+	case int:
+		return count(n), nil
+	case uint64:
+		return count(n), nil
+	}
+	return "", fmt.Errorf("%T is no count", v)
+}
+
+func healthClass(h api.Health) string {
+	switch h {
+	case api.HealthOK:
+		return "ok"
+	case api.HealthRetrying, api.HealthPaused:
+		return "warn"
+	case api.HealthRefused, api.HealthDisabled, api.HealthBlocked, api.HealthFailing:
+		return "bad"
+	case api.HealthIdle:
+	}
+	return ""
 }
 
 func byteCount(n int) string {

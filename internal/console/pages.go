@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/hookline/hookline/internal/access"
 	"github.com/hookline/hookline/internal/api"
 	"github.com/hookline/hookline/sink"
 )
@@ -193,6 +194,7 @@ type deliveryPage struct {
 	Delivery *api.Delivery
 	Attempts []attemptView
 	Event    *sink.StoredEvent
+	CanAct   bool
 }
 
 // PhasesLabel says in words what the bar of an attempt's phases shows.
@@ -218,6 +220,7 @@ func (c *console) delivery(r *http.Request) (string, *view, error) {
 		return "", nil, err
 	}
 	p := &deliveryPage{Delivery: d, Event: d.Event}
+	p.CanAct = access.Of(r.Context()).Scope >= access.Write && (d.State == sink.DeliveryRetrying || d.State == sink.DeliveryWaiting)
 	for i, row := range d.Attempts {
 		v := attemptView{Row: row, Index: i, Phases: phases(&row.Attempt), Open: i == len(d.Attempts)-1}
 		if i > 0 {
@@ -230,7 +233,7 @@ func (c *console) delivery(r *http.Request) (string, *view, error) {
 	if d.State != sink.DeliveryDelivered {
 		refresh = refreshEvery
 	}
-	return "delivery", &view{Title: short(d.ID), Nav: "deliveries", Refresh: refresh, Data: p}, nil
+	return "delivery", &view{Title: short(d.ID), Nav: "deliveries", Refresh: refresh, Flash: flashOf(r), Data: p}, nil
 }
 
 type messagePage struct{ Title, Text string }
