@@ -8,6 +8,8 @@ import (
 // Request asks a Sender for one try of one delivery. The Sender does not keep
 // it, nor anything it points to, after Send returned.
 type Request struct {
+	// DeliveryID may be left empty: then the Sender makes it, of the envelope's
+	// source and the subscription, and fills it in.
 	DeliveryID   string
 	Attempt      int // 1..4, header X-Hookline-Attempt
 	Subscription *Subscription
@@ -65,4 +67,30 @@ func (r *Result) EndedAt() time.Time { return r.StartedAt.Add(r.Elapsed) }
 // the one safe resend. Safe for concurrent use.
 type Sender interface {
 	Send(req *Request, res *Result)
+}
+
+// Try is a Request and its Result, for a Batch.
+type Try struct {
+	Request Request
+	Result  Result
+	Owner   any // the caller's own; a Batch does not look at it
+}
+
+// Batcher is a Sender that can make many tries with few goroutines.
+type Batcher interface {
+	Sender
+	// Batch begins to do so; false: it cannot here. done gets tries that have
+	// ended. It is called on goroutines of the Batch, several at once; it must not
+	// block and must not keep the slice. One Batch may be open at a time.
+	Batch(done func([]*Try)) (Batch, bool)
+}
+
+// Batch makes tries. Each is to Send what a call of it would be: the same rules,
+// limits and results.
+type Batch interface {
+	// Start begins tries and returns at once. Each comes back by done exactly
+	// once, in any order, about as late as Send would have returned.
+	Start(tries []*Try)
+	// Close waits until all tries have come back. Start must not be called any more.
+	Close()
 }

@@ -3,6 +3,8 @@ package sender
 import (
 	"fmt"
 	"net"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -51,6 +53,7 @@ func BenchmarkSend(b *testing.B) {
 	c := newClient(b, localConfig(), Deps{Gate: func() bool { return true }})
 	req := request(benchReceiver(b))
 	req.Payload = benchPayload
+	b.SetParallelism(128) // with two processors 256 under way, as the dispatcher has
 	b.ReportAllocs()
 	b.ResetTimer()
 	reportCPU(b, func() {
@@ -69,6 +72,7 @@ func BenchmarkBareHostClient(b *testing.B) {
 	url := benchReceiver(b)
 	hc := &fasthttp.HostClient{Addr: url[len("http://") : len(url)-len("/hook")], MaxConns: 512}
 	defer hc.CloseIdleConnections()
+	b.SetParallelism(128) // with two processors 256 under way, as the dispatcher has
 	b.ReportAllocs()
 	b.ResetTimer()
 	reportCPU(b, func() {
@@ -86,5 +90,43 @@ func BenchmarkBareHostClient(b *testing.B) {
 				}
 			}
 		})
+	})
+}
+
+// BenchmarkBatch keeps 256 requests under way, as the dispatcher does.
+func BenchmarkBatch(b *testing.B) {
+	c := newClient(b, localConfig(), Deps{Gate: func() bool { return true }})
+	url := benchReceiver(b)
+	var left atomic.Int64
+	left.Store(int64(b.N))
+	var all sync.WaitGroup
+	var batch pipeline.Batch
+	batch, ok := c.Batch(func(tries []*pipeline.Try) {
+		for _, try := range tries {
+			if try.Result.Outcome != pipeline.OutcomeSuccess {
+				b.Error(try.Result.Error)
+			}
+			if left.Add(-1) >= 0 {
+				batch.Start([]*pipeline.Try{try})
+			} else {
+				all.Done()
+			}
+		}
+	})
+	if !ok {
+		b.Skip("no Batch on this system")
+	}
+	b.Cleanup(batch.Close)
+	b.ReportAllocs()
+	b.ResetTimer()
+	reportCPU(b, func() {
+		req := request(url)
+		req.Payload = benchPayload
+		for range min(256, b.N) {
+			all.Add(1)
+			left.Add(-1)
+			batch.Start([]*pipeline.Try{{Request: *req}})
+		}
+		all.Wait()
 	})
 }

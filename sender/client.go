@@ -165,52 +165,74 @@ func (c *Client) janitor() {
 
 // Send makes one try; see pipeline.Sender.
 func (c *Client) Send(req *pipeline.Request, res *pipeline.Result) {
+	if x := c.open(req, res); x != nil {
+		c.sendAuthorized(x, req, res)
+		c.end(x, res)
+	}
+}
+
+// open begins a try with what is the same however it is sent, and renders its
+// body. It returns nil where the try has ended with that.
+func (c *Client) open(req *pipeline.Request, res *pipeline.Result) *exchange {
 	*res = pipeline.Result{
 		StartedAt:       c.now(),
 		RequestHeaders:  res.RequestHeaders[:0],
 		ResponseHeaders: res.ResponseHeaders[:0],
 		ResponseBody:    res.ResponseBody[:0],
 	}
-	limit := c.cfg.RequestTimeout
-	if t := req.Subscription.Timeout; t > 0 && t < limit {
-		limit = t
+	if req.DeliveryID == "" {
+		req.DeliveryID = pipeline.DeliveryID(&req.Envelope.Source, req.Subscription.ID)
 	}
-	defer func() { res.Elapsed = c.now().Sub(res.StartedAt) }()
-
-	to := c.prepare(req.Subscription)
-	res.URL = to.shown
 	x := c.exchanges.Get().(*exchange)
-	defer c.exchanges.Put(x)
-	defer x.forget() // what is the caller's
+	x.limit = c.cfg.RequestTimeout
+	if t := req.Subscription.Timeout; t > 0 && t < x.limit {
+		x.limit = t
+	}
+	x.to, x.deadline = c.prepare(req.Subscription), res.StartedAt.Add(x.limit)
+	res.URL = x.to.shown
 	x.withdrawn = req.Withdrawn
 	err := x.render(req, res)
-	if refused := to.refuses(req.Envelope); refused != nil {
+	if refused := x.to.refuses(req.Envelope); refused != nil {
 		err = refused
 	}
 	if err != nil {
 		res.Outcome, res.Error = pipeline.OutcomeBlocked, err.Error()
-		return
+		c.end(x, res)
+		return nil
 	}
-	c.sendAuthorized(x, to, req, res, limit)
+	return x
+}
+
+// end ends a try that open began.
+func (c *Client) end(x *exchange, res *pipeline.Result) {
+	res.Elapsed = c.now().Sub(res.StartedAt)
+	x.forget()
+	c.exchanges.Put(x)
 }
 
 // try sends the request that x holds, at most twice: see mayResend.
-func (c *Client) try(x *exchange, to *target, cr *credentials, res *pipeline.Result, limit time.Duration) {
-	deadline := res.StartedAt.Add(limit)
-	for fresh := false; ; fresh = true {
-		at, err := c.once(x, to, cr, res, deadline, fresh)
+func (c *Client) try(x *exchange, cr *credentials, res *pipeline.Result) {
+	at, err := c.once(x, cr, res, false)
+	c.conclude(x, cr, res, at, err)
+}
+
+// conclude takes in how the first run ended, and makes the second one where the
+// request may be sent again.
+func (c *Client) conclude(x *exchange, cr *credentials, res *pipeline.Result, at phase, err error) {
+	for {
 		if err == nil {
 			c.judge(x, res)
 			return
 		}
 		if c.cfg.ResendStale && res.Resends == 0 && x.mayResend(err, c.now()) {
 			res.Resends = 1
+			at, err = c.once(x, cr, res, true)
 			continue
 		}
 		if c.closing.Load() {
 			err = errClosed
 		}
-		v := classify(at, err, limit.String())
+		v := classify(at, err, x.limit.String())
 		res.Outcome, res.Error, res.StatusCode = v.outcome, v.text, 0
 		return
 	}
@@ -218,21 +240,26 @@ func (c *Client) try(x *exchange, to *target, cr *credentials, res *pipeline.Res
 
 // once runs the exchange over one connection; kept connections that turn out
 // unusable before anything was written do not count.
-func (c *Client) once(x *exchange, to *target, cr *credentials, res *pipeline.Result, deadline time.Time, fresh bool) (phase, error) {
+func (c *Client) once(x *exchange, cr *credentials, res *pipeline.Result, fresh bool) (phase, error) {
 	for {
-		conn, at, err := c.connection(to, cr, res, deadline, fresh)
+		conn, at, err := c.connection(x.to, cr, res, x.deadline, fresh)
 		if err != nil {
 			x.last = lastRun{}
 			return at, err
 		}
-		at, err = x.run(conn, c, res, deadline)
-		keep := err == nil && x.keep || errors.Is(err, errNotFresh)
-		x.finish()
-		c.pool.put(conn, keep, c.now())
+		at, err = x.run(conn, c, res)
+		c.release(x, conn, err)
 		if !errors.Is(err, errStale) {
 			return at, err
 		}
 	}
+}
+
+// release gives the connection of a run that ended with err back.
+func (c *Client) release(x *exchange, cn *conn, err error) {
+	keep := err == nil && x.keep || errors.Is(err, errNotFresh)
+	x.finish()
+	c.pool.put(cn, keep, c.now())
 }
 
 // connection takes a kept connection or makes a new one.

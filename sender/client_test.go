@@ -16,7 +16,7 @@ import (
 func TestMain(m *testing.M) {
 	// The benchmarks run fasthttp's own server and client, whose goroutines
 	// outlive them; the sender starts none of these.
-	goleak.VerifyTestMain(m,
+	goleak.VerifyTestMain(twice{m},
 		goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.(*HostClient).connsCleaner"),
 		goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.(*TCPDialer).tcpAddrsClean"),
 		goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.(*workerPool).Start.func2"),
@@ -41,6 +41,9 @@ func newClient(t testing.TB, cfg Config, deps Deps) *Client {
 		t.Fatal(err)
 	}
 	t.Cleanup(c.Close)
+	if inBatches {
+		openBatch(t, c)
+	}
 	return c
 }
 
@@ -56,8 +59,14 @@ func request(url string) *pipeline.Request {
 
 func send(c *Client, req *pipeline.Request) *pipeline.Result {
 	var res pipeline.Result
-	c.Send(req, &res)
+	sendWith(c, req, &res)
 	return &res
+}
+
+func sendWith(c *Client, req *pipeline.Request, res *pipeline.Result) {
+	if !sendInBatch(c, req, res) {
+		c.Send(req, res)
+	}
 }
 
 func TestSendDeliversPayloadAndHeaders(t *testing.T) {
@@ -165,11 +174,11 @@ func TestResultIsReused(t *testing.T) {
 	t.Cleanup(srv.Close)
 	c := newClient(t, localConfig(), Deps{})
 	var res pipeline.Result
-	c.Send(request(srv.URL), &res)
+	sendWith(c, request(srv.URL), &res)
 	if headers := string(res.ResponseHeaders); strings.Contains(headers, "hush") || !strings.Contains(headers, "Set-Cookie: [redacted]\r\n") {
 		t.Errorf("logged %q", headers)
 	}
-	c.Send(request("http://192.0.2.1/"), &res)
+	sendWith(c, request("http://192.0.2.1/"), &res)
 	if res.Outcome != pipeline.OutcomeBlocked || res.StatusCode != 0 || res.RequestWritten || res.TTFB != 0 ||
 		len(res.RequestHeaders)+len(res.ResponseHeaders)+len(res.ResponseBody) != 0 {
 		t.Errorf("got %+v", res)

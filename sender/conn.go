@@ -43,6 +43,8 @@ type conn struct {
 	addr      netip.Addr // of a host that has a name; else not valid
 	recheckAt time.Time  // when that name's addresses are looked at again
 
+	batched batched // of a Batch
+
 	prev, next *conn
 	idleSince  time.Time
 }
@@ -65,9 +67,8 @@ func newConn(key poolKey, tcp *net.TCPConn) (*conn, error) {
 }
 
 // begin readies the connection for one exchange.
-func (c *conn) begin(gate func() bool, deadline time.Time) error {
+func (c *conn) begin(gate func() bool) {
 	c.checked, c.written, c.gotByte, c.gate = false, false, false, gate
-	return c.tcp.SetDeadline(deadline)
 }
 
 // Write refuses the first write of an exchange with errStale when the kept
@@ -88,7 +89,7 @@ func (c *conn) Write(p []byte) (int, error) {
 		c.written = true
 		return c.tls.Write(p)
 	}
-	n, err := c.tcp.Write(p)
+	n, err := c.writeWire(p)
 	c.written = c.written || n > 0
 	return n, err
 }
@@ -98,7 +99,7 @@ func (c *conn) Read(p []byte) (n int, err error) {
 	if c.tls != nil {
 		n, err = c.tls.Read(p)
 	} else {
-		n, err = c.tcp.Read(p)
+		n, err = c.readWire(p)
 	}
 	c.gotByte = c.gotByte || n > 0
 	return n, err
@@ -117,6 +118,9 @@ func (c *conn) drained() bool {
 }
 
 func (c *conn) isStale() bool {
+	if c.batched.direct {
+		return c.batched.isStale(c)
+	}
 	c.stale = true
 	if err := c.rc.Control(c.inspect); err != nil {
 		return true
@@ -126,12 +130,31 @@ func (c *conn) isStale() bool {
 
 // close ends the connection without TLS's farewell: tls.Conn.Close may wait
 // seconds for a peer that does not read, and the pool closes under its lock.
-func (c *conn) close() { _ = c.tcp.Close() }
+func (c *conn) close() {
+	c.batched.forget(c)
+	_ = c.tcp.Close()
+}
+
+// readWire reads what is below TLS, if there is any.
+func (c *conn) readWire(p []byte) (int, error) {
+	if c.batched.direct {
+		return c.batched.read(p)
+	}
+	return c.tcp.Read(p)
+}
+
+func (c *conn) writeWire(p []byte) (int, error) {
+	if c.batched.direct {
+		return c.batched.write(p)
+	}
+	return c.tcp.Write(p)
+}
 
 // probe lies between TLS and TCP. While probing, reads end at once with an
 // error that TLS takes for a passing one.
 type probe struct {
 	net.Conn
+	c       *conn
 	probing bool
 }
 
@@ -139,5 +162,7 @@ func (p *probe) Read(b []byte) (int, error) {
 	if p.probing {
 		return 0, os.ErrDeadlineExceeded
 	}
-	return p.Conn.Read(b)
+	return p.c.readWire(b)
 }
+
+func (p *probe) Write(b []byte) (int, error) { return p.c.writeWire(b) }

@@ -261,38 +261,37 @@ func (c *Client) authorization(cr *credentials, deadline time.Time) (string, *ve
 
 // sendAuthorized makes the try; an answer of 401 to a token makes another one
 // with a new token, once and within the same time limit.
-func (c *Client) sendAuthorized(x *exchange, to *target, req *pipeline.Request, res *pipeline.Result, limit time.Duration) {
-	deadline := res.StartedAt.Add(limit)
-	cr := c.credentials(to)
-	used, v := c.authorization(cr, deadline)
+func (c *Client) sendAuthorized(x *exchange, req *pipeline.Request, res *pipeline.Result) {
+	cr := c.credentials(x.to)
+	used, v := c.authorization(cr, x.deadline)
 	if v != nil {
 		res.Outcome, res.Error = v.outcome, v.text
 		return
 	}
-	c.sendAs(x, to, cr, used, req, res, limit)
+	c.sendAs(x, cr, used, req, res)
 	if cr.oauth == nil || res.StatusCode != http.StatusUnauthorized {
 		return
 	}
 	cr.oauth.drop(used)
-	fresh, v := c.authorization(cr, deadline)
+	fresh, v := c.authorization(cr, x.deadline)
 	if v != nil || fresh == used {
 		return // the answer that there was says more
 	}
 	res.Resends, res.StatusCode, res.Error = res.Resends+1, 0, ""
 	res.RequestHeaders, res.ResponseHeaders, res.ResponseBody = res.RequestHeaders[:0], res.ResponseHeaders[:0], res.ResponseBody[:0]
 	res.ResponseTruncated, res.RetryAfter = false, 0
-	c.sendAs(x, to, cr, fresh, req, res, limit)
+	c.sendAs(x, cr, fresh, req, res)
 }
 
 // sendAs sends the request with that Authorization header.
-func (c *Client) sendAs(x *exchange, to *target, cr *credentials, authorization string, req *pipeline.Request, res *pipeline.Result, limit time.Duration) {
+func (c *Client) sendAs(x *exchange, cr *credentials, authorization string, req *pipeline.Request, res *pipeline.Result) {
 	x.authorization = authorization
-	if err := x.build(c, to, cr, req, res); err != nil {
+	if err := x.build(c, x.to, cr, req, res); err != nil {
 		v := unavailable(err)
 		res.Outcome, res.Error = v.outcome, v.text
 		return
 	}
-	c.try(x, to, cr, res, limit)
+	c.try(x, cr, res)
 }
 
 // unavailable is the verdict on credentials that are not to be had: a fault on

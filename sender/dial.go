@@ -229,10 +229,15 @@ func interleave(addrs []netip.Addr) []netip.Addr {
 	return out
 }
 
+// recheckDue tells that moved would ask the resolver.
+func (c *conn) recheckDue(now time.Time) bool {
+	return c.addr.IsValid() && !now.Before(c.recheckAt)
+}
+
 // moved tells that a kept connection leads to an address that its host has no
 // more. Where the resolver does not say, it has not.
 func (d *dialer) moved(ctx context.Context, c *conn, now, deadline time.Time) bool {
-	if !c.addr.IsValid() || now.Before(c.recheckAt) {
+	if !c.recheckDue(now) {
 		return false
 	}
 	ctx, cancel := context.WithTimeout(ctx, min(recheckWait, deadline.Sub(now)))
@@ -327,7 +332,7 @@ func (d *dialer) handshake(ctx context.Context, c *conn, u *endpoint.URL, own *t
 	}
 	cfg := own.Clone()
 	cfg.ServerName = u.Host
-	c.wire = &probe{Conn: c.tcp}
+	c.wire = &probe{Conn: c.tcp, c: c}
 	c.tls = tls.Client(c.wire, cfg)
 	if err := c.tls.HandshakeContext(ctx); err != nil {
 		if ctx.Err() != nil {

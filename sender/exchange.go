@@ -46,6 +46,13 @@ type exchange struct {
 	large         *bufio.Reader // maxHeaderBytes; made when first needed
 	drain         []byte
 
+	to       *target
+	limit    time.Duration // of the whole try
+	deadline time.Time     // its end
+	// Of a Batch, while the try is under way:
+	try *pipeline.Try
+	cr  *credentials
+
 	cn        *conn     // of the run under way
 	last      lastRun   // what mayResend needs
 	startedAt time.Time // of the last run
@@ -70,6 +77,7 @@ func (x *exchange) render(req *pipeline.Request, res *pipeline.Result) (err erro
 // forget lets go of the caller's memory, and of what is too large to keep.
 func (x *exchange) forget() {
 	x.content, x.payload, x.authorization = content.Message{}, nil, ""
+	x.to, x.withdrawn = nil, nil
 	if cap(x.made) > joinBytes {
 		x.made = nil
 	}
@@ -79,26 +87,41 @@ var crlf = []byte("\r\n")
 
 // run sends the request over cn and reads the answer. It returns where an error
 // came up. errStale and errNotFresh: nothing was written.
-func (x *exchange) run(cn *conn, c *Client, res *pipeline.Result, deadline time.Time) (phase, error) {
-	x.cn, x.keep = cn, false
-	x.startedAt = c.now()
-	if err := cn.begin(c.gate, deadline); err != nil {
+func (x *exchange) run(cn *conn, c *Client, res *pipeline.Result) (phase, error) {
+	x.cn = cn
+	if err := cn.tcp.SetDeadline(x.deadline); err != nil {
 		return phaseWrite, err
 	}
+	if err := x.begin(cn, c); err != nil {
+		return phaseWrite, err
+	}
+	return x.answer(cn, c, res, x.write(cn))
+}
+
+// begin readies x and cn for a run; the caller has set the deadline, so that
+// closing cuts it short or is seen here.
+func (x *exchange) begin(cn *conn, c *Client) error {
+	x.cn, x.keep = cn, false
+	x.startedAt = c.now()
+	cn.begin(c.gate)
+	x.reader.Reset(cn)
 	if c.closing.Load() {
-		return phaseWrite, errClosed
+		return errClosed
 	}
 	if x.withdrawn != nil && x.withdrawn.Load() {
-		return phaseWrite, errNotFresh
+		return errNotFresh
 	}
-	err := x.write(cn)
+	return nil
+}
+
+// answer reads the answer to a request whose writing ended with err.
+func (x *exchange) answer(cn *conn, c *Client, res *pipeline.Result, err error) (phase, error) {
 	res.RequestWritten = res.RequestWritten || cn.written
 	if err != nil && !isReset(err) {
 		return phaseWrite, err
 	}
 	// A receiver that refuses a large request early answers, then closes: the
 	// answer can still be read although writing failed.
-	x.reader.Reset(cn)
 	if readErr := x.read(x.reader, c, res); readErr != nil {
 		if err != nil && !cn.gotByte {
 			return phaseWrite, err

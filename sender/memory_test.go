@@ -68,7 +68,7 @@ func TestHostileReceiversTakeLittleMemory(t *testing.T) {
 			before := mapped()
 			var tries sync.WaitGroup
 			for i := range results {
-				tries.Go(func() { c.Send(req, &results[i]) })
+				tries.Go(func() { sendWith(c, req, &results[i]) })
 			}
 			for range hostileAtOnce {
 				<-met

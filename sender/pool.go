@@ -68,13 +68,8 @@ func (p *pool) take(key poolKey, fresh bool) (*conn, error) {
 		h = &host{}
 		p.hosts[key] = h
 	}
-	if n := len(h.idle); n > 0 && !fresh {
-		c := h.idle[n-1]
-		h.idle[n-1] = nil
-		h.idle = h.idle[:n-1]
-		p.idle.remove(c)
-		p.busy.pushBack(c)
-		return c, nil
+	if len(h.idle) > 0 && !fresh {
+		return p.newest(h), nil
 	}
 	if h.open >= p.maxPerHost {
 		if len(h.idle) == 0 {
@@ -85,6 +80,37 @@ func (p *pool) take(key poolKey, fresh bool) (*conn, error) {
 	}
 	h.open++
 	return nil, nil
+}
+
+// takeIdle returns an idle connection; nil: there is none.
+func (p *pool) takeIdle(key poolKey) *conn {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	h := p.hosts[key]
+	if p.closed || h == nil || len(h.idle) == 0 {
+		return nil
+	}
+	return p.newest(h)
+}
+
+// newest takes a host's newest idle connection into use.
+func (p *pool) newest(h *host) *conn {
+	n := len(h.idle)
+	c := h.idle[n-1]
+	h.idle[n-1] = nil
+	h.idle = h.idle[:n-1]
+	p.idle.remove(c)
+	p.busy.pushBack(c)
+	return c
+}
+
+// eachBusy calls f for every connection that is in an exchange. f must not wait.
+func (p *pool) eachBusy(f func(*conn)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for c := p.busy.front(); c != &p.busy.root; c = c.next {
+		f(c)
+	}
 }
 
 // add takes in a connection that was dialled for a slot. It is closed, and an

@@ -37,16 +37,16 @@ type attemptEncoder struct {
 
 // logAttempt puts a finished try into the log. In the loop.
 func (d *Dispatcher) logAttempt(now time.Time, j *job, v lane.Verdict) {
-	w, res := j.work, &j.res
+	w, res, id := j.work, &j.Result, j.Request.DeliveryID
 	if w.Envelope == nil { // a parked record that could not be read: nothing is known of it
 		return
 	}
-	if res.Outcome == pipeline.OutcomeLocalError && !d.localRowDue(now, j.deliveryID) {
+	if res.Outcome == pipeline.OutcomeLocalError && !d.localRowDue(now, id) {
 		return
 	}
 	a := attemptOf(res)
-	a.AttemptID = attemptID(j.deliveryID, w.Attempt, w.Round, w.Task.Incarnation(), d.tries)
-	a.DeliveryID, a.SubscriptionID, a.Envelope = j.deliveryID, pipeline.LaneSubscription(w.LaneKey()), w.Envelope
+	a.AttemptID = attemptID(id, w.Attempt, w.Round, w.Task.Incarnation(), d.tries)
+	a.DeliveryID, a.SubscriptionID, a.Envelope = id, pipeline.LaneSubscription(w.LaneKey()), w.Envelope
 	a.Attempt, a.Round, a.Final, a.NextAttemptAt, a.Node = w.Attempt, w.Round, v.Final, v.NextAttemptAt, d.deps.Node
 	if a.URL = res.URL; a.URL == "" && w.Subscription != nil {
 		a.URL = d.deps.RedactURL(w.Subscription.URL)

@@ -54,6 +54,7 @@ type Dispatcher struct {
 	sched       *lane.Scheduler
 	slots       slots
 	nworkers    int // goroutines of work
+	blocked     int // jobs that workers have
 	rescans     int // under way
 	lastCut     time.Time
 	commit      *commitRun // under way; nil: none
@@ -100,9 +101,11 @@ type Dispatcher struct {
 	loopDone chan struct{} // closed when the loop has ended
 
 	// What leaves it.
-	jobs    chan *job
-	workers sync.WaitGroup
-	parked  *parkedCache
+	jobs     chan *job
+	workers  sync.WaitGroup
+	batch    pipeline.Batch  // of a sender that needs no worker for each request; else nil
+	starting []*pipeline.Try // for it; the loop's own
+	parked   *parkedCache
 }
 
 // ownedTask is a task with what of its input could not be fed yet.
@@ -175,6 +178,12 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 		d.closeClients()
 		return fmt.Errorf("starting the dispatcher: %w", err)
 	}
+	if b, ok := d.deps.Sender.(pipeline.Batcher); ok {
+		if b, ok := b.Batch(d.ended); ok {
+			d.batch = b
+			defer b.Close() // nothing is left in it by then
+		}
+	}
 	var side sync.WaitGroup
 	side.Go(func() { d.pollLoop(inner) })
 	side.Go(func() { d.housekeep(inner) })
@@ -234,11 +243,11 @@ type mailbox[T any] struct {
 
 func (m *mailbox[T]) init() { m.C = make(chan struct{}, 1) }
 
-// put adds v. Called by workers.
-func (m *mailbox[T]) put(v T) {
+// put adds vs, of which there is at least one. Called by workers.
+func (m *mailbox[T]) put(vs ...T) {
 	m.mu.Lock()
-	m.items = append(m.items, v)
-	first := len(m.items) == 1
+	first := len(m.items) == 0
+	m.items = append(m.items, vs...)
 	m.mu.Unlock()
 	if first {
 		select {

@@ -73,6 +73,7 @@ func (d *Dispatcher) loop(ctx, inner context.Context) {
 		d.feed(now)
 		d.slots.age(now)
 		d.hand(now)
+		d.start()
 		d.beginRescans(inner)
 		d.moveReleases(now)
 		if d.commit == nil && (now.Sub(d.lastCut) >= time.Duration(d.cfg.CommitInterval) || d.cutNow) {

@@ -15,12 +15,12 @@ const fetchParkedTimeout = 10 * time.Second
 // commitPatience is how long transactions may fail before no request is begun.
 const commitPatience = 15 * time.Second
 
-// job is one work on its way through a worker. Jobs are reused.
+// job is one work on its way through the sender, or through a worker where more
+// is to be done for it than to send. Jobs are reused.
 type job struct {
-	work       *lane.Work
-	deliveryID string
-	req        pipeline.Request
-	res        pipeline.Result
+	pipeline.Try
+	work    *lane.Work
+	blocked bool // a worker has it
 
 	// The loop's own: a ring of jobs under way in the order in which they began.
 	prev, next *job
@@ -43,14 +43,45 @@ func (d *Dispatcher) hand(now time.Time) {
 			return
 		}
 		j := d.newJob()
-		j.work, j.req.Withdrawn = w, &d.tasks[w.Task.Partition()].withdrawn
+		j.work, j.Request.Withdrawn = w, &d.tasks[w.Task.Partition()].withdrawn
 		d.slots.take(now, j)
-		if d.slots.inFlight() > d.nworkers {
-			d.nworkers++
-			d.workers.Go(d.work)
+		if d.batch != nil && w.ParkedOffset < 0 && !w.FromOrigin && !w.FetchOnly && !d.traced(w.Envelope) {
+			j.request()
+			d.starting = append(d.starting, &j.Try)
+			continue
 		}
-		d.jobs <- j // never blocks: as many places as requests may be under way
+		d.toWorker(j)
 	}
+}
+
+// toWorker has a worker do j.
+func (d *Dispatcher) toWorker(j *job) {
+	j.blocked = true
+	if d.blocked++; d.blocked > d.nworkers {
+		d.nworkers++
+		d.workers.Go(d.work)
+	}
+	d.jobs <- j // never blocks: as many places as requests may be under way
+}
+
+// start hands what hand has collected to the sender. In the loop.
+func (d *Dispatcher) start() {
+	if len(d.starting) == 0 {
+		return
+	}
+	d.batch.Start(d.starting)
+	clear(d.starting)
+	d.starting = d.starting[:0]
+}
+
+// ended takes tries back. Called by the sender.
+func (d *Dispatcher) ended(tries []*pipeline.Try) {
+	var stack [64]*job
+	jobs := stack[:0]
+	for _, t := range tries {
+		jobs = append(jobs, t.Owner.(*job))
+	}
+	d.finished.put(jobs...)
 }
 
 func (d *Dispatcher) newJob() *job {
@@ -59,7 +90,9 @@ func (d *Dispatcher) newJob() *job {
 		d.spareJobs = d.spareJobs[:n-1]
 		return j
 	}
-	return new(job)
+	j := new(job)
+	j.Owner = j
+	return j
 }
 
 // work makes attempts until jobs is closed.
@@ -78,36 +111,46 @@ func (d *Dispatcher) attempt(j *job) {
 		cancel()
 		if err != nil {
 			d.log.Error("reading a parked delivery", "partition", w.Task.Partition(), "offset", w.ParkedOffset, "err", err)
-			reset(&j.res, d.now())
-			j.res.Outcome, j.res.Error = pipeline.OutcomeLocalError, "reading the parked delivery from Kafka failed"
+			reset(&j.Result, d.now())
+			j.Result.Outcome, j.Result.Error = pipeline.OutcomeLocalError, "reading the parked delivery from Kafka failed"
 			return
 		}
 		if w.Unreadable != "" {
-			reset(&j.res, d.now())
+			reset(&j.Result, d.now())
 			return
 		}
 	}
-	j.deliveryID = pipeline.DeliveryID(&w.Envelope.Source, pipeline.LaneSubscription(w.LaneKey()))
 	if w.FetchOnly {
-		reset(&j.res, d.now())
+		reset(&j.Result, d.now())
 		return
 	}
-	j.req = pipeline.Request{
-		Withdrawn:  j.req.Withdrawn,
-		DeliveryID: j.deliveryID, Attempt: w.Attempt, Subscription: w.Subscription, Envelope: w.Envelope, Payload: w.Payload,
-	}
-	if span := d.beginSpan(&j.req); span != nil {
-		j.req.Trace = span.Context()
-		d.deps.Sender.Send(&j.req, &j.res)
-		span.End(&j.res)
+	j.request()
+	j.Request.DeliveryID = pipeline.DeliveryID(&w.Envelope.Source, pipeline.LaneSubscription(w.LaneKey()))
+	if span := d.beginSpan(&j.Request); span != nil {
+		j.Request.Trace = span.Context()
+		d.deps.Sender.Send(&j.Request, &j.Result)
+		span.End(&j.Result)
 		return
 	}
-	d.deps.Sender.Send(&j.req, &j.res)
+	d.deps.Sender.Send(&j.Request, &j.Result)
+}
+
+// request fills the request in but for the delivery's id.
+func (j *job) request() {
+	w := j.work
+	j.Request = pipeline.Request{
+		Withdrawn: j.Request.Withdrawn, Attempt: w.Attempt, Subscription: w.Subscription, Envelope: w.Envelope, Payload: w.Payload,
+	}
+}
+
+// traced tells that a try gets a span.
+func (d *Dispatcher) traced(env *pipeline.Envelope) bool {
+	return d.deps.Tracer != nil && env.Trace.Sampled()
 }
 
 // beginSpan begins the try's span, where there is one.
 func (d *Dispatcher) beginSpan(req *pipeline.Request) pipeline.AttemptSpan {
-	if d.deps.Tracer == nil || !req.Envelope.Trace.Sampled() {
+	if !d.traced(req.Envelope) {
 		return nil
 	}
 	return d.deps.Tracer.Attempt(req, d.deps.RedactURL(req.Subscription.URL))
@@ -116,7 +159,7 @@ func (d *Dispatcher) beginSpan(req *pipeline.Request) pipeline.AttemptSpan {
 // endDelivery tells of a delivery that ended. In the loop.
 func (d *Dispatcher) endDelivery(a *pipeline.Attempt) {
 	d.deps.Metrics.Delivered(a.Outcome)
-	if d.deps.Tracer != nil && a.Envelope.Trace.Sampled() {
+	if d.traced(a.Envelope) {
 		d.deps.Tracer.Delivery(a)
 	}
 }
@@ -132,10 +175,14 @@ func reset(r *pipeline.Result, now time.Time) {
 func (d *Dispatcher) finish(now time.Time, j *job) {
 	w := j.work
 	d.slots.release(j)
-	v := w.Task.Done(now, w, &j.res)
+	if j.blocked {
+		j.blocked = false
+		d.blocked--
+	}
+	v := w.Task.Done(now, w, &j.Result)
 	if !w.FetchOnly && w.Unreadable == "" {
 		d.logAttempt(now, j, v)
 	}
-	j.work, j.req = nil, pipeline.Request{}
+	j.work, j.Request = nil, pipeline.Request{}
 	d.spareJobs = append(d.spareJobs, j)
 }
