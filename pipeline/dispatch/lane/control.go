@@ -102,8 +102,8 @@ func (l *lane) firstDelivery() string {
 	switch {
 	case l.head != nil:
 		return l.head.delivery
-	case l.first != nil && len(l.parked) > 0 && l.first.Origin == l.parked[0].origin:
-		return l.first.Delivery
+	case l.first != nil && (l.moving || len(l.parked) > 0 && l.first.Origin == l.parked[0].origin):
+		return l.first.Delivery // moving: it is on its way to its place before the others
 	}
 	return ""
 }
