@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/caarlos0/env/v11"
+
+	"github.com/hookline/hookline/internal/failpoint"
 )
 
 // Prefix is what every variable's name begins with.
@@ -134,7 +136,8 @@ func variables(environ []string) (map[string]string, Problems) {
 }
 
 func isTool(name string) bool {
-	return slices.ContainsFunc(toolPrefixes, func(p string) bool { return strings.HasPrefix(name, p) })
+	return failpoint.Enabled && name == Prefix+"FAILPOINT" ||
+		slices.ContainsFunc(toolPrefixes, func(p string) bool { return strings.HasPrefix(name, p) })
 }
 
 func suggestion(name string, known []string) string {

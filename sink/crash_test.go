@@ -141,13 +141,7 @@ func TestFenced(t *testing.T) {
 	}
 	zombie := w.start(slow)
 	w.ch.until(t, "the held insert", func() bool { return len(w.ch.inserts) == 1 })
-	member, _ := zombie.client.GroupMetadata()
-	leave := kmsg.NewPtrLeaveGroupRequest()
-	leave.Group = groupName
-	leave.Members = append(leave.Members, kmsg.LeaveGroupRequestMember{MemberID: member})
-	if _, err := leave.RequestWith(t.Context(), w.cl); err != nil {
-		t.Fatal(err)
-	}
+	w.expel(zombie)
 	w.start(attemptsOnly)
 	w.ch.once(t, 10)
 	w.attempts(20)
@@ -165,7 +159,53 @@ func TestFenced(t *testing.T) {
 func commitAs(ctx context.Context, s *Sink, offset int64) error {
 	p := newPartition(s, partitionID{attemptsTopic, 0}, [16]byte{})
 	p.ctx = ctx
+	p.member, _ = s.client.GroupMetadata()
 	return p.tryCommit(offset, "")
+}
+
+// expel has the group drop a sink's member, which it returns.
+func (w *world) expel(r *running) string {
+	w.t.Helper()
+	member, _ := r.client.GroupMetadata()
+	leave := kmsg.NewPtrLeaveGroupRequest()
+	leave.Group = groupName
+	leave.Members = append(leave.Members, kmsg.LeaveGroupRequestMember{MemberID: member})
+	if _, err := leave.RequestWith(w.t.Context(), w.cl); err != nil {
+		w.t.Fatal(err)
+	}
+	return member
+}
+
+// TestAMemberThatBecameAnother: a partition that finishes its work at a stop
+// commits nothing when the group has dropped the member that it was assigned to,
+// also when the process has joined anew meanwhile: somebody else may have the
+// partition, and Kafka does not ask. Else rows were stored twice.
+func TestAMemberThatBecameAnother(t *testing.T) {
+	w := newWorld(t)
+	w.attempts(10)
+	s := w.start(attemptsOnly)
+	w.committed(1)
+	stopping := s.take(nil)
+	if len(stopping) != 1 {
+		t.Fatalf("%d partitions, want 1", len(stopping))
+	}
+	member := w.expel(s)
+	tick := time.NewTicker(10 * time.Millisecond) // the client tells nobody that it has joined
+	defer tick.Stop()
+	for {
+		if now, generation := s.client.GroupMetadata(); now != member && now != "" && generation > 0 {
+			break
+		}
+		select {
+		case <-tick.C:
+		case <-t.Context().Done():
+			t.Fatal("it has not joined again")
+		}
+	}
+	if err := stopping[0].tryCommit(1, "x"); !errors.Is(err, errNoMember) {
+		t.Errorf("committing for the partition of before: %v, want %v", err, errNoMember)
+	}
+	s.end(stopping, 0)
 }
 
 // TestClickHouseDown: deliveries of the log wait, bounded, and are caught up;

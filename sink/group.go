@@ -153,6 +153,7 @@ func offsetsOf(listed kadm.ListedOffsets, topic string) map[int32]int64 {
 // seen, at t.since.
 func (s *Sink) begin(t *topicState, at *kmsg.OffsetFetchResponseGroupTopicPartition) {
 	p := newPartition(s, partitionID{t.name, at.Partition}, t.id)
+	p.member, _ = s.client.GroupMetadata()
 	if at.Offset < 0 {
 		p.next, p.unseen = t.since[at.Partition], true
 	} else {

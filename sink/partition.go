@@ -14,6 +14,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/hookline/hookline/internal/failpoint"
 	"github.com/hookline/hookline/pipeline/attemptlog"
 	"github.com/hookline/hookline/pipeline/kafkax"
 )
@@ -37,7 +38,8 @@ type partition struct {
 	id      partitionID
 	topicID [16]byte
 	table   string
-	unseen  bool // nothing was committed for it before
+	member  string // of the group, to whom it was assigned; under no other is anything committed for it
+	unseen  bool   // nothing was committed for it before
 	ctx     context.Context
 	cancel  context.CancelFunc
 	leave   chan struct{} // closed by Sink.end: begin no further block
@@ -269,9 +271,11 @@ func (p *partition) store(recs []*kgo.Record) bool {
 		if again == nil && !p.commit(d.from, d.String()) {
 			return false
 		}
+		p.hit(failpoint.BlockDeclared)
 		if !p.insert(b, d) {
 			return false
 		}
+		p.hit(failpoint.BlockInserted)
 	}
 	if !p.call(recs) || !p.bury(bad) || !p.commit(d.to+1, "") {
 		return false
@@ -279,6 +283,13 @@ func (p *partition) store(recs []*kgo.Record) bool {
 	p.s.deps.Metrics.SinkRows(p.table, b.rows)
 	p.settled(recs, d)
 	return true
+}
+
+// hit hits a failpoint in blocks of attempts.
+func (p *partition) hit(point failpoint.Point) {
+	if p.table == tableAttempts {
+		failpoint.Hit(point)
+	}
 }
 
 // back returns what did not fit into the block to the queue.
@@ -379,12 +390,19 @@ func (p *partition) commit(offset int64, metadata string) bool {
 	return false
 }
 
-// errNoMember: a commit without a generation would not be fenced.
-var errNoMember = errors.New("not a member of the group")
+// errNoMember: a commit without a generation would not be fenced. Nor would one
+// under another membership than the partition was assigned to: Kafka does not
+// check who owns a partition.
+//
+// The interleaving that the latter is for: we are frozen for longer than the
+// session, and another sink stores what follows; we are told to stop, wake, and
+// join anew while this partition finishes what it has: its next declaration would
+// be taken, and its rows stored twice.
+var errNoMember = errors.New("not the member of the group that the partition was assigned to")
 
 func (p *partition) tryCommit(offset int64, metadata string) error {
 	ctx := kgo.PreCommitFnContext(p.ctx, func(req *kmsg.OffsetCommitRequest) error {
-		if req.MemberID == "" || req.Generation < 0 {
+		if req.MemberID == "" || req.Generation < 0 || req.MemberID != p.member {
 			return errNoMember
 		}
 		for i := range req.Topics {

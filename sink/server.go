@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -16,6 +17,8 @@ import (
 
 	clickhouse "github.com/ClickHouse/clickhouse-go/v2"
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
+
+	"github.com/hookline/hookline/internal/failpoint"
 )
 
 const (
@@ -101,7 +104,7 @@ func (s *server) insert(ctx context.Context, b *block, token string) error {
 	sql := "INSERT INTO " + s.db + "." + b.table + " " + b.names + " SETTINGS " + insertSettings + ", insert_deduplication_token = '" + token + "'"
 	var err error
 	if s.http {
-		err = s.conn.InsertFormat(context.WithValue(ctx, framedBody{}, true), "Native", sql, bytes.NewReader(b.body))
+		err = s.conn.InsertFormat(context.WithValue(ctx, framedBody{}, true), "Native", sql, insertBody(b))
 	} else {
 		err = insertRows(ctx, s.conn, b, sql)
 	}
@@ -109,6 +112,15 @@ func (s *server) insert(ctx context.Context, b *block, token string) error {
 		return fmt.Errorf("inserting %d rows into %s.%s: %w", b.rows, s.db, b.table, briefly(err))
 	}
 	return nil
+}
+
+// insertBody is what is sent of a block.
+func insertBody(b *block) io.Reader {
+	body := bytes.NewReader(b.body)
+	if failpoint.Enabled && b.table == tableAttempts {
+		return failpoint.Halfway(failpoint.BlockInserting, body, len(b.body))
+	}
+	return body
 }
 
 // framed tells ClickHouse that the body of an insert is in its own compressed

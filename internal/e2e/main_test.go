@@ -16,8 +16,10 @@ var (
 	hookline = &builder{race: raceEnabled}
 	// plain is what users run: the full load would take three times as long
 	// under the race detector.
-	plain  = &builder{}
-	shared = testkit.SharedKafka{Brokers: 1}
+	plain = &builder{}
+	// failing has failpoints.
+	failing = &builder{tags: "failpoint"}
+	shared  = testkit.SharedKafka{Brokers: 1}
 )
 
 // atOnce is how many tests run at once: most of their time they wait for delays
@@ -41,6 +43,7 @@ func TestMain(m *testing.M) {
 		shared.Close()
 		hookline.close()
 		plain.close()
+		failing.close()
 		os.Exit(code)
 	}))
 }

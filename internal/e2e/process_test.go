@@ -28,7 +28,8 @@ const (
 
 // builder builds bin/hookline once for the test binary.
 type builder struct {
-	race bool // with the race detector
+	race bool   // with the race detector
+	tags string // build tags
 	once sync.Once
 	dir  string
 	bin  string
@@ -60,7 +61,7 @@ func (b *builder) build() (string, error) {
 	if b.race {
 		args, cgo = append(args, "-race"), "CGO_ENABLED=1"
 	}
-	cmd := exec.CommandContext(ctx, "go", append(args, "./cmd/hookline")...)
+	cmd := exec.CommandContext(ctx, "go", append(args, "-tags", b.tags, "./cmd/hookline")...)
 	cmd.Dir, cmd.Env = root, append(os.Environ(), cgo)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("building hookline: %w\n%s", err, out)

@@ -12,6 +12,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/hookline/hookline/internal/failpoint"
 	"github.com/hookline/hookline/pipeline/dispatch/lane"
 	"github.com/hookline/hookline/pipeline/kafkax"
 )
@@ -65,14 +66,23 @@ func (d *Dispatcher) transact(ctx context.Context, c *commitRun) (committed bool
 	if err := d.fill(ctx, c); err != nil {
 		return false, errors.Join(err, d.abort(ctx))
 	}
+	d.hitRetry(c, failpoint.RetryProduced)
 	ectx, cancel := context.WithTimeout(ctx, endTimeout)
 	defer cancel()
 	if err = d.txn.cl.EndTransaction(ectx, kgo.TryCommit); err == nil {
+		d.hitRetry(c, failpoint.RetryCommitted)
 		return true, nil
 	}
 	err = fmt.Errorf("ending a transaction: %w", err)
 	committed, lookup := d.lookup(ctx, c)
 	return committed, errors.Join(err, lookup)
+}
+
+// hitRetry hits a failpoint in transactions that have a retry in them.
+func (d *Dispatcher) hitRetry(c *commitRun, p failpoint.Point) {
+	if failpoint.Enabled && slices.ContainsFunc(c.records, func(r *kgo.Record) bool { return r.Topic == d.topics.Retry(1) }) {
+		failpoint.Hit(p)
+	}
 }
 
 // fill does everything of a transaction but its end.

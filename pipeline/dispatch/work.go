@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/hookline/hookline/internal/failpoint"
 	"github.com/hookline/hookline/pipeline"
 	"github.com/hookline/hookline/pipeline/dispatch/lane"
 )
@@ -178,6 +179,9 @@ func (d *Dispatcher) finish(now time.Time, j *job) {
 	if j.blocked {
 		j.blocked = false
 		d.blocked--
+	}
+	if !w.FetchOnly && w.Unreadable == "" {
+		failpoint.Hit(failpoint.AttemptMade)
 	}
 	v := w.Task.Done(now, w, &j.Result)
 	if !w.FetchOnly && w.Unreadable == "" {

@@ -10,6 +10,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/hookline/hookline/internal/failpoint"
 	"github.com/hookline/hookline/pipeline/kafkax"
 )
 
@@ -184,6 +185,9 @@ func (ses *session) end(work context.Context, routing error) (committed bool, er
 	if routing != nil {
 		try = kgo.TryAbort
 		ses.r.warn("routing a batch failed; it is aborted and tried again", "error", routing)
+	}
+	if ses.batch.records > 0 {
+		failpoint.Hit(failpoint.Routed)
 	}
 	committed, err = ses.s.End(ses.withBombs(work), try)
 	_ = ses.takeFailure() // an abort fails what was buffered

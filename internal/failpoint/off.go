@@ -1,0 +1,14 @@
+//go:build !failpoint
+
+package failpoint
+
+import "io"
+
+// Enabled tells whether there are failpoints in this binary.
+const Enabled = false
+
+// Hit is a step between two effects.
+func Hit(Point) {}
+
+// Halfway has p hit when half of the n bytes of r have been read.
+func Halfway(_ Point, r io.Reader, _ int) io.Reader { return r }
