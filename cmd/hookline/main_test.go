@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -335,5 +336,33 @@ func TestExamples(t *testing.T) {
 		if !json.Valid(b) {
 			t.Errorf("%s is not JSON", name)
 		}
+	}
+}
+
+// TestRunStoppedAtStart: told to stop while it looks for Kafka, the service ends
+// with code 0 and without a complaint.
+func TestRunStoppedAtStart(t *testing.T) {
+	t.Parallel()
+	ln, err := net.Listen("tcp", "127.0.0.1:0") // takes connections and answers nothing
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	cmd := command(t.Context(), []string{"HOOKLINE_KAFKA_BROKERS=" + ln.Addr().String(), "HOOKLINE_EVENTS_TOPICS=e=json:type=/t", "HOOKLINE_ADMIN_ADDR=off"}, "run", "--roles", "router")
+	var out, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := ln.Accept() // by now it listens to signals
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil || strings.Contains(stderr.String(), "canceled") {
+		t.Errorf("ended with %v and wrote:\n%s", err, stderr.String())
 	}
 }

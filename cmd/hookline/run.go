@@ -25,6 +25,9 @@ func (c *cli) runCmd() *cobra.Command {
 			}
 			log := c.logger(cfg)
 			cluster, err := preflight(cmd.Context(), cfg, chosen, log)
+			if cmd.Context().Err() != nil {
+				return nil // told to stop before it had begun
+			}
 			if err != nil {
 				return err
 			}

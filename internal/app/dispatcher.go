@@ -44,7 +44,7 @@ func (a *App) addDispatcher() error {
 	}
 	a.parts = append(a.parts,
 		part{name: "registry view", run: view.follow, stopWithin: stopQuick},
-		part{name: "dispatcher", run: a.afterRegistry(d.Run), stopWithin: a.cfg.Sender.RequestTimeout + stopMargin})
+		part{name: "dispatcher", run: a.afterRegistry(d.Run), stopWithin: a.cfg.Sender.RequestTimeout + stopMargin, drains: true})
 	a.ready = append(a.ready, func() admin.Part {
 		p := admin.Part{Name: "dispatcher", Ready: d.Ready()}
 		if !p.Ready {

@@ -1,10 +1,13 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
+	"sync"
 	"time"
 )
 
@@ -16,7 +19,15 @@ type part struct {
 	// stopWithin is how long it may take to stop; then the process goes on
 	// without waiting for it.
 	stopWithin time.Duration
+	// drains: it has work under way that it finishes when it stops. All of these
+	// stop first, and at once: each may have to wait for Kafka, and the promise is
+	// about the process. What they need of the others is there until then.
+	drains bool
 }
+
+// slowStop is told of: what a part waits for is the answer of requests, of Kafka
+// or of ClickHouse.
+const slowStop = time.Second
 
 // running is a part that was started.
 type running struct {
@@ -26,8 +37,8 @@ type running struct {
 	err    error
 }
 
-// runParts starts the parts in order and stops them in the reverse order when
-// ctx ends or one of them fails. It returns the first failure.
+// runParts starts the parts in order and stops them, see stopAll, when ctx ends
+// or one of them fails. It returns the first failure.
 func runParts(ctx context.Context, parts []part, log *slog.Logger) error {
 	ended := make(chan *running, len(parts)) // each part's goroutine writes once
 	var started []*running
@@ -50,15 +61,39 @@ func runParts(ctx context.Context, parts []part, log *slog.Logger) error {
 		failure = r.reason()
 		log.Error("a part has ended; stopping", "part", r.name, "reason", failure)
 	}
-	for i := len(started) - 1; i >= 0; i-- {
-		if err := started[i].stop(); err != nil {
-			log.Error("stopping", "part", started[i].name, "error", err)
-			if failure == nil {
-				failure = err
-			}
+	return cmp.Or(failure, stopAll(started, log))
+}
+
+// stopAll stops the parts: those that drain at once, then the others, the last
+// one first. It returns the first failure.
+func stopAll(started []*running, log *slog.Logger) error {
+	var draining sync.WaitGroup
+	failures := make([]error, len(started))
+	for i := range started {
+		if started[i].drains {
+			draining.Go(func() { failures[i] = started[i].stopped(log) })
 		}
 	}
-	return failure
+	draining.Wait()
+	for i := range slices.Backward(started) {
+		if !started[i].drains {
+			failures[i] = started[i].stopped(log)
+		}
+	}
+	return cmp.Or(failures...)
+}
+
+// stopped stops the part, and tells of what is out of the ordinary.
+func (r *running) stopped(log *slog.Logger) error {
+	begun := time.Now()
+	err := r.stop()
+	if took := time.Since(begun); took > slowStop {
+		log.Info("a part took long to stop", "part", r.name, "took", took.Round(time.Millisecond))
+	}
+	if err != nil {
+		log.Error("stopping", "part", r.name, "error", err)
+	}
+	return err
 }
 
 // reason is why a part ended that nobody had stopped.

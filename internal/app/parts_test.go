@@ -55,6 +55,38 @@ func TestPartsStopInReverse(t *testing.T) {
 	}
 }
 
+// TestPartsDrainTogether: parts with work under way are told at once, before any
+// other, which are there until they are through.
+func TestPartsDrainTogether(t *testing.T) {
+	r := &record{}
+	var both sync.WaitGroup
+	both.Add(2)
+	drain := func(name string) part {
+		return part{name: name, stopWithin: 10 * time.Second, drains: true, run: func(ctx context.Context) error {
+			<-ctx.Done()
+			both.Done()
+			both.Wait() // until the other has been told too
+			r.note("drained")
+			return nil
+		}}
+	}
+	started := make(chan string, 2)
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		for range 2 {
+			<-started
+		}
+		cancel()
+	}()
+	parts := []part{r.part("a", started), drain("x"), r.part("b", started), drain("y")}
+	if err := runParts(ctx, parts, slog.New(slog.DiscardHandler)); err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"drained", "drained", "stop b", "stop a"}; !slices.Equal(r.events, want) {
+		t.Errorf("%v, want %v", r.events, want)
+	}
+}
+
 func TestFailureOfOnePartStopsAll(t *testing.T) {
 	r := &record{}
 	started := make(chan string, 2)

@@ -30,7 +30,7 @@ func (a *App) addRouter() error {
 			a.metrics.Reads(spec.Topic)
 		}
 	}
-	a.parts = append(a.parts, part{name: "router", run: a.afterRegistry(r.Run), stopWithin: stopSlow})
+	a.parts = append(a.parts, part{name: "router", run: a.afterRegistry(r.Run), stopWithin: stopSlow, drains: true})
 	a.ready = append(a.ready, func() admin.Part {
 		return admin.Part{Name: "router", Ready: a.registry.Snapshot() != nil} // it waits for nothing else
 	})

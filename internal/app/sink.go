@@ -33,7 +33,7 @@ func (a *App) addSink() error {
 	if err != nil {
 		return err
 	}
-	a.parts = append(a.parts, part{name: "sink", run: a.sinkRun(s), stopWithin: stopSlow})
+	a.parts = append(a.parts, part{name: "sink", run: a.sinkRun(s), stopWithin: stopSlow, drains: true})
 	a.ready = append(a.ready, func() admin.Part { return sinkReadiness(s) })
 	return nil
 }

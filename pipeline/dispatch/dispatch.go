@@ -174,8 +174,11 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	defer cancel()
 	d.abandon = cancel
 	d.recovering, d.stopRecovering = context.WithCancel(inner)
-	if err := d.open(inner); err != nil {
+	if err := d.open(ctx); err != nil {
 		d.closeClients()
+		if ctx.Err() != nil {
+			return nil // told to stop before it had begun
+		}
 		return fmt.Errorf("starting the dispatcher: %w", err)
 	}
 	if b, ok := d.deps.Sender.(pipeline.Batcher); ok {

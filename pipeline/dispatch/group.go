@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -228,8 +229,12 @@ func (d *Dispatcher) assigned(_ context.Context, ps []int32) {
 			defer cancel()
 			select {
 			case d.recoverySlots <- struct{}{}:
+				// One that hangs keeps no other from being recovered.
+				free := sync.OnceFunc(func() { <-d.recoverySlots })
+				late := time.AfterFunc(d.patience(), free)
 				d.recoverUntilDone(ctx, p, member)
-				<-d.recoverySlots
+				late.Stop()
+				free()
 			case <-ctx.Done():
 			}
 			if d.recoveringCount.Add(-1) == 0 && ctx.Err() == nil {

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -44,16 +45,20 @@ func (d *Dispatcher) recoverUntilDone(ctx context.Context, p int32, member strin
 // that result.
 func (d *Dispatcher) recoverTask(ctx context.Context, p int32, member string) error {
 	begun := time.Now()
+	steps := d.watchRecovery(p)
+	defer steps.end()
 	names := []string{d.topics.Deliveries(), d.topics.Retry(1), d.topics.Retry(2), d.topics.Retry(3)}
 	want := map[string][]int32{}
 	for _, t := range names {
 		want[t] = []int32{p}
 	}
+	steps.at("reading the committed offsets of group " + d.group)
 	committed, err := d.fetcher.StableOffsets(ctx, d.group, want)
 	if err != nil {
 		return fmt.Errorf("reading committed offsets: %w", err)
 	}
 	rec := lane.NewRecovery(p, &d.lanes)
+	steps.at("reading " + d.topics.Lanes())
 	if err := d.scanLanes(ctx, p, rec); err != nil {
 		return err
 	}
@@ -61,6 +66,7 @@ func (d *Dispatcher) recoverTask(ctx context.Context, p int32, member string) er
 	if err != nil {
 		return err
 	}
+	steps.at("reading " + d.topics.Parked())
 	parkedEnd, err := d.scanParked(ctx, p, rec)
 	if err != nil {
 		return err
@@ -69,6 +75,7 @@ func (d *Dispatcher) recoverTask(ctx context.Context, p int32, member string) er
 	if err := d.positions(ctx, p, rec.Front(), names, committed, &st); err != nil {
 		return err
 	}
+	steps.at("waiting for fetches of before")
 	for installed := false; !installed; {
 		ours := false
 		if !d.call(func() {
@@ -84,6 +91,56 @@ func (d *Dispatcher) recoverTask(ctx context.Context, p int32, member string) er
 	}
 	d.log.Info("partition recovered", "partition", p, "took", time.Since(begun).Round(time.Millisecond))
 	return nil
+}
+
+// patience is how long a recovery may take before it is told of, and holds up no
+// other: two sessions, 20 s unless configured otherwise. What a killed process
+// left open has been aborted by then, see transactionTimeout.
+func (d *Dispatcher) patience() time.Duration { return 2 * time.Duration(d.cfg.SessionTimeout) }
+
+// recoverySteps tells of a recovery that takes long. Kafka can hold one up for
+// ever: everyone who reads what is committed waits for a transaction without an
+// end, which a broker may be left with that was stopped in the wrong moment.
+type recoverySteps struct {
+	d     *Dispatcher
+	p     int32
+	begun time.Time
+
+	mu    sync.Mutex
+	step  string      // under mu
+	timer *time.Timer // under mu; nil: ended
+}
+
+func (d *Dispatcher) watchRecovery(p int32) *recoverySteps {
+	s := &recoverySteps{d: d, p: p, begun: time.Now()}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.timer = time.AfterFunc(d.patience(), s.warn)
+	return s
+}
+
+func (s *recoverySteps) at(step string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.step = step
+}
+
+func (s *recoverySteps) warn() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.timer == nil {
+		return
+	}
+	s.d.log.Warn("recovering a partition takes long; nothing of it is delivered meanwhile", "partition", s.p, "since", time.Since(s.begun).Round(time.Second), "step", s.step,
+		"remedy", "if it stays so, look for a transaction without an end: kafka-transactions.sh find-hanging, and abort it")
+	s.timer.Reset(s.d.patience())
+}
+
+func (s *recoverySteps) end() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.timer.Stop()
+	s.timer = nil
 }
 
 func (d *Dispatcher) scanLanes(ctx context.Context, p int32, rec *lane.Recovery) error {
