@@ -84,8 +84,16 @@ bench-once: ## every Go benchmark once, to see that it runs
 
 .PHONY: chaos
 chaos: ## break processes, brokers, ClickHouse and endpoints for 10 minutes, and prove what came of it (ARGS="-seed 1")
-	$(GO) run ./bench/chaos -for 4m -static $(ARGS)
-	$(GO) run ./bench/chaos -for 4m -brokers 3 $(ARGS)
+	$(GO) run ./bench/chaos -for 4m -static -subs 50 -backlog 24000 $(ARGS)
+	$(GO) run ./bench/chaos -for 4m -brokers 3 -subs 50 -backlog 24000 $(ARGS)
+
+.PHONY: chaos-short
+chaos-short: ## three minutes of it, with a fixed seed
+	$(GO) run ./bench/chaos -for 100s -static -seed 1 -subs 20 $(ARGS)
+
+.PHONY: chaos-mutants
+chaos-mutants: ## runs with mutants of hookline, each of which must be caught (ARGS="-mutants early-retry")
+	$(GO) run ./bench/chaos -mutants all -for 40s -every 1s $(ARGS)
 
 .PHONY: soak
 soak: ## the same for HOURS hours
@@ -116,6 +124,7 @@ ci: ## all gates, as .ci/run runs them
 	$(MAKE) verify-signatures
 	$(MAKE) examples
 	$(MAKE) bench-once
+	$(MAKE) chaos-short
 	$(MAKE) demo ARGS='$(CI_DEMO)'
 
 .PHONY: clean

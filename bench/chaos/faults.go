@@ -208,7 +208,7 @@ func (r *runner) beginBroker(rng *rand.Rand) func(context.Context) {
 		wait(ctx, down)
 		r.failing(r.kafka.Start(node))
 		r.write(&proof.Fault{Kind: proof.Broker, From: from, To: r.now(), Note: fmt.Sprintf("broker %d %s", node, note)})
-		wait(ctx, brokerRest)
+		wait(ctx, r.o.rest)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -25,12 +26,14 @@ func (r *runner) produce(ctx context.Context) error {
 	var mu sync.Mutex
 	var failed error
 	seq, budget := 0, 0.0
+	var unacked atomic.Int64 // deliveries of events on their way
 	for ctx.Err() == nil {
 		<-tick.C
 		open, _, _, err := r.track.state()
 		if err != nil {
 			break
 		}
+		open += int(unacked.Load())
 		for budget += float64(r.o.rate) * step.Seconds(); budget > 0 && open < r.o.backlog; {
 			seq++
 			n := seq
@@ -38,10 +41,12 @@ func (r *runner) produce(ctx context.Context) error {
 			budget, open = budget-float64(takers), open+takers
 			rec := &kgo.Record{Key: strconv.AppendInt(nil, int64(n%64), 10), Value: appendBody(nil, n)}
 			flying.Add(1)
+			unacked.Add(int64(takers))
 			// Without ctx: an event of which nobody knows whether Kafka has it
 			// would prove nothing.
 			r.client.Produce(context.Background(), rec, func(rec *kgo.Record, err error) {
 				defer flying.Done()
+				defer unacked.Add(-int64(takers))
 				if err == nil {
 					err = r.journal.Event(&proof.Event{Seq: n, Type: typeOf(n), Entity: entityOf(n), Partition: rec.Partition, Offset: rec.Offset, At: r.now()})
 				}

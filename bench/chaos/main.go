@@ -3,6 +3,7 @@
 // reason.
 //
 //	go run ./bench/chaos -for 3m -seed 1            a run
+//	go run ./bench/chaos -mutants all               runs that must fail
 //	go run ./bench/chaos -check DIR                 judge the ledgers of a run again
 //
 // It brings its own Apache Kafka (scripts/kafka.sh) and ClickHouse engine, all
@@ -19,6 +20,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -44,6 +46,9 @@ type options struct {
 	keep      bool
 	check     string
 	race      bool
+	rest      time.Duration
+	mutants   string
+	patience  time.Duration // how long nothing may move before the end is not waited for
 }
 
 // errViolated: the checker has said what and why.
@@ -72,8 +77,11 @@ func parse() (*options, error) {
 	flag.StringVar(&o.tags, "tags", "", "build tags for hookline")
 	flag.StringVar(&o.dir, "dir", "", "folder for ledgers and logs; empty: a temporary one, removed when all is well")
 	flag.StringVar(&o.check, "check", "", "only judge the ledgers in this folder")
+	flag.DurationVar(&o.rest, "broker-rest", brokerRest, "time between two faults of brokers")
+	flag.StringVar(&o.mutants, "mutants", "", "make a run with each of these mutants of hookline, which must catch it: all, or a comma list")
 	flag.BoolVar(&o.race, "race", false, "build hookline with the race detector")
 	flag.Parse()
+	o.patience = settlePatience
 	o.keep = o.dir != ""
 	if o.seed == 0 {
 		o.seed = uint64(time.Now().UnixNano())
@@ -96,6 +104,9 @@ func run() error {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	if o.mutants != "" {
+		return catchMutants(ctx, o)
+	}
 	if o.dir == "" {
 		if o.dir, err = os.MkdirTemp("", "hookline-chaos-"); err != nil {
 			return err
@@ -111,7 +122,8 @@ func run() error {
 	if !o.keep {
 		return os.RemoveAll(o.dir)
 	}
-	return nil
+	// What Kafka and ClickHouse have is of use only where something is wrong.
+	return errors.Join(os.RemoveAll(filepath.Join(o.dir, "kafka")), os.RemoveAll(filepath.Join(o.dir, "engine")))
 }
 
 // judge reads the ledgers, checks them and reports.

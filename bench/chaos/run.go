@@ -82,6 +82,7 @@ func chaos(ctx context.Context, o *options) (err error) {
 	if err := r.setUp(ctx); err != nil {
 		return err
 	}
+	fmt.Printf("seed %d: everything is up after %v\n", o.seed, r.now().Round(time.Second))
 	stopBusy := r.watchBusy()
 	loading, stopLoad := context.WithCancel(ctx)
 	produced := make(chan error, 1)
@@ -122,11 +123,11 @@ func (r *runner) setUp(ctx context.Context) error {
 	if r.kafka, err = testkit.LaunchKafka(filepath.Join(o.dir, "kafka"), o.brokers); err != nil {
 		return err
 	}
-	r.ends = append(r.ends, func() error { return errors.Join(r.kafka.Close(), os.RemoveAll(filepath.Join(o.dir, "kafka"))) })
+	r.ends = append(r.ends, r.kafka.Close)
 	if r.engine, err = testkit.LaunchEngine(filepath.Join(o.dir, "engine"), filepath.Join(o.dir, "hookline-engine")); err != nil {
 		return err
 	}
-	r.ends = append(r.ends, func() error { r.engine.Kill9(); return os.RemoveAll(filepath.Join(o.dir, "engine")) })
+	r.ends = append(r.ends, func() error { r.engine.Kill9(); return nil })
 	if err := r.topics(ctx); err != nil {
 		return err
 	}
@@ -135,8 +136,8 @@ func (r *runner) setUp(ctx context.Context) error {
 
 // command is what repeats the run.
 func (o *options) command() string {
-	s := fmt.Sprintf("-seed %d -for %v -brokers %d -processes %d -every %v -faults %s -subs %d -rate %d -backlog %d",
-		o.seed, o.length, o.brokers, o.processes, o.every, o.faults, o.subs, o.rate, o.backlog)
+	s := fmt.Sprintf("-seed %d -for %v -brokers %d -processes %d -every %v -faults %s -subs %d -rate %d -backlog %d -broker-rest %v",
+		o.seed, o.length, o.brokers, o.processes, o.every, o.faults, o.subs, o.rate, o.backlog, o.rest)
 	if o.static {
 		s += " -static"
 	}
@@ -181,7 +182,7 @@ func (r *runner) topics(ctx context.Context) error {
 		"PARTITIONS": strconv.Itoa(partitions), "REPLICATION": strconv.Itoa(r.o.brokers), "START": "earliest",
 		"EVENTS_TOPICS": r.topic + "=json:type=/kind,entity=/entity", "ALLOW_HTTP": "true", "ALLOW_CIDRS": "127.0.0.0/8", "ALLOW_PORTS": "1-65535",
 		"RETRY_DELAYS": durations(delays), "LOG_FORMAT": "text", "SESSION_TIMEOUT": sessionTimeout.String(),
-		"REQUEST_TIMEOUT": requestTimeout.String(), "MAX_IN_FLIGHT": "64",
+		"REQUEST_TIMEOUT": requestTimeout.String(), "MAX_IN_FLIGHT": "128",
 	}
 	var err error
 	if r.client, err = kgo.NewClient(kgo.SeedBrokers(addrs...), kgo.DefaultProduceTopic(r.topic), kgo.ProducerLinger(5*time.Millisecond)); err != nil {
@@ -250,9 +251,14 @@ func (r *runner) startAll(ctx context.Context) error {
 // finish waits until everything is over, ends the processes in an orderly way,
 // and collects what ClickHouse and Kafka have.
 func (r *runner) finish(ctx context.Context) error {
+	open, over, _, _ := r.track.state()
+	fmt.Printf("everything is mended after %v: %d deliveries over, %d open\n", r.now().Round(time.Second), over, open)
 	r.world.heal()
-	if err := r.track.await(ctx, settlePatience); err != nil {
+	if err := r.track.await(ctx, r.o.patience); err != nil {
 		return err
+	}
+	if open, _, _, _ := r.track.state(); open > 0 {
+		r.diagnose(ctx)
 	}
 	wait(ctx, quiet)
 	rows, err := r.rows(ctx)

@@ -215,7 +215,7 @@ func (c *checker) over(s *story, at time.Duration) bool {
 // backwards: one life never goes back in a lane, unless it lost its session and
 // got the partition again; nor does it use an older URL than it has used.
 func (c *checker) backwards(ln *lane, s *story, p *Post, k pair) {
-	excused := slices.ContainsFunc(c.breaches[p.Life], func(b breach) bool { return b.kind != Killed && b.from <= p.At })
+	excused := slices.ContainsFunc(c.breaches[p.Life], func(b breach) bool { return b.kind != Killed && b.kind != Told && b.from <= p.At })
 	if last, ok := ln.seen[p.Life]; ok && s.index < last && !excused {
 		c.say("I2 order", k, "%s came after a later delivery of its lane by the same process", c.name(p))
 	}

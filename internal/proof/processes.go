@@ -29,35 +29,30 @@ func (c *checker) processes() {
 			}
 			delete(killed, f.Name)
 		case Exited:
-			c.exited(f, told[f.Life])
+			c.exited(f, told[f.Life], firsts)
 		}
 	}
 	slices.Sort(c.v.Recoveries)
 	slices.Sort(c.v.Stops)
 }
 
-func (c *checker) exited(f, told *Fault) {
+func (c *checker) exited(f, told *Fault, firsts map[int]time.Duration) {
 	name := fmt.Sprintf("%s/life %d", f.Name, f.Life)
 	killed := slices.ContainsFunc(c.l.Faults, func(k *Fault) bool { return k.Kind == Killed && k.Life == f.Life })
 	switch {
 	case killed:
-	case f.Code == exitUnreachable && c.brokerAway(f.From, f.From):
+	case f.Code == exitUnreachable && c.l.brokerAway(f.From, f.From):
 		c.v.Unreachable++ // it said that it finds no Kafka, which was so
+	case told != nil && firsts[f.Life] == 0 && f.Code == -1: // told before it could listen
 	case told == nil || f.Code != 0:
 		c.say("I9 processes", pair{}, "%s ended at %v with code %d: %s", name, f.From, f.Code, f.Note)
 	default:
 		took := f.From - told.From
 		c.v.Stops = append(c.v.Stops, took)
-		if took > c.l.Plan.Timeout+StopSlack && !c.brokerAway(told.From, f.From) {
+		if took > c.l.Plan.Timeout+StopSlack && !c.l.brokerAway(told.From, f.From) {
 			c.say("I9 processes", pair{}, "%s took %v to stop, at %v", name, took, told.From)
 		}
 	}
-}
-
-func (c *checker) brokerAway(from, to time.Duration) bool {
-	return slices.ContainsFunc(c.l.Faults, func(f *Fault) bool {
-		return f.Kind == Broker && f.From <= to && f.To+c.l.Plan.Session >= from
-	})
 }
 
 // firstPosts gives when each life's first request arrived.

@@ -182,6 +182,22 @@ type breach struct {
 	from, until time.Duration
 }
 
+// brokerAway tells whether a broker was away between two moments, or had just
+// come back.
+func (l *Ledger) brokerAway(from, to time.Duration) bool { return l.awaySince(from, to) <= to }
+
+// awaySince is from when on a broker was away that was so between two moments;
+// after to, if none was.
+func (l *Ledger) awaySince(from, to time.Duration) time.Duration {
+	since := to + 1
+	for _, f := range l.Faults {
+		if f.Kind == Broker && f.From <= to && f.To+l.Plan.Session >= from {
+			since = min(since, f.From)
+		}
+	}
+	return since
+}
+
 const (
 	// echo is how long after SIGKILL a request may still be read out of the
 	// kernel's buffers.
@@ -194,9 +210,17 @@ const (
 // breaches of each life, in order.
 func (l *Ledger) breaches() map[int][]breach {
 	out := map[int][]breach{}
-	paused := map[int]*Fault{}
+	paused, told := map[int]*Fault{}, map[int]*Fault{}
 	for _, f := range l.Faults {
 		switch f.Kind {
+		case Told:
+			told[f.Life] = f
+		case Exited:
+			// What a stop could not commit, since Kafka was away, is decided by
+			// whoever comes next, as after a crash.
+			if t := told[f.Life]; t != nil && l.brokerAway(t.From, f.From) {
+				out[f.Life] = append(out[f.Life], breach{Told, l.awaySince(t.From, f.From), f.From + echo})
+			}
 		case Killed:
 			out[f.Life] = append(out[f.Life], breach{Killed, f.From, f.To + echo})
 			if p := paused[f.Life]; p != nil { // killed while frozen

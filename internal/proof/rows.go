@@ -1,5 +1,7 @@
 package proof
 
+import "time"
+
 // RowFigures tells how ClickHouse's rows compare with the requests.
 type RowFigures struct {
 	Rows      int
@@ -66,11 +68,22 @@ func (c *checker) rows() {
 	}
 }
 
-// unlogged tells whether a kill explains that a request has no row.
+// logPatience is how long a process may need to write down what it did before its
+// session ended: its tasks are taken from it first.
+const logPatience = 10 * time.Second
+
+// unlogged tells whether a request may have no row: its process was killed before
+// it had written that down. It may have lost its session before.
 func (c *checker) unlogged(p *Post) bool {
-	for _, b := range c.breaches[p.Life] {
-		if b.kind == Killed && p.At <= b.until && p.end() >= c.commits.before(c.l.Plan.Subs[p.Sub].Part, b.from) {
-			return true
+	for _, killed := range c.breaches[p.Life] {
+		if killed.kind != Killed && killed.kind != Told {
+			continue
+		}
+		for _, b := range c.breaches[p.Life] {
+			soon := killed.from <= b.until+logPatience || c.l.brokerAway(b.until, killed.from)
+			if soon && p.At <= b.until && p.end() >= c.commits.before(c.l.Plan.Subs[p.Sub].Part, b.from) {
+				return true
+			}
 		}
 	}
 	return false

@@ -25,7 +25,6 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{/* The pod of a role; takes (dict "root" $ "name" NAME "role" ROLE). */}}
 {{- define "hookline.pod" -}}
 {{- $root := .root }}
-{{- $scheme := ternary "HTTPS" "HTTP" (hasKey $root.Values.config "ADMIN_TLS_CERT_FILE") }}
 metadata:
   labels:
     {{- include "hookline.selector" $root | nindent 4 }}
@@ -78,16 +77,16 @@ spec:
       ports:
         - {name: admin, containerPort: 8080}
       startupProbe:
-        httpGet: {path: /healthz, port: admin, scheme: {{ $scheme }}}
+        httpGet: {path: /healthz, port: admin}
         periodSeconds: 2
         failureThreshold: 60
       livenessProbe:
-        httpGet: {path: /healthz, port: admin, scheme: {{ $scheme }}}
+        httpGet: {path: /healthz, port: admin}
         periodSeconds: 10
         timeoutSeconds: 5
         failureThreshold: 6
       readinessProbe:
-        httpGet: {path: /readyz, port: admin, scheme: {{ $scheme }}}
+        httpGet: {path: /readyz, port: admin}
         periodSeconds: 5
         timeoutSeconds: 5
       securityContext:
