@@ -314,6 +314,15 @@ func missedSpans(w *world, r *Registry) {
 	same(w.T, "spans before that time", spans(), 2)
 	_, err = w.writer.SetState(w.ctx, "b", pipeline.StatePaused, pipeline.ReasonCatchUp)
 	w.must(err)
+	_, err = w.writer.SetState(w.ctx, "b", pipeline.StatePaused, "by an operator")
+	w.must(err)
+	same(w.T, "paused while it catches up", w.await(r, w.end()-1).Get("b").StateReason, "by an operator")
+	_, err = w.writer.CaughtUp(w.ctx, "b")
+	if !errors.Is(err, ErrStateChanged) {
+		w.Errorf("the end of a catch-up that was paused: %v", err)
+	}
+	_, err = w.writer.SetState(w.ctx, "b", pipeline.StatePaused, pipeline.ReasonCatchUp)
+	w.must(err)
 	_, err = w.writer.CaughtUp(w.ctx, "b")
 	w.must(err)
 	same(w.T, "spans after a catch-up", spans(), 0)

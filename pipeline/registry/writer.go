@@ -209,7 +209,7 @@ func (w *Writer) setState(ctx context.Context, id string, state pipeline.State, 
 		}
 		if k.state != nil {
 			st.Missed, st.Unknown = k.state.left(st.Revision, st.Since), k.state.Unknown
-			if k.state.Revision == st.Revision && k.state.State == state && (k.state.Reason == reason || reason != pipeline.ReasonCatchUp) {
+			if k.state.Revision == st.Revision && k.state.State == state && (k.state.Reason == pipeline.ReasonCatchUp) == (reason == pipeline.ReasonCatchUp) {
 				return []Change{{ID: id, Action: Unchanged, Revision: st.Revision}}, nil
 			}
 		}
