@@ -74,6 +74,10 @@ demo: build ## the whole thing in one process, with receivers and sample events 
 	@lib=$$(scripts/engine-lib.sh) || echo "demo: going on without the ClickHouse engine: no SQL, attempts go to a file" >&2; \
 	HOOKLINE_ENGINE_LIB=$$lib bin/hookline demo $(ARGS)
 
+.PHONY: screenshots
+screenshots: build ## pictures of the console's pages into docs/img (needs chromium)
+	scripts/screenshots.sh
+
 .PHONY: bench
 bench: build
 	$(GO) run ./bench $(ARGS)

@@ -1,0 +1,113 @@
+package console
+
+import (
+	"bytes"
+	"context"
+	_ "embed"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+)
+
+//go:embed testdata/driver.js
+var driver []byte
+
+// browser is the program of a Chromium: HOOKLINE_TEST_BROWSER, or what is
+// installed. Where there is none the test is skipped.
+func browser(t *testing.T) string {
+	t.Helper()
+	if path := os.Getenv("HOOKLINE_TEST_BROWSER"); path != "" {
+		return path
+	}
+	for _, name := range []string{"chromium", "chromium-browser", "google-chrome", "chrome", "headless_shell"} {
+		if path, err := exec.LookPath(name); err == nil {
+			return path
+		}
+	}
+	t.Skip("no browser: install chromium, or set HOOKLINE_TEST_BROWSER to one")
+	return ""
+}
+
+// driven puts the driver into every page and hears what it tells.
+type driven struct {
+	console http.Handler
+	told    chan string // "done", or what is wrong; it has room for more than anyone tells
+}
+
+func (d *driven) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	switch r.URL.Path {
+	case "/driver.js":
+		w.Header().Set("Content-Type", "text/javascript")
+		w.Write(driver)
+		return
+	case "/driver/done":
+		d.told <- "done"
+		return
+	case "/driver/fail":
+		b, _ := io.ReadAll(io.LimitReader(r.Body, 4096)) // what there is
+		d.told <- string(b)
+		return
+	}
+	rec := httptest.NewRecorder()
+	d.console.ServeHTTP(rec, r)
+	body := rec.Body.Bytes()
+	if strings.HasPrefix(rec.Header().Get("Content-Type"), "text/html") {
+		body = bytes.Replace(body, []byte("</head>"), []byte(`<script src="/driver.js"></script></head>`), 1)
+	}
+	for name, values := range rec.Header() {
+		w.Header()[name] = values
+	}
+	w.WriteHeader(rec.Code)
+	w.Write(body)
+}
+
+// browserLimit is for a machine that does much else.
+const browserLimit = 2 * time.Minute
+
+// A browser logs in by the link, finds a delivery by its event, sees its four
+// attempts, presses retry and sees it delivered; on a phone's width no page is
+// wider than the window.
+func TestBrowser(t *testing.T) {
+	program := browser(t)
+	f := newFake()
+	d := &driven{f.handler(t), make(chan string, 100)}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &httptest.Server{Listener: l, Config: &http.Server{Handler: d}}
+	server.Start()
+	defer server.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), browserLimit)
+	defer cancel()
+	var said bytes.Buffer
+	cmd := exec.CommandContext(ctx, program, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-dev-shm-usage",
+		"--user-data-dir="+t.TempDir(), "--window-size=375,800", "--remote-debugging-port=0", server.URL+"/login#"+writeToken)
+	cmd.Stderr = &said
+	cmd.WaitDelay = 5 * time.Second
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var told string
+	select {
+	case told = <-d.told:
+	case <-ctx.Done():
+		told = "the browser told nothing in time"
+	}
+	cancel()
+	cmd.Wait() // it was killed
+	if told != "done" {
+		t.Errorf("%s\nthe browser wrote:\n%s", told, said.String())
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.asked) != 2 || !strings.HasPrefix(f.asked[0], "retry by") || !strings.HasPrefix(f.asked[1], "skip by") {
+		t.Errorf("the operator was asked for %q", f.asked)
+	}
+}

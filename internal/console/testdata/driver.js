@@ -1,0 +1,61 @@
+// Uses the console as a person does, one step on each page, and tells the test
+// what it saw. The test puts it into every page.
+'use strict';
+(() => {
+  const tell = (what, body) => fetch('/driver/' + what, { method: 'POST', body: String(body ?? '') });
+  document.addEventListener('securitypolicyviolation', (e) => tell('fail', 'policy: ' + e.violatedDirective + ' ' + e.blockedURI));
+  addEventListener('error', (e) => tell('fail', 'script: ' + e.message));
+  const check = (ok, what) => { if (!ok) { tell('fail', location.pathname + ': ' + what); throw new Error(what); } };
+  const tags = () => [...document.querySelectorAll('.head .tag')].map((t) => t.textContent);
+  const next = (n) => sessionStorage.setItem('step', n);
+
+  const steps = [
+    () => { // logged in by the link's fragment
+      check(document.querySelector('.who').textContent.includes('operator'), 'the link did not log in');
+      check(document.querySelectorAll('svg.chart rect.hit').length === 120, 'no two charts of 60 minutes');
+      document.getElementById('q').value = 'evt-42';
+      next(1);
+      document.querySelector('form.find').requestSubmit();
+    },
+    () => { // the only delivery of the event
+      check(location.pathname === '/deliveries/dlv_42', 'the search did not lead to the delivery');
+      check(document.querySelectorAll('article.attempt').length === 4, 'not four attempts');
+      check(tags().includes('waiting'), 'state ' + tags());
+      check(document.getElementById('payload').textContent.includes('<script>window.pwned = 1</script>'), 'the payload is not shown as text');
+      check(!window.pwned && !document.querySelector('main script'), 'the payload was run');
+      next(2);
+      [...document.querySelectorAll('button')].find((b) => b.textContent === 'Retry now').click();
+    },
+    () => { // after the retry
+      check(document.querySelector('.note.ok')?.textContent.includes('retry: done'), 'nothing said that it was done');
+      check(document.querySelectorAll('article.attempt').length === 5, 'no fifth attempt');
+      check(tags().includes('delivered'), 'state ' + tags());
+      next(3);
+      location.href = '/subscriptions';
+    },
+    () => {
+      check(document.querySelectorAll('tbody tr').length >= 1, 'no subscription');
+      next(4);
+      location.href = '/subscriptions/erp';
+    },
+    () => {
+      check(document.querySelector('time[data-countdown]')?.textContent.startsWith('in '), 'no countdown');
+      next(5);
+      window.confirm = () => true;
+      document.querySelector('button[value="skip"]').click();
+    },
+    () => {
+      check(document.querySelector('.note'), 'nothing said what came of it');
+      next(6);
+      location.href = '/deliveries';
+    },
+    () => { next(7); tell('done'); },
+  ];
+  addEventListener('load', () => {
+    if (location.pathname === '/login') return;
+    check(innerWidth <= 500, 'the window is not a phone: ' + innerWidth);
+    check(document.documentElement.scrollWidth <= innerWidth, 'wider than the window: ' + document.documentElement.scrollWidth + ' > ' + innerWidth);
+    check(document.title.endsWith('hookline') && document.querySelector('h1'), 'no title');
+    steps[Number(sessionStorage.getItem('step') || 0)]?.();
+  });
+})();
