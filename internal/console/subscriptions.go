@@ -114,12 +114,12 @@ func (c *console) subscriptions(r *http.Request) (string, *view, error) {
 }
 
 type subscriptionPage struct {
-	Sub                 *api.Subscription
-	CanWrite, CanReplay bool
-	Ranges              []span
-	Tiles               []tile
-	Attempts            *chart
-	List                deliveryTable
+	Sub      *api.Subscription
+	CanWrite bool
+	Ranges   []span
+	Tiles    []tile
+	Attempts *chart
+	List     deliveryTable
 }
 
 // listRows is how many deliveries stand on a page about something else.
