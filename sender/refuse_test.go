@@ -53,7 +53,9 @@ func TestNothingReachesWhatIsNotAllowed(t *testing.T) {
 	for i, bad := range notPublic {
 		for j, list := range [][]string{
 			{bad},
-			{"1.1.1.1", bad}, {bad, "1.1.1.1"}, {"2606:4700::1", "1.1.1.1", bad},
+			{"1.1.1.1", bad},
+			{bad, "1.1.1.1"},
+			{"2606:4700::1", "1.1.1.1", bad},
 			{"1.1.1.1", "1.0.0.1", "8.8.8.8", "8.8.4.4", "9.9.9.9", bad}, // behind more than are tried
 		} {
 			answer = addrs(list...)

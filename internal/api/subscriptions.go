@@ -122,7 +122,7 @@ func (s *Service) Subscriptions(ctx context.Context, who string, q SubscriptionQ
 	if err != nil {
 		return nil, err
 	}
-	page := &SubscriptionPage{ByHealth: map[Health]int{}}
+	page := &SubscriptionPage{ByHealth: make(map[Health]int)}
 	var all []Subscription
 	for _, sub := range s.known(snap) {
 		sub.Stats = stats[sub.ID]
