@@ -23,7 +23,6 @@ GENERATED := configs/example.env docs/config.md docs/cli.md docs/metrics.md
 .PHONY: help
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@if [ -d bench ]; then echo "  make bench        load scenarios and their report (ARGS=...)"; fi
 
 .PHONY: build
 build: ## bin/hookline (static) and bin/hookline-engine (the embedded ClickHouse)
@@ -79,8 +78,12 @@ screenshots: build ## pictures of the console's pages into docs/img (needs chrom
 	scripts/screenshots.sh
 
 .PHONY: bench
-bench: build
+bench: build ## CPU per delivery beside a bare loop, in about 5 minutes (ARGS="-only fan10 -rounds 3")
 	$(GO) run ./bench $(ARGS)
+
+.PHONY: bench-full
+bench-full: build ## all scenarios, in about an hour; writes bench/report.md and bench/report.svg
+	$(GO) run ./bench -full -timeout 3h -out bench $(ARGS)
 
 .PHONY: bench-once
 bench-once: ## every Go benchmark once, to see that it runs

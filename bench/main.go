@@ -42,6 +42,7 @@ type options struct {
 	full    bool
 	only    string
 	rounds  int
+	stages  map[int]*stage // by number of brokers
 	events  int
 	out     string
 	profile string

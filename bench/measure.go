@@ -18,6 +18,7 @@ type round struct {
 	bareCPU, cpu   time.Duration // per delivery
 	bareRate, rate float64       // deliveries per second
 	p50, p99       time.Duration
+	allocs         float64 // objects per delivery
 }
 
 func (r *round) ratio() float64 { return float64(r.cpu) / float64(r.bareCPU) }
@@ -27,12 +28,18 @@ type result struct {
 	sc        scenario
 	rounds    []round
 	memoryMiB int
+	notes     []string
 	err       error
 }
 
 func measure(ctx context.Context, o *options) error {
-	st, err := setUp(ctx, 1)
-	defer st.close()
+	o.stages = map[int]*stage{}
+	defer func() {
+		for _, st := range o.stages {
+			st.close()
+		}
+	}()
+	st, err := o.stage(ctx, 1)
 	if err != nil {
 		return err
 	}
@@ -41,7 +48,11 @@ func measure(ctx context.Context, o *options) error {
 		if !o.wants(sc.name, sc.long) {
 			continue
 		}
-		r := runScenario(ctx, st, sc, o)
+		on, err := o.stage(ctx, sc.brokers)
+		if err != nil {
+			return err
+		}
+		r := runScenario(ctx, on, sc, o)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -71,6 +82,17 @@ func measure(ctx context.Context, o *options) error {
 	return os.WriteFile(filepath.Join(o.out, "report.md"), []byte(text), 0o600)
 }
 
+// stage gives the one with that many brokers, which is started for its first
+// scenario.
+func (o *options) stage(ctx context.Context, brokers int) (*stage, error) {
+	if st := o.stages[brokers]; st != nil {
+		return st, nil
+	}
+	st, err := setUp(ctx, brokers)
+	o.stages[brokers] = st
+	return st, err
+}
+
 func runScenario(ctx context.Context, st *stage, sc scenario, o *options) result {
 	r := result{sc: sc}
 	b, err := setUpBed(ctx, st, sc, o.profile != "")
@@ -83,7 +105,14 @@ func runScenario(ctx context.Context, st *stage, sc scenario, o *options) result
 	if n == 0 {
 		n = o.events
 	}
-	if _, err := b.round(ctx, max(sc.fanOut, n/10), o); err != nil { // warm-up
+	warm, err := b.round(ctx, max(sc.fanOut, n/10), o)
+	if err == nil && sc.load > 0 {
+		if warm, err = b.round(ctx, n, o); err == nil {
+			b.sc.rate = max(1, int(warm.rate)*sc.load/100/sc.fanOut)
+			r.notes = append(r.notes, fmt.Sprintf("%d events/s, %d %% of the %.0f deliveries/s of a round without limit", b.sc.rate, sc.load, warm.rate))
+		}
+	}
+	if err != nil {
 		r.err = err
 		return r
 	}
@@ -102,8 +131,14 @@ func runScenario(ctx context.Context, st *stage, sc scenario, o *options) result
 		}
 		r.rounds = append(r.rounds, one)
 	}
-	for _, p := range b.procs {
-		r.memoryMiB += peakMemory(p.Process.Pid)
+	r.memoryMiB = b.peakMiB
+	if sc.sinkAlone {
+		note, err := b.sinkAlone(ctx)
+		r.err, r.notes = err, append(r.notes, note)
+	}
+	if sc.fanOut >= 100 {
+		note, err := b.deliveriesBytes(ctx)
+		r.err, r.notes = errors.Join(r.err, err), append(r.notes, note)
 	}
 	return r
 }
@@ -123,13 +158,23 @@ func (b *bed) round(ctx context.Context, deliveries int, o *options) (round, err
 	if _, err := receiverCounts(b.url, true); err != nil {
 		return r, err
 	}
+	produced := make(chan error, 1)
+	begun := time.Now()
+	if b.sc.backlog {
+		produced <- b.produce(ctx, deliveries)
+		begun = time.Now()
+		if err := b.startAll(ctx); err != nil {
+			return r, err
+		}
+		defer b.stopAll()
+	} else {
+		go func() { produced <- b.produce(ctx, deliveries) }()
+	}
 	before, err := b.cpu()
 	if err != nil {
 		return r, err
 	}
-	begun := time.Now()
-	produced := make(chan error, 1)
-	go func() { produced <- b.produce(ctx, deliveries) }()
+	objects := b.mallocs()
 	var c counts
 	healthy := want - want*int64(b.sc.failing)/100
 	if err := until(ctx, 5*time.Minute, func() bool {
@@ -146,6 +191,8 @@ func (b *bed) round(ctx context.Context, deliveries int, o *options) (round, err
 	if err != nil {
 		return r, err
 	}
+	b.notePeak()
+	r.allocs = float64(b.mallocs()-objects) / float64(c.Requests)
 	r.cpu, r.rate = (after-before)/time.Duration(c.Requests), float64(healthy)/took.Seconds()
 	r.p50, r.p99 = time.Duration(c.P50us)*time.Microsecond, time.Duration(c.P99us)*time.Microsecond
 	return r, nil
@@ -206,8 +253,8 @@ func (r *result) spread(f func(*round) float64) (lo, mid, hi float64) {
 	return v[0], v[len(v)/2], v[len(v)-1]
 }
 
-const header = "| scenario | CPU/delivery, bare | CPU/delivery, hookline | ratio: min, **median**, max | deliveries/s, bare | deliveries/s, hookline | p50 | p99 | peak MiB |\n" +
-	"|---|---|---|---|---|---|---|---|---|\n"
+const header = "| scenario | CPU/delivery, bare | CPU/delivery, hookline | ratio: min, **median**, max | deliveries/s, bare | deliveries/s, hookline | p50 | p99 | objects/delivery | peak MiB |\n" +
+	"|---|---|---|---|---|---|---|---|---|---|\n"
 
 func row(r *result) string {
 	us := func(f func(*round) time.Duration) string {
@@ -223,10 +270,11 @@ func row(r *result) string {
 		return fmt.Sprintf("%.0f", m)
 	}
 	lo, mid, hi := r.spread((*round).ratio)
-	return fmt.Sprintf("| %s | %s | %s | %.2f, **%.2f**, %.2f | %s | %s | %s | %s | %d |", r.sc.name,
+	return fmt.Sprintf("| %s | %s | %s | %.2f, **%.2f**, %.2f | %s | %s | %s | %s | %s | %d |", r.sc.name,
 		us(func(x *round) time.Duration { return x.bareCPU }), us(func(x *round) time.Duration { return x.cpu }), lo, mid, hi,
 		per(func(x *round) float64 { return x.bareRate }), per(func(x *round) float64 { return x.rate }),
-		ms(func(x *round) time.Duration { return x.p50 }), ms(func(x *round) time.Duration { return x.p99 }), r.memoryMiB)
+		ms(func(x *round) time.Duration { return x.p50 }), ms(func(x *round) time.Duration { return x.p99 }),
+		per(func(x *round) float64 { return x.allocs }), r.memoryMiB)
 }
 
 func report(results []result, relay time.Duration) string {
@@ -237,6 +285,12 @@ func report(results []result, relay time.Duration) string {
 		s.WriteString(row(&results[i]) + "\n")
 		if err := results[i].err; err != nil {
 			fmt.Fprintf(&s, "| %s | failed: %v |\n", results[i].sc.name, err)
+		}
+	}
+	s.WriteString("\n")
+	for i := range results {
+		for _, note := range results[i].notes {
+			fmt.Fprintf(&s, "- %s: %s\n", results[i].sc.name, note)
 		}
 	}
 	if relay > 0 {

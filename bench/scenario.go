@@ -31,7 +31,11 @@ type scenario struct {
 	signing    bool
 	noSink     bool
 	rate       int // events per second; 0: as fast as they go
-	deliveries int // per round; 0: as asked for
+	load       int // percent of the rate that a first round without limit reaches; 0: no limit
+	brokers    int
+	backlog    bool // all events are there before hookline starts
+	sinkAlone  bool // the sink alone stores the attempts that dispatchers made before
+	deliveries int  // per round; 0: as asked for
 	extra      []string
 	long       bool // only with -full
 }
@@ -39,7 +43,7 @@ type scenario struct {
 func base(name string, change func(*scenario)) scenario {
 	s := scenario{
 		name: name, subs: 100, fanOut: 10, partitions: 8, processes: 1, inflight: 256, sizeBytes: 1024,
-		ordering: "subscription", signing: true,
+		ordering: "subscription", signing: true, brokers: 1,
 	}
 	if change != nil {
 		change(&s)
@@ -52,7 +56,10 @@ var scenarios = []scenario{
 	base("fan10", nil),
 	base("fan1", func(s *scenario) { s.fanOut = 1 }),
 	base("fan1000", func(s *scenario) { s.fanOut, s.subs, s.partitions = 1000, 1000, 32 }),
-	base("latency at half load", func(s *scenario) { s.fanOut, s.rate, s.deliveries = 1, 4000, 20_000 }),
+	base("latency at 50 % load", func(s *scenario) { s.fanOut, s.load = 1, 50 }),
+	base("latency at 10 % load", func(s *scenario) { s.fanOut, s.load, s.deliveries, s.long = 1, 10, 10_000, true }),
+	base("latency at 90 % load", func(s *scenario) { s.fanOut, s.load, s.long = 1, 90, true }),
+	base("sink alone", func(s *scenario) { s.noSink, s.sinkAlone, s.deliveries, s.long = true, true, 200_000, true }),
 	base("20ms endpoints, 256", func(s *scenario) { s.delay, s.subs, s.fanOut = 20*time.Millisecond, 1000, 10 }),
 	base("10% failing", func(s *scenario) { s.failing = 10 }),
 	base("no sink", func(s *scenario) { s.noSink, s.long = true, true }),
@@ -69,9 +76,15 @@ var scenarios = []scenario{
 	base("256 B", func(s *scenario) { s.sizeBytes, s.long = 256, true }),
 	base("16 KiB", func(s *scenario) { s.sizeBytes, s.deliveries, s.long = 16<<10, 20_000, true }),
 	base("64 KiB", func(s *scenario) { s.sizeBytes, s.deliveries, s.long = 64<<10, 10_000, true }),
-	base("2 processes", func(s *scenario) { s.processes, s.long = 2, true }),
-	base("3 processes", func(s *scenario) { s.processes, s.long = 3, true }),
-	base("backlog of 1 million", func(s *scenario) { s.deliveries, s.long = 1_000_000, true }),
+	base("backlog of 100,000", func(s *scenario) { s.backlog, s.deliveries, s.long = true, 100_000, true }),
+	base("backlog of 1 million", func(s *scenario) { s.backlog, s.deliveries, s.long = true, 1_000_000, true }),
+	base("1 process, 3 brokers", func(s *scenario) { s.brokers, s.backlog, s.deliveries, s.long = 3, true, 200_000, true }),
+	base("2 processes, 3 brokers", func(s *scenario) {
+		s.brokers, s.backlog, s.processes, s.deliveries, s.long = 3, true, 2, 200_000, true
+	}),
+	base("3 processes, 3 brokers", func(s *scenario) {
+		s.brokers, s.backlog, s.processes, s.deliveries, s.long = 3, true, 3, 200_000, true
+	}),
 }
 
 // bed is hookline running for one scenario.
@@ -86,6 +99,7 @@ type bed struct {
 	profile  bool
 	ends     []func()
 	produced int // events
+	peakMiB  int // the most of all processes together after a round
 }
 
 // setUpBed starts a receiver and hookline for a scenario, and waits until it is
@@ -117,17 +131,39 @@ func setUpBed(ctx context.Context, st *stage, sc scenario, profile bool) (*bed, 
 			return b, fmt.Errorf("hookline %s: %w: %s", args[0], err, out)
 		}
 	}
-	for range sc.processes {
-		if err := b.start(ctx); err != nil {
-			return b, err
+	if sc.backlog {
+		return b, nil // each round starts its own
+	}
+	return b, b.startAll(ctx)
+}
+
+func (b *bed) startAll(ctx context.Context) error {
+	roles := "router,dispatcher,sink"
+	if b.sc.noSink {
+		roles = "router,dispatcher"
+	}
+	for range b.sc.processes {
+		if err := b.start(ctx, roles); err != nil {
+			return err
 		}
 	}
-	return b, nil
+	return nil
+}
+
+// stopAll ends the processes of a round.
+func (b *bed) stopAll() {
+	for _, p := range b.procs {
+		stopProcess(p)
+	}
+	b.procs, b.admin = nil, nil
 }
 
 func (b *bed) close() {
 	for i := len(b.ends) - 1; i >= 0; i-- {
 		b.ends[i]()
+	}
+	if b.sc.backlog {
+		b.stopAll()
 	}
 }
 
@@ -173,14 +209,10 @@ func (b *bed) subscriptions() []byte {
 	return []byte(s.String())
 }
 
-func (b *bed) start(ctx context.Context) error {
+func (b *bed) start(ctx context.Context, roles string) error {
 	ports, err := freePorts(1)
 	if err != nil {
 		return err
-	}
-	roles := "router,dispatcher,sink"
-	if b.sc.noSink {
-		roles = "router,dispatcher"
 	}
 	c := exec.Command(filepath.Join(b.st.dir, "hookline"), "run", "--roles", roles)
 	c.Env = b.env([]string{"HOOKLINE_ADMIN_ADDR=127.0.0.1:" + ports[0]})
@@ -189,7 +221,9 @@ func (b *bed) start(ctx context.Context) error {
 		return err
 	}
 	b.procs, b.admin = append(b.procs, c), append(b.admin, "http://127.0.0.1:"+ports[0])
-	b.ends = append(b.ends, func() { stopProcess(c) })
+	if !b.sc.backlog {
+		b.ends = append(b.ends, func() { stopProcess(c) })
+	}
 	return until(ctx, time.Minute, func() bool { return get("http://127.0.0.1:"+ports[0]+"/readyz", nil) == nil })
 }
 
@@ -234,7 +268,7 @@ func (b *bed) produce(ctx context.Context, deliveries int) error {
 	return nil
 }
 
-// healthyShare is the part of the deliveries that succeed.
+// expected is the number of deliveries that a round makes.
 func (b *bed) expected(deliveries int) int64 {
 	events := max(1, deliveries/b.sc.fanOut)
 	return int64(events * b.sc.fanOut)

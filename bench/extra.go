@@ -1,0 +1,137 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// notePeak notes the memory of the processes.
+func (b *bed) notePeak() {
+	sum := 0
+	for _, p := range b.procs {
+		sum += peakMemory(p.Process.Pid)
+	}
+	b.peakMiB = max(b.peakMiB, sum)
+}
+
+// mallocs is the number of objects that the processes have allocated so far.
+func (b *bed) mallocs() int64 {
+	var sum int64
+	for _, url := range b.admin {
+		n, _ := b.metric(url, "go_memstats_mallocs_total")
+		sum += int64(n)
+	}
+	return sum
+}
+
+// metric reads a metric without labels; 0 where there is none.
+func (b *bed) metric(admin, name string) (float64, error) {
+	req, err := http.NewRequest(http.MethodGet, admin+"/metrics", http.NoBody)
+	if err != nil {
+		return 0, err
+	}
+	req.Header.Set("Authorization", "Bearer "+profileToken)
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0, err
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(text)) {
+		if value, ok := strings.CutPrefix(line, name+" "); ok {
+			return strconv.ParseFloat(strings.TrimSpace(value), 64)
+		}
+	}
+	return 0, nil
+}
+
+// sinkAlone has a process with no role but the sink's store all attempts and
+// events so far, and tells how fast it was.
+func (b *bed) sinkAlone(ctx context.Context) (string, error) {
+	dispatchers := len(b.procs)
+	begun := time.Now()
+	if err := b.start(ctx, "sink"); err != nil {
+		return "", err
+	}
+	admin, pid := b.admin[dispatchers], b.procs[dispatchers].Process.Pid
+	var rows, last float64
+	for quiet := 0; quiet < 20; {
+		time.Sleep(100 * time.Millisecond)
+		n, err := b.metric(admin, "hookline_sink_rows_total")
+		if err != nil || ctx.Err() != nil {
+			return "", fmt.Errorf("reading the sink's metrics: %w", err)
+		}
+		if rows = n; rows > last {
+			last, quiet = rows, 0
+		} else if rows > 0 {
+			quiet++
+		}
+	}
+	took := time.Since(begun) - 2*time.Second // since when nothing came
+	cpu, err := cpuOf(pid)
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("the sink alone stored %.0f rows of attempts and events in %.1f s with its start: %.0f rows/s, %.1f µs of CPU each",
+		rows, took.Seconds(), rows/took.Seconds(), float64(cpu.Microseconds())/rows), nil
+}
+
+// readPatience is how long nothing must come of a topic to be its end.
+const readPatience = 5 * time.Second
+
+// deliveriesBytes tells how much the topic deliveries has for each delivery,
+// before compression.
+func (b *bed) deliveriesBytes(ctx context.Context) (string, error) {
+	topic := b.topic + ".deliveries"
+	ends, err := kadm.NewClient(b.cl).ListEndOffsets(ctx, topic)
+	if err != nil {
+		return "", err
+	}
+	cl, err := kgo.NewClient(kgo.SeedBrokers(strings.Split(b.st.brokers, ",")...), kgo.ConsumeTopics(topic),
+		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
+	if err != nil {
+		return "", err
+	}
+	defer cl.Close()
+	left := map[int32]int64{}
+	ends.Each(func(o kadm.ListedOffset) {
+		if o.Offset > 1 { // the last one is the end of a transaction
+			left[o.Partition] = o.Offset - 1
+		}
+	})
+	bytes, records := 0, 0
+	for len(left) > 0 {
+		poll, cancel := context.WithTimeout(ctx, readPatience)
+		fs := cl.PollFetches(poll)
+		cancel()
+		if err := ctx.Err(); err != nil {
+			return "", err
+		}
+		if fs.Empty() {
+			break // the partitions left end with more than one end of a transaction
+		}
+		fs.EachRecord(func(r *kgo.Record) {
+			records++
+			bytes += len(r.Key) + len(r.Value)
+			for _, h := range r.Headers {
+				bytes += len(h.Key) + len(h.Value)
+			}
+			if r.Offset+1 >= left[r.Partition] {
+				delete(left, r.Partition)
+			}
+		})
+	}
+	per := float64(bytes) / float64(b.produced*b.sc.fanOut)
+	return fmt.Sprintf("%d records in deliveries, %.0f bytes per delivery before compression (payload %d)", records, per, b.sc.sizeBytes), nil
+}
