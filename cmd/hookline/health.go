@@ -1,12 +1,16 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"time"
 
@@ -38,7 +42,11 @@ func (c *cli) healthCmd() *cobra.Command {
 			if alive {
 				path = "/healthz"
 			}
-			if err := askHealth(ctx, localAddr(cfg.Admin.Addr), path); err != nil {
+			client, scheme, err := healthClient(cfg.Admin.TLS.CertFile)
+			if err == nil {
+				err = askHealth(ctx, client, scheme+localAddr(cfg.Admin.Addr)+path)
+			}
+			if err != nil {
 				return fmt.Errorf("asking for health: %s: %w", cfg.Admin.Addr, err)
 			}
 			fmt.Fprintln(c.out, "ok")
@@ -61,14 +69,40 @@ func localAddr(addr string) string {
 	return net.JoinHostPort(host, port)
 }
 
+// healthClient asks over TLS where the process beside us has a certificate. It
+// must show that one: its names are those by which others reach it, not ours.
+func healthClient(certFile string) (client *http.Client, scheme string, err error) {
+	if certFile == "" {
+		return http.DefaultClient, "http://", nil
+	}
+	text, err := os.ReadFile(certFile)
+	if err != nil {
+		return nil, "", fmt.Errorf("reading HOOKLINE_ADMIN_TLS_CERT_FILE: %w", err)
+	}
+	block, _ := pem.Decode(text)
+	if block == nil {
+		return nil, "", errors.New("reading HOOKLINE_ADMIN_TLS_CERT_FILE: it has no PEM certificate")
+	}
+	conf := &tls.Config{
+		MinVersion: tls.VersionTLS12, InsecureSkipVerify: true, // instead of the chain, the very certificate is compared
+		VerifyConnection: func(cs tls.ConnectionState) error {
+			if !bytes.Equal(cs.PeerCertificates[0].Raw, block.Bytes) {
+				return errors.New("it shows another certificate than HOOKLINE_ADMIN_TLS_CERT_FILE has")
+			}
+			return nil
+		},
+	}
+	return &http.Client{Transport: &http.Transport{TLSClientConfig: conf, DisableKeepAlives: true}}, "https://", nil
+}
+
 // askHealth is nil where the answer is yes, and names the parts that are not
 // ready where it is no.
-func askHealth(ctx context.Context, addr, path string) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+path, nil)
+func askHealth(ctx context.Context, client *http.Client, url string) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return err
 	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := client.Do(req)
 	if err != nil {
 		return errors.Unwrap(err) // without the URL a second time
 	}

@@ -32,14 +32,15 @@ var valueSets = []struct {
 	{"defaults", "secrets: {ADMIN_TOKEN: 0123456789abcdef}", []string{"ConfigMap", "Secret", "Deployment", "StatefulSet", "Service", "PodDisruptionBudget", "ServiceAccount"}},
 	{"everything by KEDA", everything + "autoscaler: keda\n", []string{"ScaledObject", "ServiceMonitor", "PrometheusRule", "NetworkPolicy"}},
 	{"everything by HPA", everything, []string{"HorizontalPodAutoscaler"}},
+	{"scraped, secrets given", "secrets: {ADMIN_TOKEN: 0123456789abcdef, ADMIN_READ_TOKEN: 0123456789abcdee, SECRET_KEYS: x}\nserviceMonitor: {enabled: true}", []string{"Secret", "ServiceMonitor"}},
 	{"all roles in one", "existingSecret: mine\nroles: {router: {enabled: false, kind: Deployment, roles: router}, sink: {enabled: false, kind: Deployment, roles: sink}, " +
-		"dispatcher: {kind: StatefulSet, roles: 'router,dispatcher,sink'}}", []string{"StatefulSet"}},
+		"console: {enabled: false, kind: Deployment, roles: console}, dispatcher: {kind: StatefulSet, roles: 'router,dispatcher,sink,console'}}", []string{"StatefulSet"}},
 }
 
 const everything = `
 existingSecret: mine
 imagePullSecrets: [{name: pull}]
-config: {PARTITIONS: 1000000, TRACE_SAMPLE: 0.5}
+config: {PARTITIONS: 1000000, TRACE_SAMPLE: 0.5, ADMIN_TLS_CERT_FILE: /certs/tls.crt, ADMIN_TLS_KEY_FILE: /certs/tls.key}
 extraEnv: [{name: CERT, value: x}]
 extraVolumes: [{name: certs, secret: {secretName: certs}}]
 extraVolumeMounts: [{name: certs, mountPath: /certs, readOnly: true}]
@@ -52,7 +53,7 @@ podLabels: {c: d}
 serviceAccount: {annotations: {e: f}}
 keda: {authenticationRef: kafka}
 networkPolicy: {enabled: true, admin: [{namespaceSelector: {matchLabels: {a: b}}}], kafka: {ports: [9093], to: [{podSelector: {}}]}}
-serviceMonitor: {enabled: true, labels: {release: prometheus}}
+serviceMonitor: {enabled: true, labels: {release: prometheus}, tlsConfig: {ca: {secret: {name: ca, key: ca.crt}}, serverName: hookline}}
 prometheusRule: {enabled: true, labels: {release: prometheus}}
 roles:
   router: {autoscaling: {enabled: true}}
@@ -63,6 +64,7 @@ roles:
 // refused are values with which the chart must not render.
 var refused = map[string]string{
 	"no token":                "{}",
+	"no token to scrape with": "secrets: {ADMIN_TOKEN: 0123456789abcdef}\nserviceMonitor: {enabled: true}",
 	"a secret in the config":  "secrets: {ADMIN_TOKEN: 0123456789abcdef}\nconfig: {CLICKHOUSE_PASSWORD: x}",
 	"an unknown value":        "secrets: {ADMIN_TOKEN: 0123456789abcdef}\nreplicas: 3",
 	"stopped before requests": "secrets: {ADMIN_TOKEN: 0123456789abcdef}\nterminationGracePeriodSeconds: 5",

@@ -38,7 +38,7 @@ func main() {
 // what must be set is given a value here.
 func checkCompose() []error {
 	path := root + "/compose/compose.yaml"
-	env := []string{"CLICKHOUSE_PASSWORD=x", "HOOKLINE_ADMIN_TOKEN=0123456789abcdef", "GRAFANA_PASSWORD=x"}
+	env := []string{"CLICKHOUSE_PASSWORD=x", "HOOKLINE_ADMIN_TOKEN=0123456789abcdef", "HOOKLINE_ADMIN_READ_TOKEN=0123456789abcdee", "GRAFANA_PASSWORD=x"}
 	opts, err := cli.NewProjectOptions([]string{path}, cli.WithEnv(env), cli.WithResolvedPaths(true), cli.WithInterpolation(true))
 	if err != nil {
 		return []error{err}

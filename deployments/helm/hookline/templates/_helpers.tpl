@@ -25,6 +25,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{/* The pod of a role; takes (dict "root" $ "name" NAME "role" ROLE). */}}
 {{- define "hookline.pod" -}}
 {{- $root := .root }}
+{{- $scheme := ternary "HTTPS" "HTTP" (hasKey $root.Values.config "ADMIN_TLS_CERT_FILE") }}
 metadata:
   labels:
     {{- include "hookline.selector" $root | nindent 4 }}
@@ -77,16 +78,16 @@ spec:
       ports:
         - {name: admin, containerPort: 8080}
       startupProbe:
-        httpGet: {path: /healthz, port: admin}
+        httpGet: {path: /healthz, port: admin, scheme: {{ $scheme }}}
         periodSeconds: 2
         failureThreshold: 60
       livenessProbe:
-        httpGet: {path: /healthz, port: admin}
+        httpGet: {path: /healthz, port: admin, scheme: {{ $scheme }}}
         periodSeconds: 10
         timeoutSeconds: 5
         failureThreshold: 6
       readinessProbe:
-        httpGet: {path: /readyz, port: admin}
+        httpGet: {path: /readyz, port: admin, scheme: {{ $scheme }}}
         periodSeconds: 5
         timeoutSeconds: 5
       securityContext:
