@@ -26,8 +26,12 @@ const (
 	transactionTimeout = 10 * time.Second
 	// metadataMaxAge is how late a new topic or partition may be noticed.
 	metadataMaxAge = 15 * time.Second
-	// stopTimeout bounds the last transaction and the leaving after a stop.
+	// stopTimeout bounds the last transaction after a stop.
 	stopTimeout = 10 * time.Second
+	// leaveTimeout bounds each step of leaving the group. In the middle of a
+	// rebalance the client would wait until a silent member's session has ended;
+	// not to have left costs no more than that.
+	leaveTimeout = 3 * time.Second
 	// readyPoll is how often the router looks whether the registry was read.
 	readyPoll = 20 * time.Millisecond
 	// pollRecords is the most that one poll hands over.

@@ -82,13 +82,15 @@ func (ses *session) watched(ctx, work context.Context, aux *kgo.Client) error {
 
 // leave leaves the group so that the partitions move at once.
 func (ses *session) leave(ctx context.Context, aux *kgo.Client) {
-	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
-	defer cancel()
+	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveTimeout)
 	err := ses.s.Client().LeaveGroupContext(bounded)
+	cancel()
 	k := ses.r.kafka
 	// kgo does not leave for a static member. A session that is made anew is the
 	// same member: it stays.
 	if k.InstanceID != "" && !k.StayOnStop && ctx.Err() != nil {
+		bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveTimeout)
+		defer cancel()
 		err = errors.Join(err, kafkax.LeaveGroup(bounded, aux, k.RouterGroup(), k.InstanceID))
 	}
 	if err != nil {
