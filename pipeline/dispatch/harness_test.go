@@ -62,7 +62,14 @@ func newBench(t *testing.T, addrs []string, partitions int32, subs ...*pipeline.
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(cl.Close)
+	t.Cleanup(func() {
+		// A test may end before Kafka has answered for its last event; closing
+		// then would report that event as failed.
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		_ = cl.Flush(ctx)
+		cl.Close()
+	})
 	if _, err := kafkax.EnsureTopics(t.Context(), kadm.NewClient(cl), &kc); err != nil {
 		t.Fatal(err)
 	}
