@@ -332,6 +332,7 @@ func (it *liveItem) rows(row func(name, value string)) {
 	}
 	row("waiting", fmt.Sprintf("%d in memory, %d parked, %d for a retry; %d requests under way; %d lanes, %d waiting, %d blocked", st.Queued, st.Parked,
 		st.Heads, st.InFlight, st.Lanes, st.Waiting, st.Blocked))
+	row("cannot send", st.Local)
 	row("owner", fmt.Sprintf("%s, partition %d", st.Node, st.Partition))
 	for i := range st.Stuck {
 		s := &st.Stuck[i]

@@ -219,6 +219,8 @@ func (c *cli) printItems(items []liveItem) error {
 			state = "refused: " + cut(it.Bad, wideCell)
 		case it.Decided != nil && it.Decided.Reason != "":
 			state += " (" + it.Decided.Reason + ")"
+		case it.Live != nil && it.Live.Local != "":
+			state += ", cannot send: " + cut(it.Live.Local, wideCell)
 		}
 		t.add(it.ID, state, it.since(), it.waits(), it.Tenant, cut(orWord(it.Format, "any"), narrowCell), cut(orWord(it.Events, "*"), narrowCell), cut(it.URL, wideCell))
 	}

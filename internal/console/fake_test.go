@@ -143,7 +143,7 @@ func (f *fake) Test(_ context.Context, who, _ string, _ control.TestOptions) (*c
 }
 
 func (f *fake) Statuses(context.Context, string, []string, time.Duration) (map[string]*command.Status, error) {
-	return map[string]*command.Status{"erp": {Node: hostile, Known: true, Lanes: 1, Waiting: 1, Stuck: []command.Stuck{
+	return map[string]*command.Status{"erp": {Node: hostile, Local: hostile, Known: true, Lanes: 1, Waiting: 1, Stuck: []command.Stuck{
 		{Entity: hostile, Delivery: "dlv_42", Attempts: 4, NextAt: time.Now().Add(time.Minute)},
 	}}}, nil
 }

@@ -82,6 +82,9 @@ type Status struct {
 	// State in force there, with what the task itself decided.
 	State  pipeline.State `json:"state,omitempty"`
 	Reason string         `json:"reason,omitempty"`
+	// Local is why hookline itself could not make the last try, as a secret that is
+	// missing: it spent no attempt, and what waits is tried again. Empty: it could.
+	Local string `json:"local_error,omitempty"`
 	// Partition of the task, and the next offset of deliveries that it reads.
 	Partition int32 `json:"partition"`
 	Read      int64 `json:"read"`

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -252,6 +253,9 @@ func (d *Dispatcher) answerRecord(o *lane.Out) *kgo.Record {
 	return &kgo.Record{Topic: topic, Key: []byte(o.Subscription), Value: o.Payload}
 }
 
+// maxLocalBytes of the reason why a try could not be made are told.
+const maxLocalBytes = 500
+
 // answersQuestion, as the Attempts of an OutAnswer, says that it is a status.
 const answersQuestion = -1
 
@@ -263,6 +267,7 @@ func (d *Dispatcher) status(t *ownedTask, c *command.Command) {
 		Lanes: in.Lanes, Waiting: in.Waiting, Blocked: in.Blocked, CatchUp: in.CatchUp, InFlight: in.InFlight, Queued: in.Queued,
 		Parked: in.Parked, Heads: in.Heads,
 	}
+	st.Local = strings.ToValidUTF8(in.Local[:min(len(in.Local), maxLocalBytes)], "")
 	if in.Conf != nil {
 		st.Known, st.State, st.Reason = true, in.Conf.State, in.Conf.StateReason
 	}

@@ -153,6 +153,9 @@ func (t *Task) Draining() bool { return t.draining }
 type Inspection struct {
 	Conf   *pipeline.Subscription // as the task's registry has it; nil: there is none
 	Reason string                 // disabled here for this reason, the registry does not show it yet; else empty
+	// Local is why hookline itself could not make the last try, which spent no
+	// attempt; empty: it could, or nothing waits.
+	Local string
 
 	Lanes, Waiting, Blocked, CatchUp int // lanes; those that wait, are blocked, or of a catch-up
 	InFlight, Queued, Parked, Heads  int // deliveries
@@ -178,6 +181,9 @@ func (t *Task) Inspect(subscription string, maxStuck int) Inspection {
 		return in
 	}
 	in.Reason = s.disabled
+	if s.lanes > 0 {
+		in.Local = s.local
+	}
 	in.InFlight, in.Queued, in.Parked, in.Heads = s.inflight, s.queued, s.parked, s.heads
 	t.eachLane(func(l *lane) {
 		if l.sub != s {

@@ -53,14 +53,15 @@ func (t *Task) decide(now time.Time, w *Work, l *lane, e entry, res *pipeline.Re
 		return Verdict{Final: true}
 	case w.FetchOnly || !res.Outcome.SpendsAttempt():
 		l.localUntil = now.Add(t.cfg.LocalRetryAfter)
+		l.sub.local = res.Error
 		return Verdict{NextAttemptAt: l.localUntil}
 	case res.Outcome == pipeline.OutcomeSuccess:
-		l.suspect, l.sub.suspect, l.sub.tookAt = false, false, now
+		l.suspect, l.sub.suspect, l.sub.tookAt, l.sub.local = false, false, now, ""
 		t.succeeded(l.sub, w)
 		t.settle(l, &e)
 		return Verdict{Final: true}
 	}
-	l.suspect, l.sub.suspect = true, true
+	l.suspect, l.sub.suspect, l.sub.local = true, true, ""
 	e.attempts = w.Attempt
 	t.failedOnce(l.sub, w, res.EndedAt(), failureText(res))
 	if l.sub.mode() == modeDrain {

@@ -86,6 +86,7 @@ type sub struct {
 	heads    int // heads in retry.* over all lanes
 	suspect  bool
 	tookAt   time.Time // the last success; zero: none that is remembered
+	local    string    // why its last try was none, as a secret that is missing; empty: it was one
 	waitq    []*lane   // for a slot or a token
 	bucket   bucket
 	health   health
