@@ -187,6 +187,7 @@ func (d *Dispatcher) finish(now time.Time, j *job) {
 	if !w.FetchOnly && w.Unreadable == "" {
 		d.logAttempt(now, j, v)
 	}
+	d.sched.Recycle(w)
 	j.work, j.Request = nil, pipeline.Request{}
 	d.spareJobs = append(d.spareJobs, j)
 }

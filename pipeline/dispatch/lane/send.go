@@ -64,6 +64,7 @@ const warmFor = 5 * time.Second
 type Scheduler struct {
 	warm, cold, suspect queue[readyLane]
 	pace                pace
+	spare               []*Work // for use again
 
 	// coldHeldUp: lanes without a late success wait for slots that requests
 	// without an answer hold, so that what they keep in memory may be parked.
@@ -103,6 +104,28 @@ func (s *Scheduler) Next(now time.Time, may Shares) *Work {
 		if s.warm.len() == 0 && (!may.Cold || s.cold.len() == 0) {
 			return nil
 		}
+	}
+}
+
+// maxSpareWorks bounds the Works that are kept for use again.
+const maxSpareWorks = 4096
+
+func (s *Scheduler) newWork() *Work {
+	n := len(s.spare)
+	if n == 0 {
+		return new(Work)
+	}
+	w := s.spare[n-1]
+	s.spare = s.spare[:n-1]
+	return w
+}
+
+// Recycle takes a Work that is done, and that nobody uses any more, for use
+// again. It need not be called.
+func (s *Scheduler) Recycle(w *Work) {
+	*w = Work{}
+	if len(s.spare) < maxSpareWorks {
+		s.spare = append(s.spare, w)
 	}
 }
 
@@ -178,7 +201,8 @@ func (t *Task) take(now time.Time, l *lane) *Work {
 	l.waited += now.Sub(l.stageSince)
 	l.stage, l.stageSince = stageFlying, now
 	t.inflight++
-	w := &Work{
+	w := t.sched.newWork()
+	*w = Work{
 		Task: t, Subscription: l.sub.conf, Origin: e.origin, Attempt: e.attempts + 1, Round: e.round,
 		ParkedOffset: -1, FetchOnly: ending, lane: l, entry: *e,
 		Envelope: e.env(), Header: e.hdr(), Payload: e.body(),
