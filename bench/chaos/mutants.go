@@ -66,10 +66,6 @@ var mutants = []mutant{
 		name: "settle-by-offset", faults: "kill", static: true, // a record counts as settled with the first of its deliveries
 		edits: []edit{{laneDir + "state.go", "s.partials = append(s.partials, openPartial{r.Offset, r.open})", "_ = s.partials"}},
 	},
-	{
-		name: "no-gate", faults: "pause,kill", // a process that lost its session sends what it holds
-		edits: []edit{{"pipeline/dispatch/gate.go", "func (g *Gate) Open() bool {", "func (g *Gate) Open() bool {\n\tif g != nil {\n\t\treturn true\n\t}"}},
-	},
 }
 
 // overlay writes the mutated files and what tells the compiler of them.
