@@ -20,6 +20,7 @@ import (
 	"github.com/hookline/hookline/pipeline/command"
 	"github.com/hookline/hookline/pipeline/control"
 	"github.com/hookline/hookline/pipeline/registry"
+	"github.com/hookline/hookline/pipeline/replay"
 	"github.com/hookline/hookline/sink"
 )
 
@@ -177,14 +178,17 @@ func (fakeRegistry) Refused() iter.Seq2[string, error] {
 type world struct {
 	operator *fakeOperator
 	editor   *fakeEditor
+	replayer *fakeReplayer
 	handler  http.Handler
 }
 
 func newWorld(t testing.TB) *world {
 	t.Helper()
-	w := &world{operator: &fakeOperator{}, editor: &fakeEditor{}}
+	w := &world{operator: &fakeOperator{}, editor: &fakeEditor{}, replayer: &fakeReplayer{known: []replay.Progress{{ID: "r_0", State: replay.StateDone, BegunAt: testNow}}}}
+	replays := NewReplays(w.replayer, nil)
+	replays.ctx = t.Context() // as Run does
 	s := NewService(Deps{
-		Log: fakeLog{}, Snapshot: func() Registry { return fakeRegistry{} }, Operator: w.operator, Editor: w.editor,
+		Log: fakeLog{}, Snapshot: func() Registry { return fakeRegistry{} }, Operator: w.operator, Editor: w.editor, Replays: replays,
 		Now: func() time.Time { return testNow },
 	})
 	var err error

@@ -9,6 +9,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/hookline/hookline/pipeline/registry"
+	"github.com/hookline/hookline/pipeline/replay"
 	"github.com/hookline/hookline/sink"
 )
 
@@ -34,17 +35,20 @@ func problemOf(err error) *problem {
 	}
 	status := http.StatusBadGateway
 	_, wrong := errors.AsType[*registry.FieldError](err)
+	_, unselected := errors.AsType[SelectionError](err)
 	_, long := errors.AsType[*http.MaxBytesError](err)
 	switch {
 	case errors.Is(err, ErrNotFound), errors.Is(err, registry.ErrNotFound):
 		status = http.StatusNotFound
-	case errors.Is(err, ErrNotReady):
+	case errors.Is(err, ErrNotReady), errors.Is(err, ErrStopping), errors.Is(err, ErrBusy):
 		status = http.StatusServiceUnavailable
-	case errors.Is(err, registry.ErrConflict):
+	case errors.Is(err, ErrNoReplays):
+		status = http.StatusNotImplemented
+	case errors.Is(err, registry.ErrConflict), errors.Is(err, ErrUnderWay), errors.Is(err, replay.ErrElsewhere), errors.Is(err, replay.ErrDisabled):
 		status = http.StatusConflict
 	case errors.Is(err, sink.ErrCursor):
 		status = http.StatusBadRequest
-	case wrong:
+	case wrong, unselected:
 		status = http.StatusUnprocessableEntity
 	case long:
 		status = http.StatusRequestEntityTooLarge

@@ -60,6 +60,9 @@ func (a *rest) routes() []route {
 		{http.MethodGet, "/deliveries", access.Read, a.listDeliveries},
 		{http.MethodGet, "/deliveries/{id}", access.Read, a.getDelivery},
 		{http.MethodGet, "/deliveries/{id}/attempts", access.Read, a.listAttempts},
+		{http.MethodGet, "/replays", access.Read, a.listReplays},
+		{http.MethodPost, "/replays", access.Write, a.beginReplay},
+		{http.MethodGet, "/replays/{id}", access.Read, a.getReplay},
 		{http.MethodGet, "/stats", access.Read, a.stats},
 	}
 }
@@ -152,7 +155,11 @@ func (rt *route) handler(log *slog.Logger) http.Handler {
 			writeProblem(w, p)
 			return
 		}
-		writeBody(w, http.StatusOK, "application/json", body)
+		status := http.StatusOK
+		if later, ok := body.(accepted); ok {
+			status, body = http.StatusAccepted, later.body
+		}
+		writeBody(w, status, "application/json", body)
 	})
 }
 

@@ -118,51 +118,70 @@ func TestDocumentHasEveryRoute(t *testing.T) {
 	}
 }
 
+// aDocument is a subscription as it may be configured.
+const aDocument = `{"id": "erp", "tenant": "*", "url": "https://erp.example/hook"}`
+
+// exchange is a request, and what its answer must be and have.
+type exchange struct {
+	method, path, body string
+	status             int
+	has                string
+}
+
+var exchanges = []exchange{
+	{"GET", "/subscriptions", "", 200, `"health":"refused"`},
+	{"GET", "/subscriptions?lanes=true&order=busiest&q=ERP&health=paused&limit=1", "", 200, `"total":1`},
+	{"GET", "/subscriptions/erp", "", 200, `"state_reason":"maintenance"`},
+	{"GET", "/subscriptions/none", "", 404, ""},
+	{"GET", "/subscriptions/erp/document", "", 200, `"revision":1`},
+	{"PUT", "/subscriptions/erp", aDocument, 200, `"created"`},
+	{"PUT", "/subscriptions/other", aDocument, 422, "that of the path"},
+	{"PUT", "/subscriptions/erp", `{"id": "erp", "url": "ftp://x"}`, 422, "url"},
+	{"PUT", "/subscriptions/erp", `{`, 422, ""},
+	{"POST", "/subscriptions?prune=true", `{"subscriptions": [` + aDocument + `]}`, 200, `"changes"`},
+	{"POST", "/subscriptions", `[]`, 422, "no subscriptions"},
+	{"DELETE", "/subscriptions/erp", "", 200, `"deleted"`},
+	{"DELETE", "/subscriptions/none", "", 404, ""},
+	{"POST", "/subscriptions/erp/pause", `{"reason": "maintenance"}`, 200, `"done"`},
+	{"POST", "/subscriptions/erp/pause", `{"reason": 1}`, 422, ""},
+	{"POST", "/subscriptions/erp/pause", `{"reson": "x"}`, 422, ""},
+	{"POST", "/subscriptions/none/pause", "", 404, ""},
+	{"POST", "/subscriptions/erp/resume", "", 200, ""},
+	{"POST", "/subscriptions/erp/skip", `{"delivery": "dlv_1"}`, 200, ""},
+	{"POST", "/subscriptions/erp/retry", `{"entity": "order-1"}`, 200, ""},
+	{"POST", "/subscriptions/erp/test", `{"event_type": "ping", "payload": "{}"}`, 200, `"dlv_2"`},
+	{"GET", "/deliveries", "", 200, `"next":"`},
+	{"GET", "/deliveries?state=lost", "", 400, "state"},
+	{"GET", "/deliveries?after=x", "", 400, "cursor"},
+	{"GET", "/deliveries?since=yesterday", "", 400, "since"},
+	{"GET", "/deliveries?limit=0", "", 400, "limit"},
+	{"GET", "/deliveries?limit=1&limit=2", "", 400, "twice"},
+	{"GET", "/deliveries?colour=red", "", 400, "colour"},
+	{"GET", "/deliveries/dlv_1", "", 200, `"encoding":"base64"`},
+	{"GET", "/deliveries/none", "", 404, ""},
+	{"GET", "/deliveries/dlv_1/attempts", "", 200, `"dlv_1.2"`},
+	{"POST", "/replays", `{"subscription": "erp", "since": "2026-03-01T10:00:00Z", "failed": true, "dry_run": true}`, 200, `"events":10`},
+	{"POST", "/replays", `{"delivery": "dlv_1", "rate": 10}`, 202, `"state":"done"`},
+	{"POST", "/replays", `{"subscription": "none", "missed": true}`, 404, ""},
+	{"POST", "/replays", `{"subscription": "erp"}`, 422, "since when"},
+	{"POST", "/replays", "", 422, "nothing is selected"},
+	{"POST", "/replays", `{"event": "e", "rate": -1}`, 422, "rate"},
+	{"POST", "/replays", `{"event": "e", "since": "2300-01-01T00:00:00Z"}`, 422, "since"},
+	{"POST", "/replays", `{"event": "e", "catch_up": true}`, 422, ""},
+	{"GET", "/replays", "", 200, `"r_0"`},
+	{"GET", "/replays?limit=0", "", 400, "limit"},
+	{"GET", "/replays/r_1", "", 200, `"actor":"api@192.0.2.1"`},
+	{"GET", "/replays/none", "", 404, ""},
+	{"GET", "/stats", "", 200, `"success":7`},
+	{"GET", "/stats?step=90", "", 400, "minutes"},
+	{"GET", "/stats?since=2020-01-01T00:00:00Z", "", 400, "points"},
+	{"PATCH", "/deliveries", "", 405, ""},
+	{"GET", "/nothing", "", 404, "openapi.json"},
+}
+
 func TestAnswersAreAsDocumented(t *testing.T) {
 	w, j := newWorld(t), newJudge(t)
-	const doc = `{"id": "erp", "tenant": "*", "url": "https://erp.example/hook"}`
-	for _, tt := range []struct {
-		method, path, body string
-		status             int
-		has                string
-	}{
-		{"GET", "/subscriptions", "", 200, `"health":"refused"`},
-		{"GET", "/subscriptions?lanes=true&order=busiest&q=ERP&health=paused&limit=1", "", 200, `"total":1`},
-		{"GET", "/subscriptions/erp", "", 200, `"state_reason":"maintenance"`},
-		{"GET", "/subscriptions/none", "", 404, ""},
-		{"GET", "/subscriptions/erp/document", "", 200, `"revision":1`},
-		{"PUT", "/subscriptions/erp", doc, 200, `"created"`},
-		{"PUT", "/subscriptions/other", doc, 422, "that of the path"},
-		{"PUT", "/subscriptions/erp", `{"id": "erp", "url": "ftp://x"}`, 422, "url"},
-		{"PUT", "/subscriptions/erp", `{`, 422, ""},
-		{"POST", "/subscriptions?prune=true", `{"subscriptions": [` + doc + `]}`, 200, `"changes"`},
-		{"POST", "/subscriptions", `[]`, 422, "no subscriptions"},
-		{"DELETE", "/subscriptions/erp", "", 200, `"deleted"`},
-		{"DELETE", "/subscriptions/none", "", 404, ""},
-		{"POST", "/subscriptions/erp/pause", `{"reason": "maintenance"}`, 200, `"done"`},
-		{"POST", "/subscriptions/erp/pause", `{"reason": 1}`, 422, ""},
-		{"POST", "/subscriptions/erp/pause", `{"reson": "x"}`, 422, ""},
-		{"POST", "/subscriptions/none/pause", "", 404, ""},
-		{"POST", "/subscriptions/erp/resume", "", 200, ""},
-		{"POST", "/subscriptions/erp/skip", `{"delivery": "dlv_1"}`, 200, ""},
-		{"POST", "/subscriptions/erp/retry", `{"entity": "order-1"}`, 200, ""},
-		{"POST", "/subscriptions/erp/test", `{"event_type": "ping", "payload": "{}"}`, 200, `"dlv_2"`},
-		{"GET", "/deliveries", "", 200, `"next":"`},
-		{"GET", "/deliveries?state=lost", "", 400, "state"},
-		{"GET", "/deliveries?after=x", "", 400, "cursor"},
-		{"GET", "/deliveries?since=yesterday", "", 400, "since"},
-		{"GET", "/deliveries?limit=0", "", 400, "limit"},
-		{"GET", "/deliveries?limit=1&limit=2", "", 400, "twice"},
-		{"GET", "/deliveries?colour=red", "", 400, "colour"},
-		{"GET", "/deliveries/dlv_1", "", 200, `"encoding":"base64"`},
-		{"GET", "/deliveries/none", "", 404, ""},
-		{"GET", "/deliveries/dlv_1/attempts", "", 200, `"dlv_1.2"`},
-		{"GET", "/stats", "", 200, `"success":7`},
-		{"GET", "/stats?step=90", "", 400, "minutes"},
-		{"GET", "/stats?since=2020-01-01T00:00:00Z", "", 400, "points"},
-		{"PATCH", "/deliveries", "", 405, ""},
-		{"GET", "/nothing", "", 404, "openapi.json"},
-	} {
+	for _, tt := range exchanges {
 		r := request(tt.method, tt.path, writeToken, tt.body)
 		resp, body := w.ask(r)
 		if resp.StatusCode != tt.status || !strings.Contains(body, tt.has) {
@@ -198,8 +217,8 @@ func TestScopes(t *testing.T) {
 			}
 		}
 	}
-	if len(w.operator.asked)+len(w.editor.asked) != 0 {
-		t.Errorf("something was done: %q %q", w.operator.asked, w.editor.asked)
+	if len(w.operator.asked)+len(w.editor.asked)+len(w.replayer.asked) != 0 {
+		t.Errorf("something was done: %q %q %v", w.operator.asked, w.editor.asked, w.replayer.asked)
 	}
 }
 
@@ -240,6 +259,7 @@ func FuzzDocument(f *testing.F) {
 	f.Add(0, "erp", "limit=3&after=1", "")
 	f.Add(5, "erp", "", `{"reason":"x"}`)
 	f.Add(11, "x", "since=2026-01-01T00:00:00Z&state=failed", "")
+	f.Add(16, "", "", `{"subscription":"erp","since":"2026-01-01T00:00:00Z","dry_run":true}`)
 	f.Add(1, "", "prune=true", `{"subscriptions":[{"id":"a","url":"https://b.example"}]}`)
 	f.Fuzz(func(t *testing.T, op int, id, query, body string) {
 		w := newWorld(t)

@@ -42,7 +42,9 @@ type Deps struct {
 	// Operator and Editor carry out what changes something.
 	Operator Operator
 	Editor   Editor
-	Logger   *slog.Logger // nil: nothing is logged
+	// Replays plans and runs replays; nil: this process cannot.
+	Replays *Replays
+	Logger  *slog.Logger // nil: nothing is logged
 	// Now is the clock; nil: time.Now.
 	Now func() time.Time
 }
@@ -135,6 +137,14 @@ func (s *Service) Operator() Operator { return s.deps.Operator }
 
 // Editor is what changes subscriptions.
 func (s *Service) Editor() Editor { return s.deps.Editor }
+
+// Replays is what plans and runs replays; ErrNoReplays where this process cannot.
+func (s *Service) Replays() (*Replays, error) {
+	if s.deps.Replays == nil {
+		return nil, ErrNoReplays
+	}
+	return s.deps.Replays, nil
+}
 
 // Found is what an id led to.
 type Found struct {

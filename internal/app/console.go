@@ -10,6 +10,7 @@ import (
 	"github.com/hookline/hookline/internal/api"
 	"github.com/hookline/hookline/internal/app/admin"
 	"github.com/hookline/hookline/internal/console"
+	"github.com/hookline/hookline/pipeline/control"
 	"github.com/hookline/hookline/pipeline/registry"
 	"github.com/hookline/hookline/sink"
 )
@@ -39,7 +40,11 @@ func (a *App) addConsole() error {
 	if err != nil {
 		return err
 	}
-	service := api.NewService(api.Deps{Log: r, Snapshot: a.snapshot, Operator: operator, Editor: edit, Logger: log})
+	replays, err := a.replays(operator, r, log)
+	if err != nil {
+		return err
+	}
+	service := api.NewService(api.Deps{Log: r, Snapshot: a.snapshot, Operator: operator, Editor: edit, Replays: replays, Logger: log})
 	guard := a.cfg.Admin.Guard()
 	pages, err := console.New(console.Deps{Service: service, Guard: guard, Log: log, Version: a.version})
 	if err != nil {
@@ -55,6 +60,30 @@ func (a *App) addConsole() error {
 	a.console = mux
 	a.ready = append(a.ready, func() admin.Part { return admin.Part{Name: "console", Ready: true} })
 	return nil
+}
+
+// replays makes what runs replays for pages and programs; nil where the event
+// topics are not known, which a process with this role alone can do without.
+func (a *App) replays(operator *control.Operator, past *sink.Reader, log *slog.Logger) (*api.Replays, error) {
+	if a.cfg.NeedEvents() != nil {
+		return nil, nil
+	}
+	r, err := NewReplayer(a.cfg, ReplayDeps{
+		Cluster: a.cluster, Operator: operator, Archive: past, Node: a.node, Log: log,
+		Snapshot: func(context.Context) (*registry.Snapshot, error) {
+			if s := a.registry.Snapshot(); s != nil {
+				return s, nil
+			}
+			return nil, api.ErrNotReady
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	a.closers = append(a.closers, r.Close)
+	out := api.NewReplays(r, log)
+	a.parts = append(a.parts, part{name: "replays", run: out.Run, stopWithin: stopQuick})
+	return out, nil
 }
 
 // snapshot is the registry as it is now; nil before it has been read.

@@ -107,7 +107,7 @@ func TestBrowser(t *testing.T) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if len(f.asked) != 2 || !strings.HasPrefix(f.asked[0], "retry by") || !strings.HasPrefix(f.asked[1], "skip by") {
+	if len(f.asked) != 3 || !strings.HasPrefix(f.asked[0], "retry by") || !strings.HasPrefix(f.asked[1], "replay dlv_42 by") || !strings.HasPrefix(f.asked[2], "skip by") {
 		t.Errorf("the operator was asked for %q", f.asked)
 	}
 }

@@ -76,6 +76,11 @@ func New(d Deps) (http.Handler, error) {
 	mux.Handle("GET /subscriptions", c.page(c.subscriptions))
 	mux.Handle("GET /subscriptions/{id}", c.page(c.subscription))
 	mux.HandleFunc("POST /subscriptions/{id}/do", c.do)
+	mux.Handle("GET /subscriptions/{id}/replay", c.page(c.replayForm))
+	mux.Handle("GET /replays", c.page(c.replays))
+	mux.HandleFunc("POST /replays", c.beginReplay)
+	mux.HandleFunc("POST /replays/{id}/continue", c.continueReplay)
+	mux.Handle("GET /replays/{id}", c.page(c.replay))
 	mux.HandleFunc("GET /search", c.search)
 	mux.Handle("GET /deliveries", c.page(c.deliveries))
 	mux.Handle("GET /deliveries/{id}", c.page(c.delivery))
@@ -221,6 +226,10 @@ func (c *console) fail(w http.ResponseWriter, r *http.Request, err error) {
 	switch {
 	case errors.Is(err, api.ErrNotFound):
 		status, title = http.StatusNotFound, "Not found"
+	case errors.Is(err, errMayNot):
+		status, title = http.StatusForbidden, "Not allowed"
+	case errors.Is(err, api.ErrNoReplays):
+		status, title = http.StatusNotImplemented, "Not here"
 	case errors.Is(err, api.ErrNotReady):
 		status, title = http.StatusServiceUnavailable, "Not ready yet"
 	default:

@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 )
 
 func ask(h http.Handler, method, path, token, form string, more ...string) *httptest.ResponseRecorder {
@@ -29,6 +30,7 @@ var pages = []string{
 	"/", "/?range=24h", "/?range=7d", "/subscriptions", "/subscriptions?find=" + url.QueryEscape(hostile), "/subscriptions/erp",
 	"/subscriptions/erp?did=skip&outcome=done&said=" + url.QueryEscape(hostile), "/deliveries", "/deliveries?state=failed&subscription=" + url.QueryEscape(hostile),
 	"/deliveries/dlv_42", "/search?q=" + url.QueryEscape(hostile), "/login?next=" + url.QueryEscape(hostile), "/nothing", "/deliveries?after=x",
+	"/subscriptions/erp/replay", "/replays", "/replays/r_1", "/replays/" + url.QueryEscape(hostile),
 }
 
 // inline is what the policy would not let run, and what no page may have.
@@ -102,6 +104,62 @@ func TestActions(t *testing.T) {
 	}
 	if body := ask(h, "GET", "/subscriptions/erp", readToken, "").Body.String(); strings.Contains(body, "<button name=") {
 		t.Error("buttons are shown to who may not press them")
+	}
+}
+
+// A replay is counted before it is begun, and what is begun is what was counted.
+func TestReplay(t *testing.T) {
+	f := newFake()
+	h := f.handler(t)
+	for _, tt := range []struct {
+		name, token, form string
+		status            int
+		has               string
+	}{
+		{"read", readToken, "subscription=erp&since=1h&action=count", 403, "Not allowed"},
+		{"no subscription", writeToken, "since=1h&action=count", 404, ""},
+		{"no time", writeToken, "subscription=erp&since=" + url.QueryEscape(hostile) + "&action=count", 422, "neither a time"},
+		{"backwards", writeToken, "subscription=erp&since=1h&until=2h&action=count", 422, "ends before it begins"},
+		{"no action", writeToken, "subscription=erp&since=7d", 422, "is no action"},
+		{"count", writeToken, "subscription=erp&since=7d&failed=on&action=count", 200, "2 events to deliver again"},
+		{"one", writeToken, "subscription=erp&delivery=dlv_42&action=count", 200, "1 event to deliver again"},
+	} {
+		w := ask(h, "POST", "/replays", tt.token, tt.form)
+		if body := w.Body.String(); w.Code != tt.status || !strings.Contains(body, tt.has) || inline.MatchString(body) {
+			t.Errorf("%s: %d %s", tt.name, w.Code, body)
+		}
+	}
+	if len(f.asked) != 0 {
+		t.Fatalf("something was done: %q", f.asked)
+	}
+	form := url.Values{"action": {"begin"}}
+	for _, m := range regexp.MustCompile(`type="hidden" name="([a-z]+)" value="([^"]*)"`).
+		FindAllStringSubmatch(ask(h, "POST", "/replays", writeToken, "subscription=erp&since=2h&failed=on&action=count").Body.String(), -1) {
+		form.Set(m[1], m[2])
+	}
+	since, err := time.Parse(time.RFC3339, form.Get("since"))
+	if err != nil || form.Get("until") == "" || form.Get("failed") != "on" || time.Since(since) < 2*time.Hour {
+		t.Fatalf("the button begins %v", form)
+	}
+	w := ask(h, "POST", "/replays", writeToken, form.Encode())
+	if w.Code != http.StatusSeeOther || w.Header().Get("Location") != "/replays/r_9" || len(f.asked) != 1 || !strings.HasPrefix(f.asked[0], "replay  by console@") {
+		t.Fatalf("begun: %d to %q, asked for %q", w.Code, w.Header().Get("Location"), f.asked)
+	}
+	body := ask(h, "GET", "/replays/r_9", readToken, "").Body.String()
+	if !strings.Contains(body, ">done<") || !strings.Contains(body, "2 of 2 events") || !strings.Contains(body, "what failed since "+since.Format("2006-01-02 15:04:05")) {
+		t.Errorf("its page: %s", body)
+	}
+	if w := ask(h, "POST", "/replays/r_9/continue", writeToken, ""); w.Code != http.StatusBadRequest {
+		t.Errorf("going on with what is through: %d", w.Code)
+	}
+	if w := ask(h, "POST", "/replays/r_1/continue", readToken, ""); w.Code != http.StatusForbidden || len(f.asked) != 1 {
+		t.Errorf("going on for who may not act: %d, asked for %q", w.Code, f.asked)
+	}
+	if w := ask(h, "POST", "/replays/r_1/continue", writeToken, ""); w.Code != http.StatusSeeOther || len(f.asked) != 2 {
+		t.Errorf("going on: %d, asked for %q", w.Code, f.asked)
+	}
+	if w := ask(h, "GET", "/subscriptions/erp/replay", readToken, ""); w.Code != http.StatusForbidden {
+		t.Errorf("the form for who may not act: %d", w.Code)
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 	"github.com/hookline/hookline/pipeline/command"
 	"github.com/hookline/hookline/pipeline/control"
 	"github.com/hookline/hookline/pipeline/registry"
+	"github.com/hookline/hookline/pipeline/replay"
 	"github.com/hookline/hookline/sink"
 )
 
@@ -148,10 +149,40 @@ func (f *fake) Statuses(context.Context, string, []string, time.Duration) (map[s
 	}}}, nil
 }
 
+// Run is a replay's: of the delivery, or of two events.
+func (f *fake) Run(_ context.Context, sel replay.Selection, opts replay.Options) (replay.Plan, replay.Progress, error) {
+	p := replay.Progress{ID: "r_9", Selection: sel, Actor: opts.Who, State: replay.StateRunning, BegunAt: time.Now(), Total: 2}
+	if sel.Delivery != "" {
+		p.Total = 1
+	}
+	plan := replay.Plan{ID: p.ID, Selection: sel, Events: p.Total, First: time.Now(), Last: time.Now(), Incomplete: hostile}
+	if opts.DryRun {
+		return plan, p, nil
+	}
+	if err := opts.Confirm(plan); err != nil {
+		return plan, p, err
+	}
+	f.result("replay "+sel.Delivery, opts.Who)
+	p.State, p.Events, p.Enqueued = replay.StateDone, p.Total, p.Total
+	return plan, p, nil
+}
+
+// List has a replay that somebody else began.
+func (f *fake) List(context.Context) ([]replay.Progress, error) {
+	return []replay.Progress{{
+		ID: "r_1", Selection: replay.Selection{Event: hostile, Subscription: "erp"}, Actor: hostile, State: replay.StateRunning, BegunAt: time.Now(), Total: 5,
+	}}, nil
+}
+
 // handler is the console over the fake.
 func (f *fake) handler(t *testing.T) http.Handler {
 	t.Helper()
-	s := api.NewService(api.Deps{Log: f, Snapshot: func() api.Registry { return f }, Operator: f})
+	replays := api.NewReplays(f, nil)
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- replays.Run(ctx) }()
+	t.Cleanup(func() { stop(); <-ended })
+	s := api.NewService(api.Deps{Log: f, Snapshot: func() api.Registry { return f }, Operator: f, Replays: replays})
 	guard := access.New(access.Options{Token: writeToken, ReadToken: readToken, Loopback: true})
 	h, err := New(Deps{Service: s, Guard: guard, Log: slog.New(slog.DiscardHandler), Version: "test"})
 	if err != nil {

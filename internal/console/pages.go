@@ -194,7 +194,9 @@ type deliveryPage struct {
 	Delivery *api.Delivery
 	Attempts []attemptView
 	Event    *sink.StoredEvent
-	CanAct   bool
+	// CanAct: it can be retried or skipped; CanReplay: it has ended, and can be
+	// delivered again.
+	CanAct, CanReplay bool
 }
 
 // PhasesLabel says in words what the bar of an attempt's phases shows.
@@ -220,7 +222,10 @@ func (c *console) delivery(r *http.Request) (string, *view, error) {
 		return "", nil, err
 	}
 	p := &deliveryPage{Delivery: d, Event: d.Event}
-	p.CanAct = access.Of(r.Context()).Scope >= access.Write && (d.State == sink.DeliveryRetrying || d.State == sink.DeliveryWaiting)
+	if access.Of(r.Context()).Scope >= access.Write {
+		p.CanAct = d.State == sink.DeliveryRetrying || d.State == sink.DeliveryWaiting
+		p.CanReplay = !p.CanAct
+	}
 	for i, row := range d.Attempts {
 		v := attemptView{Row: row, Index: i, Phases: phases(&row.Attempt), Open: i == len(d.Attempts)-1}
 		if i > 0 {

@@ -158,7 +158,7 @@ func (c *console) subscription(r *http.Request) (string, *view, error) {
 // with what came of it.
 func (c *console) do(w http.ResponseWriter, r *http.Request) {
 	if access.Of(r.Context()).Scope < access.Write {
-		c.message(w, r, http.StatusForbidden, "Not allowed", "This needs a token with the scope write: log in.")
+		c.fail(w, r, errMayNot)
 		return
 	}
 	r.Body = http.MaxBytesReader(w, r.Body, maxForm)

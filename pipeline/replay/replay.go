@@ -159,7 +159,7 @@ func (r *Replayer) Run(ctx context.Context, sel Selection, opts Options) (Plan, 
 
 func (r *Replayer) run(ctx context.Context, sel Selection, opts Options) (Plan, *run, error) {
 	run := &run{r: r, opts: opts}
-	if err := sel.check(); err != nil {
+	if err := sel.Check(); err != nil {
 		return Plan{}, run, err
 	}
 	if err := run.begin(ctx, sel); err != nil {
@@ -190,6 +190,9 @@ func (r *Replayer) run(ctx context.Context, sel Selection, opts Options) (Plan, 
 	return plan, run, nil
 }
 
+// ErrDisabled says that what would be replayed to is disabled.
+var ErrDisabled = errors.New("it is disabled")
+
 // usable refuses what would only end in the dead letters.
 func (r *Replayer) usable(ctx context.Context, sel *Selection, dryRun bool) error {
 	if sel.Subscription == "" || dryRun {
@@ -200,7 +203,7 @@ func (r *Replayer) usable(ctx context.Context, sel *Selection, dryRun bool) erro
 		return err
 	}
 	if it.Effective == pipeline.StateDisabled {
-		return fmt.Errorf("replaying to %s: it is disabled (resume it: hookline subs resume %s --replay)", it.ID, it.ID)
+		return fmt.Errorf("replaying to %s: %w (resume it: hookline subs resume %s --replay)", it.ID, ErrDisabled, it.ID)
 	}
 	return nil
 }

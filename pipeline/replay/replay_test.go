@@ -247,7 +247,7 @@ func TestSelectionsThatAreRefused(t *testing.T) {
 		"backwards":       {Subscription: "erp", Since: morning, Until: morning},
 		"catching up all": {Subscription: "erp", Since: morning, CatchUp: true},
 	} {
-		if err := sel.check(); err == nil {
+		if err := sel.Check(); err == nil {
 			t.Errorf("%s: no error", name)
 		}
 	}

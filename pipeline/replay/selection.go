@@ -37,7 +37,8 @@ type Selection struct {
 	Words string `json:"words,omitempty"`
 }
 
-func (s *Selection) check() error {
+// Check tells what is wrong with a selection; nil: nothing.
+func (s *Selection) Check() error {
 	switch {
 	case s.Subscription == "" && s.Event == "" && s.Delivery == "":
 		return errors.New("selecting what to replay: nothing is selected (name a subscription, an event or a delivery)")

@@ -31,25 +31,40 @@
       check(document.querySelectorAll('article.attempt').length === 5, 'no fifth attempt');
       check(tags().includes('delivered'), 'state ' + tags());
       next(3);
+      [...document.querySelectorAll('button')].find((b) => b.textContent === 'Replay…').click();
+    },
+    () => { // counted, not begun
+      check(document.querySelector('#plan h2').textContent === '1 event to deliver again', 'counted: ' + document.querySelector('main').textContent);
+      next(4);
+      document.querySelector('button[value="begin"]').click();
+    },
+    () => {
+      check(location.pathname === '/replays/r_9' && tags().includes('done'), 'no replay that is done, but ' + tags());
+      next(5);
+      location.href = '/replays';
+    },
+    () => {
+      check(document.querySelectorAll('tbody tr').length === 2, 'not two replays');
+      next(6);
       location.href = '/subscriptions';
     },
     () => {
       check(document.querySelectorAll('tbody tr').length >= 1, 'no subscription');
-      next(4);
+      next(7);
       location.href = '/subscriptions/erp';
     },
     () => {
       check(document.querySelector('time[data-countdown]')?.textContent.startsWith('in '), 'no countdown');
-      next(5);
+      next(8);
       window.confirm = () => true;
       document.querySelector('button[value="skip"]').click();
     },
     () => {
       check(document.querySelector('.note'), 'nothing said what came of it');
-      next(6);
+      next(9);
       location.href = '/deliveries';
     },
-    () => { next(7); tell('done'); },
+    () => { next(10); tell('done'); },
   ];
   addEventListener('load', () => {
     if (location.pathname === '/login') return;
