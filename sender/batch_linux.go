@@ -42,6 +42,9 @@ type batch struct {
 	n       int32          // drivers
 	parked  atomic.Int32   // of them, those that wait for poll
 	open    sync.WaitGroup // tries that have not come back
+	tries   atomic.Int64   // the same
+	dozing  atomic.Bool    // sweep waits for rouse
+	rouse   chan struct{}  // one place
 	stopped atomic.Bool
 	drivers sync.WaitGroup
 	side    sync.WaitGroup // goroutines of tries out of the ordinary, and sweep
@@ -62,7 +65,7 @@ func (c *Client) Batch(done func([]*pipeline.Try)) (pipeline.Batch, bool) {
 	if err != nil {
 		return nil, false
 	}
-	b := &batch{c: c, done: done, poll: p}
+	b := &batch{c: c, done: done, poll: p, rouse: make(chan struct{}, 1)}
 	// Half of the processors: the other half is for what feeds them.
 	b.n = int32(min(maxDrivers, max(1, runtime.GOMAXPROCS(0)/2)))
 	for range b.n {
@@ -74,6 +77,10 @@ func (c *Client) Batch(done func([]*pipeline.Try)) (pipeline.Batch, bool) {
 
 func (b *batch) Start(tries []*pipeline.Try) {
 	b.open.Add(len(tries))
+	b.tries.Add(int64(len(tries)))
+	if b.dozing.Load() && b.dozing.CompareAndSwap(true, false) {
+		b.rouse <- struct{}{}
+	}
 	b.mu.Lock()
 	b.queue = append(b.queue, tries...)
 	waiting := len(b.queue) - b.start
@@ -87,6 +94,9 @@ func (b *batch) Start(tries []*pipeline.Try) {
 func (b *batch) Close() {
 	b.open.Wait()
 	b.stopped.Store(true)
+	if b.dozing.CompareAndSwap(true, false) {
+		b.rouse <- struct{}{}
+	}
 	b.poll.wake()
 	b.drivers.Wait()
 	b.side.Wait()
@@ -156,6 +166,7 @@ func (d *driver) giveBack() {
 		return
 	}
 	d.b.done(d.ended)
+	d.b.tries.Add(-int64(len(d.ended)))
 	d.b.open.Add(-len(d.ended))
 	clear(d.ended)
 	d.ended = d.ended[:0]
@@ -304,6 +315,7 @@ func (b *batch) aside(t *pipeline.Try, x *exchange, work func()) {
 		x.try, x.cr = nil, nil
 		b.c.end(x, &t.Result)
 		b.done([]*pipeline.Try{t})
+		b.tries.Add(-1)
 		b.open.Done()
 	})
 }
@@ -347,6 +359,10 @@ func (b *batch) sweep() {
 	defer tick.Stop()
 	var late []*conn
 	for !b.stopped.Load() {
+		if b.tries.Load() == 0 {
+			b.doze(tick)
+			continue
+		}
 		<-tick.C
 		now, closing := b.c.now().UnixNano(), b.c.closing.Load()
 		late = late[:0]
@@ -365,6 +381,18 @@ func (b *batch) sweep() {
 		}
 		clear(late)
 	}
+}
+
+// doze waits for the next try, or the end.
+func (b *batch) doze(tick *time.Ticker) {
+	tick.Stop()
+	defer tick.Reset(sweepEvery)
+	b.dozing.Store(true)
+	// Whoever came before that has not seen it.
+	if (b.tries.Load() > 0 || b.stopped.Load()) && b.dozing.CompareAndSwap(true, false) {
+		return
+	}
+	<-b.rouse
 }
 
 // whole tells whether buf holds an answer to its end. It says no when in doubt:

@@ -8,6 +8,9 @@ import (
 const (
 	// tickEvery is the grain of retries' times.
 	tickEvery = 5 * time.Millisecond
+	// idleTickEvery is how often a loop without work looks whether there is any
+	// that nobody told it of.
+	idleTickEvery = 50 * time.Millisecond
 	// relieveEvery is how often slow lanes are looked for.
 	relieveEvery = 250 * time.Millisecond
 	// statsEvery is how often gauges are set.
@@ -22,7 +25,7 @@ const (
 // lives through it.
 func (d *Dispatcher) loop(ctx, inner context.Context) {
 	defer close(d.loopDone)
-	tick := time.NewTicker(tickEvery)
+	tick, period := time.NewTicker(tickEvery), tickEvery
 	defer tick.Stop()
 	stop := ctx.Done()
 	changed := d.deps.Registry.Changed()
@@ -85,7 +88,30 @@ func (d *Dispatcher) loop(ctx, inner context.Context) {
 			d.flushAttempts() // of tasks that were lost
 			return
 		}
+		period = d.retick(tick, period)
 	}
+}
+
+// retick has the ticker tick as tickPeriod says.
+func (d *Dispatcher) retick(tick *time.Ticker, before time.Duration) time.Duration {
+	period := d.tickPeriod()
+	if period != before {
+		tick.Reset(period)
+	}
+	return period
+}
+
+// tickPeriod is how long the loop may wait when nothing wakes it.
+func (d *Dispatcher) tickPeriod() time.Duration {
+	if d.stopping || d.cutNow || d.commit != nil || len(d.releasing) > 0 || d.slots.inFlight() > 0 || d.sched.Any() {
+		return tickEvery
+	}
+	for _, t := range d.tasks {
+		if t.Touched() || t.Timed() || len(t.deliveries) > 0 {
+			return tickEvery
+		}
+	}
+	return idleTickEvery
 }
 
 // refresh takes the newest view of the registry.

@@ -150,6 +150,16 @@ func (t *Task) lose(now time.Time, l *lane) {
 	t.advance(l, now)
 }
 
+// Timed tells that something waits for its time to come.
+func (t *Task) Timed() bool {
+	for k := range t.retry {
+		if len(t.retry[k].fifo) > 0 {
+			return true
+		}
+	}
+	return len(t.timers) > 0 || len(t.dueHeads) > 0
+}
+
 // Tick moves on everything whose time has come.
 func (t *Task) Tick(now time.Time) {
 	if t.closed {

@@ -129,6 +129,9 @@ func (s *Scheduler) Recycle(w *Work) {
 	}
 }
 
+// Any tells that a lane waits for Next.
+func (s *Scheduler) Any() bool { return s.warm.len()+s.cold.len()+s.suspect.len() > 0 }
+
 // Waiting is the number of lanes that wait for Next, suspect ones apart.
 func (s *Scheduler) Waiting() (healthy, suspect int) {
 	return s.warm.len() + s.cold.len(), s.suspect.len()
