@@ -38,7 +38,9 @@ func (b *bed) metric(admin, name string) (float64, error) {
 	if err != nil {
 		return 0, err
 	}
-	req.Header.Set("Authorization", "Bearer "+profileToken)
+	if b.profile {
+		req.Header.Set("Authorization", "Bearer "+profileToken)
+	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		return 0, err
