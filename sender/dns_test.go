@@ -29,11 +29,17 @@ type zone func(q dnsmessage.Question) (list []netip.Addr, ttl uint32, code dnsme
 
 func serveNames(t *testing.T, say zone) *nameServer {
 	t.Helper()
+	return serveAliases(t, "", say)
+}
+
+// serveAliases answers that every name is an alias of this one.
+func serveAliases(t *testing.T, alias string, say zone) *nameServer {
+	t.Helper()
 	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &nameServer{addr: pc.LocalAddr().String()}
+	s := &nameServer{addr: pc.LocalAddr().String(), alias: alias}
 	var work sync.WaitGroup
 	work.Go(func() {
 		buf := make([]byte, 2048)

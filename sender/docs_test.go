@@ -64,6 +64,7 @@ func sentHeaders(t *testing.T) map[string]bool {
 			r.Subscription.Signing = signing(pipeline.SigningHub, "env:S")
 			r.Subscription.Signing.Header = "X-Hub-Signature-256"
 		},
+		func(r *pipeline.Request) { r.Test = true },
 		func(r *pipeline.Request) { r.Subscription.ContentMode = pipeline.ContentBinary },
 		func(r *pipeline.Request) {
 			r.Envelope.Format, r.Envelope.Correlation = pipeline.FormatSIGNL4, "INC-1"

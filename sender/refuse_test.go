@@ -97,13 +97,12 @@ func TestTheVeryDialIsGuarded(t *testing.T) {
 func TestNamesThatTurnInside(t *testing.T) {
 	srv, port := inside(t)
 	var asked atomic.Int64
-	names := serveNames(t, func(q dnsmessage.Question) ([]netip.Addr, uint32, dnsmessage.RCode) {
+	names := serveAliases(t, "localhost.", func(q dnsmessage.Question) ([]netip.Addr, uint32, dnsmessage.RCode) {
 		if strings.HasPrefix(q.Name.String(), "turns.") && asked.Add(1) <= 2 { // A and AAAA
 			return addrs("127.0.0.1"), 1, dnsmessage.RCodeSuccess
 		}
 		return addrs("127.0.0.2"), 1, dnsmessage.RCodeSuccess
 	})
-	names.alias = "localhost."
 	cfg := localConfig()
 	cfg.AllowCIDRs, cfg.DNSCacheTTL = []string{"127.0.0.1/32"}, 0 // so that the second try asks again
 	c := newClient(t, cfg, Deps{Resolver: names.resolver()})

@@ -16,6 +16,7 @@ func TestSecretsByTheCommand(t *testing.T) {
 	const inline = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 	cluster := testkit.KFake(t, kfake.SeedTopics(1, "orders"))
 	dir := t.TempDir()
+	t.Chdir(dir) // where no file is named, the secret goes here
 	subs, made := filepath.Join(dir, "subs.yaml"), filepath.Join(dir, "made")
 	if err := os.WriteFile(subs, []byte("id: a\ntenant: t\nurl: https://a.example.com/\nsigning:\n  secrets:\n    - "+inline+"\n"), 0o600); err != nil {
 		t.Fatal(err)
