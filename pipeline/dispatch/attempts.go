@@ -44,7 +44,8 @@ func (d *Dispatcher) logAttempt(now time.Time, j *job, v lane.Verdict) {
 	if res.Outcome == pipeline.OutcomeLocalError && !d.localRowDue(now, id) {
 		return
 	}
-	a := attemptOf(res)
+	a := &d.row // not on the stack: the ports take its address
+	*a = attemptOf(res)
 	a.AttemptID = attemptID(id, w.Attempt, w.Round, w.Task.Incarnation(), d.tries)
 	a.DeliveryID, a.SubscriptionID, a.Envelope = id, pipeline.LaneSubscription(w.LaneKey()), w.Envelope
 	a.Attempt, a.Round, a.Final, a.NextAttemptAt, a.Node = w.Attempt, w.Round, v.Final, v.NextAttemptAt, d.deps.Node
@@ -52,14 +53,15 @@ func (d *Dispatcher) logAttempt(now time.Time, j *job, v lane.Verdict) {
 		a.URL = d.deps.RedactURL(w.Subscription.URL)
 	}
 	d.tries++
-	d.appendAttempt(w.Task.Partition(), &a)
-	d.deps.Metrics.Attempted(&a)
+	d.appendAttempt(w.Task.Partition(), a)
+	d.deps.Metrics.Attempted(a)
 	if w.Attempt == 1 && w.Round == 0 && w.Envelope.Replay == "" && !w.Envelope.ProducedAt.IsZero() {
-		d.deps.Metrics.FirstAttemptLag(&a)
+		d.deps.Metrics.FirstAttemptLag(a)
 	}
 	if v.Final {
-		d.endDelivery(&a)
+		d.endDelivery(a)
 	}
+	*a = pipeline.Attempt{}
 }
 
 // attemptOf begins the row of a try with what came of it.

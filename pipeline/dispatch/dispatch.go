@@ -21,16 +21,18 @@ import (
 
 // Dispatcher owns tasks and makes their deliveries. Run it once.
 type Dispatcher struct {
-	cfg     Config
-	lanes   lane.Config
-	deps    Deps
-	log     *slog.Logger
-	topics  kafkax.Topics
-	group   string
-	txnID   string
-	base    []kgo.Opt
-	now     func() time.Time
-	started atomic.Bool // all partitions of the first assignment are recovered
+	cfg    Config
+	lanes  lane.Config
+	deps   Deps
+	log    *slog.Logger
+	topics kafkax.Topics
+	// deliveriesTopic is made once: it is asked for with every record.
+	deliveriesTopic string
+	group           string
+	txnID           string
+	base            []kgo.Opt
+	now             func() time.Time
+	started         atomic.Bool // all partitions of the first assignment are recovered
 
 	// Clients; made by open, closed by close.
 	member   atomic.Pointer[kgo.Client] // membership; fetches nothing; written by join
@@ -72,9 +74,10 @@ type Dispatcher struct {
 	committing      sync.WaitGroup // the commit under way; leaving
 	fatal           error
 	spareJobs       []*job
-	tries           uint64      // attempts logged by this process
-	acks            *ackGroup   // of attempt batches since the last cut
-	oldAcks         []*ackGroup // of cuts that were aborted
+	tries           uint64           // attempts logged by this process
+	row             pipeline.Attempt // the attempt being logged
+	acks            *ackGroup        // of attempt batches since the last cut
+	oldAcks         []*ackGroup      // of cuts that were aborted
 	resends         sync.WaitGroup
 	rescanning      sync.WaitGroup
 	attemptBytes    atomic.Int64       // of attempt batches that wait for Kafka
@@ -133,7 +136,7 @@ func New(cfg Config, deps Deps) (*Dispatcher, error) {
 		return nil, err
 	}
 	d := &Dispatcher{
-		cfg: cfg, lanes: cfg.Lane(), deps: deps, log: deps.Log, topics: deps.Kafka.Topics(),
+		cfg: cfg, lanes: cfg.Lane(), deps: deps, log: deps.Log, topics: deps.Kafka.Topics(), deliveriesTopic: deps.Kafka.Topics().Deliveries(),
 		group: deps.Kafka.DispatcherGroup(), base: base, now: time.Now,
 		recoveries: map[int32]*recovery{}, recoverySlots: make(chan struct{}, recoveriesAtOnce), tasks: map[int32]*ownedTask{}, droppedAt: map[int32]uint64{}, sched: &lane.Scheduler{}, localRows: map[string]time.Time{},
 		fetched: make(chan fetchedRecords), calls: make(chan func()), commits: make(chan *commitRun, 1),

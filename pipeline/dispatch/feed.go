@@ -132,7 +132,7 @@ func (d *Dispatcher) fetchErrors(fs kgo.Fetches) (fatal error, failed bool) {
 }
 
 func (d *Dispatcher) decode(r *kgo.Record, b *fetchedRecords) {
-	if r.Topic == d.topics.Deliveries() {
+	if r.Topic == d.deliveriesTopic {
 		if r.Attrs.IsControl() {
 			b.ends = append(b.ends, partitionRecord[struct{}]{partition: r.Partition, offset: r.Offset})
 			return
