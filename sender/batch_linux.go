@@ -57,6 +57,9 @@ type driver struct {
 	ready []int32 // connections with something to read
 	tries []*pipeline.Try
 	ended []*pipeline.Try
+	// afterLettingGo, in a test, is called where read has just let go of a
+	// connection and another driver may take it.
+	afterLettingGo func()
 }
 
 // Batch begins to make tries with few goroutines; see pipeline.Batcher.
@@ -269,8 +272,8 @@ func (d *driver) answers(fd int32) {
 // read reads the answer from a connection that is ours. Where it turns out that
 // there is none yet, the connection is nobody's again.
 func (d *driver) read(cn *conn) {
-	s, x := &cn.batched, cn.batched.x
-	c, res := d.b.c, &x.try.Result
+	s := &cn.batched
+	x := s.x
 	for {
 		_, err := x.reader.Peek(1)
 		if err == nil {
@@ -281,11 +284,18 @@ func (d *driver) read(cn *conn) {
 			return
 		}
 		s.stage.Store(stageWaiting)
+		if d.afterLettingGo != nil {
+			d.afterLettingGo()
+		}
 		// Had it come before that, nobody would tell us any more.
 		if !s.readable() || !s.stage.CompareAndSwap(stageWaiting, stageTaken) {
 			return
 		}
+		// Since stageWaiting another driver may have read that answer and written
+		// the next try's request: what waits now need not be what waited then.
+		x = s.x
 	}
+	c, res := d.b.c, &x.try.Result
 	if head, _ := x.reader.Peek(x.reader.Buffered()); !whole(head) {
 		d.b.goOn(x, cn, nil)
 		return
@@ -366,6 +376,8 @@ func (b *batch) sweep() {
 		<-tick.C
 		now, closing := b.c.now().UnixNano(), b.c.closing.Load()
 		late = late[:0]
+		// While the pool's lock is held no connection goes back to it: what until
+		// says is of the same request as what the stage says.
 		b.c.pool.eachBusy(func(cn *conn) {
 			s := &cn.batched
 			if (closing || now >= s.until.Load()) && s.stage.CompareAndSwap(stageWaiting, stageTaken) {
