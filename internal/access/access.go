@@ -137,7 +137,13 @@ func (g *Guard) session(scope Scope, until time.Time) string {
 	return base64.RawURLEncoding.EncodeToString(mac.Sum(b))
 }
 
+// sessionScope is what a cookie grants, None for one that this guard did not
+// give. It never grants a scope that no token gives: without the token the seal
+// has nothing secret in it, and whoever reads this file could make one.
 func (g *Guard) sessionScope(value string) Scope {
+	if !g.HasTokens() {
+		return None
+	}
 	b, err := base64.RawURLEncoding.DecodeString(value)
 	if err != nil || len(b) != 9+sha256.Size {
 		return None
@@ -147,7 +153,11 @@ func (g *Guard) sessionScope(value string) Scope {
 	if !hmac.Equal(mac.Sum(nil), b[9:]) || g.opts.Now().Unix() >= int64(binary.BigEndian.Uint64(b[1:9])) {
 		return None
 	}
-	return min(Scope(b[0]), Write)
+	scope := min(Scope(b[0]), Write)
+	if scope == None || !g.tokens[scope-1].set {
+		return None
+	}
+	return scope
 }
 
 // Granted is what a request may do, and how it showed that.

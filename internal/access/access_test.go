@@ -108,6 +108,23 @@ func TestSessions(t *testing.T) {
 	}
 }
 
+// TestNoSessionWithoutItsToken: what seals a session is then known to everybody,
+// or to those who may only read.
+func TestNoSessionWithoutItsToken(t *testing.T) {
+	for name, g := range map[string]*Guard{
+		"no token":          New(Options{Loopback: true, Anonymous: Read}),
+		"a read token only": New(Options{ReadToken: readToken, Loopback: true, Anonymous: Read}),
+	} {
+		forged := &http.Cookie{Name: cookieName, Value: g.session(Write, time.Now().Add(time.Hour))}
+		if got, _ := ask(g, func(r *http.Request) { r.AddCookie(forged) }); got.Scope != Read || got.Session {
+			t.Errorf("%s: a forged session is granted %+v", name, got)
+		}
+	}
+	if s := New(Options{Token: writeToken}); s.sessionScope(s.session(Read, time.Now().Add(time.Hour))) != None {
+		t.Error("a session of the scope read, which no token gives")
+	}
+}
+
 func TestOtherSites(t *testing.T) {
 	g := New(Options{Token: writeToken, Loopback: true, Anonymous: Read, Hosts: []string{"console.internal"}})
 	c := cookie(t, g, writeToken)
@@ -154,6 +171,7 @@ func FuzzSession(f *testing.F) {
 	f.Add(g.session(Write, time.Now().Add(-time.Second)))
 	f.Add("")
 	f.Add(strings.Repeat("A", 55))
+	f.Add(New(Options{}).session(Write, time.Now().Add(time.Hour)))
 	f.Fuzz(func(t *testing.T, value string) {
 		if s := g.sessionScope(value); s != None {
 			t.Errorf("%q grants %v", value, s)
