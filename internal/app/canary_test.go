@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/base64"
-	"encoding/hex"
 	"fmt"
 	"io"
 	"log/slog"
@@ -52,16 +51,9 @@ const canaryDocs = `
 
 // forms are the ways in which a secret could be written.
 func forms() []string {
-	var out []string
-	for _, s := range []string{canaryKey, canaryToken, canaryBasic, canaryOAuth, canaryAccess, canaryHMAC, canaryHub, canaryEnv} {
-		raw := []byte(s)
-		if decoded, err := base64.StdEncoding.DecodeString(s); err == nil {
-			out = append(out, string(decoded), hex.EncodeToString(decoded))
-		}
-		out = append(out, s, hex.EncodeToString(raw), strings.TrimRight(base64.StdEncoding.EncodeToString(raw), "="))
-	}
-	// What basic authentication makes of it.
-	return append(out, base64.StdEncoding.EncodeToString([]byte("u:"+canaryBasic)))
+	// The last is what basic authentication makes of its password.
+	return append(testkit.SecretForms(canaryKey, canaryToken, canaryBasic, canaryOAuth, canaryAccess, canaryHMAC, canaryHub, canaryEnv),
+		base64.StdEncoding.EncodeToString([]byte("u:"+canaryBasic)))
 }
 
 // logSink is a buffer that many may write to.
@@ -175,7 +167,7 @@ func TestSecretCanary(t *testing.T) {
 		t.Fatal(err)
 	}
 	lookForCanaries(t, map[string]string{
-		"logs": out.b.String(), "topics": everyRecord(ctx, t, client, cluster.ListenAddrs()), "metrics": fmt.Sprint(families), "lists": listed,
+		"logs": out.b.String(), "topics": testkit.EveryRecord(ctx, t, attemptsOf(t), kgo.SeedBrokers(cluster.ListenAddrs()...)), "metrics": fmt.Sprint(families), "lists": listed,
 	})
 }
 
@@ -218,52 +210,21 @@ func waitFor(ctx context.Context, t *testing.T, done func() bool, state func() s
 	}
 }
 
-// everyRecord is all that stands in the topics, and the attempts decoded.
-func everyRecord(ctx context.Context, t *testing.T, client *kgo.Client, seeds []string) string {
-	t.Helper()
-	adm := kadm.NewClient(client)
-	ends, err := adm.ListEndOffsets(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	left := map[string]map[int32]kgo.Offset{}
-	missing := 0
-	ends.Each(func(o kadm.ListedOffset) {
-		if o.Offset > 0 && !strings.HasPrefix(o.Topic, "__") {
-			if left[o.Topic] == nil {
-				left[o.Topic] = map[int32]kgo.Offset{}
-			}
-			left[o.Topic][o.Partition] = kgo.NewOffset().AtStart()
-			missing++
+// attemptsOf are the rows of a batch of attempts, in clear.
+func attemptsOf(t *testing.T) func(*kgo.Record) string {
+	return func(r *kgo.Record) string {
+		if r.Topic != "hookline.attempts" {
+			return ""
 		}
-	})
-	reader, err := kgo.NewClient(kgo.SeedBrokers(seeds...), kgo.ConsumePartitions(left), kgo.KeepControlRecords())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer reader.Close()
-	var b strings.Builder
-	for missing > 0 {
-		fetches := reader.PollFetches(ctx)
-		if err := fetches.Err(); err != nil {
-			t.Fatal(err)
+		var b strings.Builder
+		if err := attemptlog.Decode(r.Value, func(row *attemptlog.Row) error {
+			fmt.Fprintf(&b, "%+v %s %s %s\n", row, row.RequestHeaders, row.ResponseHeaders, row.ResponseBody)
+			return nil
+		}); err != nil {
+			t.Error(err)
 		}
-		fetches.EachRecord(func(r *kgo.Record) {
-			fmt.Fprintf(&b, "%s %s %s %q\n", r.Topic, r.Key, r.Value, r.Headers)
-			if end, _ := ends.Lookup(r.Topic, r.Partition); r.Offset == end.Offset-1 {
-				missing--
-			}
-			if r.Topic == "hookline.attempts" {
-				if err := attemptlog.Decode(r.Value, func(row *attemptlog.Row) error {
-					fmt.Fprintf(&b, "%+v %s %s %s\n", row, row.RequestHeaders, row.ResponseHeaders, row.ResponseBody)
-					return nil
-				}); err != nil {
-					t.Error(err)
-				}
-			}
-		})
+		return b.String()
 	}
-	return b.String()
 }
 
 func lookForCanaries(t *testing.T, places map[string]string) {

@@ -150,6 +150,12 @@ func (p *process) losses() []time.Time {
 // end of its log is shown when the test has failed.
 func launch(t *testing.T, b *builder, name string, vars map[string]string, args ...string) *process {
 	t.Helper()
+	return launchIn(t, b, name, environ(vars), args...)
+}
+
+// launchIn is launch with an environment.
+func launchIn(t *testing.T, b *builder, name string, env []string, args ...string) *process {
+	t.Helper()
 	p := &process{t: t, name: name, ended: make(chan struct{}), log: filepath.Join(t.TempDir(), "log")}
 	p.admin = fmt.Sprintf("127.0.0.1:%d", testkit.FreePort(t))
 	out, err := os.Create(p.log)
@@ -158,7 +164,7 @@ func launch(t *testing.T, b *builder, name string, vars map[string]string, args 
 	}
 	defer out.Close() // the process has its own descriptor
 	p.cmd = exec.Command(b.get(t), append([]string{"run"}, args...)...)
-	p.cmd.Env = append(environ(vars), "HOOKLINE_ADMIN_ADDR="+p.admin)
+	p.cmd.Env = append(env, "HOOKLINE_ADMIN_ADDR="+p.admin)
 	p.cmd.Stdout, p.cmd.Stderr, p.cmd.SysProcAttr = out, out, childAttr()
 	if err := p.cmd.Start(); err != nil {
 		t.Fatalf("starting hookline run: %v", err)
