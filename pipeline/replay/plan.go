@@ -205,7 +205,7 @@ func (p *planner) sourceOf(pos *pipeline.Position) int32 {
 
 // times takes every event produced within the selection's time, from since on, but
 // for those that skip names.
-func (p *planner) times(ctx context.Context, since time.Time, skip map[placeKey]int64) error {
+func (p *planner) times(ctx context.Context, since time.Time, skip map[placeKey]string) error {
 	topics := map[string]map[int32]int64{}
 	for i := range len(p.sources) {
 		s := &p.sources[i]
@@ -235,7 +235,7 @@ func (p *planner) times(ctx context.Context, since time.Time, skip map[placeKey]
 }
 
 // archivedTimes does the same for what Kafka does not retain any more.
-func (p *planner) archivedTimes(ctx context.Context, i int32, since time.Time, skip map[placeKey]int64) error {
+func (p *planner) archivedTimes(ctx context.Context, i int32, since time.Time, skip map[placeKey]string) error {
 	s := &p.sources[i]
 	if s.start == 0 {
 		return nil
@@ -267,7 +267,7 @@ func (p *planner) archivedTimes(ctx context.Context, i int32, since time.Time, s
 }
 
 // consider takes the event if it matches.
-func (p *planner) consider(rec *kgo.Record, i int32, skip map[placeKey]int64) (taken bool, err error) {
+func (p *planner) consider(rec *kgo.Record, i int32, skip map[placeKey]string) (taken bool, err error) {
 	switch {
 	case p.sel.needsArchive(): // it has told which
 	case p.sel.Missed && !slices.ContainsFunc(p.spans, func(m registry.MissedSpan) bool { return !rec.Timestamp.Before(m.From) && rec.Timestamp.Before(m.To) }),
@@ -366,8 +366,8 @@ func (p *planner) missed(ctx context.Context) error {
 	since := p.spans[0].From
 	id := p.sel.Subscription
 	task := kafkax.Partition(id, p.r.deps.Kafka.Partitions)
-	routed := map[placeKey]int64{} // when an event was last routed to it, ms
-	behind := time.Duration(0)     // how far the router was at most, in that time
+	routed := map[placeKey]string{} // of what replay an event was last put into deliveries for it; empty: by the router
+	behind := time.Duration(0)      // how far the router was at most, in that time
 	err = p.scanSince(ctx, p.r.topics.Deliveries(), task, since.Add(-routedBefore), func(rec *kgo.Record) error {
 		var subs []string
 		var env pipeline.Envelope
@@ -387,7 +387,7 @@ func (p *planner) missed(ctx context.Context) error {
 			behind = max(behind, min(rec.Timestamp.Sub(env.ProducedAt), routedBefore))
 		}
 		if slices.Contains(subs, id) {
-			routed[keyOf(&env.Source)] = rec.Timestamp.UnixMilli()
+			routed[keyOf(&env.Source)] = env.Replay
 		}
 		return nil
 	})
@@ -432,8 +432,9 @@ func (p *planner) missedSpans(ctx context.Context) ([]registry.MissedSpan, error
 }
 
 // endedUntried takes the deliveries that ended without a fair try because the
-// subscription was disabled.
-func (p *planner) endedUntried(ctx context.Context, task int32, since time.Time, routed map[placeKey]int64) error {
+// subscription was disabled, and were not put into deliveries again since. That
+// is told by their replays, not by times: those are of several machines' clocks.
+func (p *planner) endedUntried(ctx context.Context, task int32, since time.Time, routed map[placeKey]string) error {
 	p.dead = map[placeKey]int64{}
 	return p.scanSince(ctx, p.r.topics.Dead(), task, since.Add(-time.Minute), func(rec *kgo.Record) error {
 		d, err := kafkax.ParseDead(rec)
@@ -441,8 +442,8 @@ func (p *planner) endedUntried(ctx context.Context, task int32, since time.Time,
 			return nil //nolint:nilerr // not a record that could be replayed
 		}
 		key := keyOf(&d.Envelope.Source)
-		if at, ok := routed[key]; ok && at > rec.Timestamp.UnixMilli() {
-			return nil // it was replayed since
+		if last, ok := routed[key]; ok && last != d.Envelope.Replay {
+			return nil // another delivery of it came since: what became of that one counts
 		}
 		if _, ok := p.dead[key]; !ok {
 			p.items = append(p.items, item{key: d.Envelope.ProducedAt.UnixMilli(), offset: d.Envelope.Source.Offset, source: p.sourceOf(&d.Envelope.Source)})

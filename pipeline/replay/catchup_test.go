@@ -1,0 +1,104 @@
+package replay
+
+import (
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/hookline/hookline/pipeline"
+	"github.com/hookline/hookline/pipeline/kafkax"
+)
+
+var missed = Selection{Subscription: "erp", Missed: true, CatchUp: true}
+
+// routed commits the router's offsets at the ends of events.
+func (w *world) routed() {
+	w.Helper()
+	adm := kadm.NewClient(w.cl)
+	ends, err := adm.ListEndOffsets(w.Context(), w.topic)
+	if err != nil {
+		w.Fatal(err)
+	}
+	if err := adm.CommitAllOffsets(w.Context(), w.kafka.RouterGroup(), ends.Offsets()); err != nil {
+		w.Fatal(err)
+	}
+}
+
+func (w *world) state(s pipeline.State, reason string) {
+	w.Helper()
+	if _, err := w.writer.SetState(w.Context(), "erp", s, reason); err != nil {
+		w.Fatal(err)
+	}
+}
+
+// envelope of the first event.
+func (w *world) envelope() *pipeline.Envelope {
+	w.Helper()
+	id, err := w.r.fetcher.TopicID(w.Context(), w.topic)
+	if err != nil {
+		w.Fatal(err)
+	}
+	return &pipeline.Envelope{Source: pipeline.Position{Cluster: "c", TopicID: id, Topic: w.topic}, Format: "json", EventID: "e", ProducedAt: time.Now()}
+}
+
+// cancelled puts a delivery into dead, as of a dispatcher's clock.
+func (w *world) cancelled(env *pipeline.Envelope, at time.Time) {
+	w.Helper()
+	rec := kafkax.DeadRecord(w.kafka.Topics().Dead(), kafkax.Partition("erp", w.kafka.Partitions), &kafkax.Dead{
+		Subscription: "erp", Reason: pipeline.DeadCancelled, Error: "subscription disabled: gone", Envelope: *env, Payload: []byte(`{"kind":"k","n":0}`),
+	})
+	rec.Timestamp = at
+	if err := w.cl.ProduceSync(w.Context(), rec).FirstErr(); err != nil {
+		w.Fatal(err)
+	}
+}
+
+// The clock of the machine that replays is behind that of the dispatcher: what it
+// enqueues looks older than the dead letter. It is enqueued once all the same; and
+// again where it ends untried once more.
+func TestClockOfTheReplayerIsBehind(t *testing.T) {
+	w := newWorld(t)
+	w.produce(1, time.Now())
+	w.routed()
+	w.state(pipeline.StateDisabled, "gone")
+	env := w.envelope()
+	w.cancelled(env, time.Now().Add(8*time.Second))
+	w.state(pipeline.StatePaused, pipeline.ReasonCatchUp)
+	for i, want := range []int{1, 0, 1, 0} {
+		if i == 2 { // the second last one ended untried, too
+			_, replays := w.enqueued()
+			env.Replay = replays[0]
+			w.cancelled(env, time.Now().Add(9*time.Second))
+		}
+		if _, p, err := w.r.Run(t.Context(), missed, Options{}); err != nil || p.Enqueued != want {
+			t.Errorf("run %d enqueued %d deliveries, want %d (%v)", i, p.Enqueued, want, err)
+		}
+	}
+}
+
+// The router's clock is ahead of the dispatcher's: a delivery that ended as
+// cancelled at once looks as if it had been put into deliveries since.
+func TestClockOfTheRouterIsAhead(t *testing.T) {
+	w := newWorld(t)
+	w.produce(1, time.Now())
+	w.routed()
+	w.state(pipeline.StateDisabled, "gone")
+	env, now := w.envelope(), time.Now()
+	routed := &kgo.Record{
+		Topic: w.kafka.Topics().Deliveries(), Partition: kafkax.Partition("erp", w.kafka.Partitions), Value: []byte(`{"kind":"k","n":0}`),
+		Timestamp: now.Add(40 * time.Millisecond), Headers: []kgo.RecordHeader{
+			{Key: kafkax.HeaderEnvelope, Value: kafkax.EncodeEnvelope(nil, env)}, {Key: kafkax.HeaderSubs, Value: kafkax.EncodeSubs(nil, []string{"erp"})},
+		},
+	}
+	if err := w.cl.ProduceSync(t.Context(), routed).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	w.cancelled(env, now)
+	w.state(pipeline.StatePaused, pipeline.ReasonCatchUp)
+	plan, _, err := w.r.Run(t.Context(), missed, Options{DryRun: true})
+	if err != nil || plan.Events != 1 {
+		t.Errorf("plan of %d events, want the one that was cancelled (%v)", plan.Events, err)
+	}
+}
