@@ -125,7 +125,7 @@ func (d *Dispatcher) fetchErrors(fs kgo.Fetches) (fatal error, failed bool) {
 		failed = true
 		d.log.Warn("fetching", "topic", e.Topic, "partition", e.Partition, "err", e.Err)
 		if _, lost := errors.AsType[*kgo.ErrDataLoss](e.Err); lost || errors.Is(e.Err, kerr.OffsetOutOfRange) {
-			fatal = fmt.Errorf("%s/%d no longer has what must be read next: %w (somebody deleted from it; after a restart what is missing is counted and passed over)", e.Topic, e.Partition, e.Err)
+			fatal = fmt.Errorf("%s/%d no longer has what must be read next: %w (somebody deleted from it or made it anew; start hookline again: it tells what is missing, and goes on where nothing is skipped silently)", e.Topic, e.Partition, e.Err)
 		}
 	}
 	return fatal, failed

@@ -69,10 +69,36 @@ func (d *Dispatcher) clean(ctx context.Context) {
 			}
 		}
 	}
+	if err := d.keepLast(ctx, needed); err != nil {
+		d.log.Warn("deleting what is no longer needed: finding the ends", "err", err)
+		return
+	}
 	needed.KeepFunc(func(o kadm.Offset) bool { return o.At > 0 })
 	if _, err := d.adm.DeleteRecords(ctx, needed); err != nil {
 		d.log.Warn("deleting what is no longer needed", "err", err)
 	}
+}
+
+// keepLast has each partition keep its last record: the embedded broker finds a
+// partition's end in its records, and one without any begins at 0 again when it is
+// started again, below what was committed.
+func (d *Dispatcher) keepLast(ctx context.Context, below kadm.Offsets) error {
+	ends, err := d.adm.ListEndOffsets(ctx, below.TopicsSet().Topics()...)
+	if err != nil {
+		return err
+	}
+	for topic, partitions := range below {
+		for p, o := range partitions {
+			end, ok := ends.Lookup(topic, p)
+			if !ok || end.Err != nil {
+				delete(partitions, p)
+				continue
+			}
+			o.At = min(o.At, end.Offset-1)
+			partitions[p] = o
+		}
+	}
+	return nil
 }
 
 // stats sums the tasks' up. In the loop.

@@ -11,7 +11,8 @@ import (
 // positions finds where deliveries/p and retry.*/p are read from: where the last
 // transaction says, or the log's start. What somebody else has deleted between
 // the two is counted and told: nobody can deliver it any more. front is where the
-// task had read deliveries/p to; names are the topics, deliveries first.
+// task had read deliveries/p to; st.RetryEnd and st.RetryRead are set; names are the
+// topics, deliveries first.
 func (d *Dispatcher) positions(ctx context.Context, p int32, front int64, names []string, committed map[string]map[int32]kafkax.Committed, st *lane.Start) error {
 	starts, err := d.fetcher.StartOffsets(ctx, names...)
 	if err != nil {
@@ -32,7 +33,10 @@ func (d *Dispatcher) positions(ctx context.Context, p int32, front int64, names 
 			return fmt.Errorf("%s/%d ends at %d, and %d was read: it was made anew or lost records (delete %s, %s, %s, %s, %s too and run `hookline topics`: all begins anew; or bring the topic back)",
 				t, p, end, max(off, front), d.topics.Lanes(), d.topics.Parked(), names[1], names[2], names[3])
 		}
-		if off >= 0 {
+		if i > 0 && max(off, st.RetryRead[i-1]) > st.RetryEnd[i-1] {
+			d.lostEnd(t, p, max(off, st.RetryRead[i-1]), st.RetryEnd[i-1])
+			off = st.RetryEnd[i-1]
+		} else if off >= 0 {
 			d.missing(t, p, off, start)
 		}
 		if off = max(off, start); i == 0 {
@@ -42,6 +46,17 @@ func (d *Dispatcher) positions(ctx context.Context, p int32, front int64, names 
 		}
 	}
 	return nil
+}
+
+// lostEnd tells of a log that ends below what was read of it or is named in lanes:
+// it was made anew, or lost its end. Nothing of it is read below its end, where
+// offsets would be mistaken for those of before; what lanes still need of it is
+// made again of its origin in deliveries.
+func (d *Dispatcher) lostEnd(topic string, p int32, read, end int64) {
+	d.deps.Metrics.Missing(topic, read-end)
+	d.log.Error("a topic ends below what was read of it: it was made anew or lost records; retries that it held are made again of deliveries",
+		"topic", topic, "partition", p, "read", read, "end", end,
+		"remedy", "nothing if this was meant; else look at the brokers' logs for truncations")
 }
 
 // missing tells of records in [from, start) that are needed and were deleted by

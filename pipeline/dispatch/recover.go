@@ -71,7 +71,7 @@ func (d *Dispatcher) recoverTask(ctx context.Context, p int32, member string) er
 	if err != nil {
 		return err
 	}
-	st := lane.Start{Incarnation: newIncarnation(), RetryEnd: retryEnd, ParkedEnd: parkedEnd, Scheduler: d.sched}
+	st := lane.Start{Incarnation: newIncarnation(), RetryRead: rec.RetryRead(), RetryEnd: retryEnd, ParkedEnd: parkedEnd, Scheduler: d.sched}
 	if err := d.positions(ctx, p, rec.Front(), names, committed, &st); err != nil {
 		return err
 	}
@@ -182,6 +182,10 @@ func (d *Dispatcher) scanParked(ctx context.Context, p int32, rec *lane.Recovery
 	start, err := d.fetcher.StartOffset(ctx, topic, p)
 	if err != nil {
 		return 0, fmt.Errorf("finding the start of %s/%d: %w", topic, p, err)
+	}
+	if from > end {
+		d.lostEnd(topic, p, from, end)
+		return end, nil
 	}
 	d.missing(topic, p, from, start)
 	err = d.fetcher.Scan(ctx, topic, p, max(from, start), end, func(r *kgo.Record) error {

@@ -71,6 +71,14 @@ func (r *Recovery) Front() int64 {
 	return r.state.Front
 }
 
+// RetryRead is up to where the task had read retry.*/p, as its state says.
+func (r *Recovery) RetryRead() (read [pipeline.MaxRetries]int64) {
+	if r.state != nil {
+		read = r.state.Retry
+	}
+	return read
+}
+
 // ParkedFrom is the offset of parked/p to scan from; false: nothing is parked.
 func (r *Recovery) ParkedFrom() (int64, bool) {
 	from, any := int64(0), false
@@ -145,6 +153,7 @@ type Start struct {
 	Incarnation uint64
 	Deliveries  int64 // the committed offset of deliveries/p, or the log's start
 	Retry       [pipeline.MaxRetries]int64
+	RetryRead   [pipeline.MaxRetries]int64 // Recovery.RetryRead
 	RetryEnd    [pipeline.MaxRetries]int64 // the ends of retry.*/p, found after lanes/p was read
 	ParkedEnd   int64                      // the end of parked/p up to which it was scanned
 	Subs        pipeline.Subscriptions
@@ -167,7 +176,8 @@ func (r *Recovery) Task(now time.Time, st Start) *Task {
 		t.old, t.parkedBad, t.control = s.Open, s.ParkedBad, s.Control
 		t.old.take(st.Deliveries-1, 0)
 		for k := range t.retry {
-			t.retry[k].next = max(t.retry[k].next, s.Retry[k])
+			// At most the end: a topic that was made anew begins at 0 again.
+			t.retry[k].next = min(max(t.retry[k].next, s.Retry[k]), st.RetryEnd[k])
 		}
 	}
 	// Between the committed position and the recovered front everything that
