@@ -30,9 +30,10 @@ build: ## bin/hookline (static) and bin/hookline-engine (the embedded ClickHouse
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/hookline-engine ./cmd/hookline-engine
 
 .PHONY: setup
-setup: ## download what tests and demo need: Apache Kafka, the ClickHouse engine
+setup: ## bring what tests and demo need: Apache Kafka, the ClickHouse engine, a browser
 	scripts/kafka.sh jars
 	scripts/engine-lib.sh
+	scripts/browser.sh || echo "setup: going on: only tests of the console need it" >&2
 
 .PHONY: test
 test: build ## all tests, with real Kafka and the ClickHouse engine (PKG=./... RUN=regexp)

@@ -2,7 +2,7 @@
 # test.sh [PACKAGES...]: the tests, with real Kafka and the ClickHouse engine. Run it by "make test", which
 # builds bin/ first. RUN=regexp chooses tests.
 #
-# Where Kafka or the engine cannot be had, the tests that need them are skipped, and the last line says so
+# Where Kafka, the engine or a browser cannot be had, the tests that need them are skipped, and the last line says so
 # and how to get them; under CI=true that is a failure.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -20,6 +20,11 @@ if said=$(scripts/engine-lib.sh 2>&1); then
   export HOOKLINE_ENGINE_LIB=${said##*$'\n'}
 else
   lack "the ClickHouse engine" "$said"
+fi
+if said=$(scripts/browser.sh 2>&1); then
+  export HOOKLINE_TEST_BROWSER=${said##*$'\n'}
+else
+  lack "a browser" "$said"
 fi
 if [ -n "$lacking" ] && [ "${CI:-}" = true ]; then
   echo "test: FAILED: under CI=true no test may be skipped: $lacking" >&2

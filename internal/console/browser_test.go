@@ -8,31 +8,16 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"os/exec"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/hookline/hookline/internal/testkit/browser"
 )
 
 //go:embed testdata/driver.js
 var driver []byte
-
-// browser is the program of a Chromium: HOOKLINE_TEST_BROWSER, or what is
-// installed. Where there is none the test is skipped.
-func browser(t *testing.T) string {
-	t.Helper()
-	if path := os.Getenv("HOOKLINE_TEST_BROWSER"); path != "" {
-		return path
-	}
-	for _, name := range []string{"chromium", "chromium-browser", "google-chrome", "chrome", "headless_shell"} {
-		if path, err := exec.LookPath(name); err == nil {
-			return path
-		}
-	}
-	t.Skip("no browser: install chromium, or set HOOKLINE_TEST_BROWSER to one")
-	return ""
-}
 
 // driven puts the driver into every page and hears what it tells.
 type driven struct {
@@ -74,7 +59,7 @@ const browserLimit = 2 * time.Minute
 // attempts, presses retry and sees it delivered; on a phone's width no page is
 // wider than the window.
 func TestBrowser(t *testing.T) {
-	program := browser(t)
+	program := browser.Program(t)
 	f := newFake()
 	d := &driven{f.handler(t), make(chan string, 100)}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -109,5 +94,20 @@ func TestBrowser(t *testing.T) {
 	defer f.mu.Unlock()
 	if len(f.asked) != 3 || !strings.HasPrefix(f.asked[0], "retry by") || !strings.HasPrefix(f.asked[1], "replay dlv_42 by") || !strings.HasPrefix(f.asked[2], "skip by") {
 		t.Errorf("the operator was asked for %q", f.asked)
+	}
+}
+
+// On a phone of 375 pixels no page is wider than the screen.
+func TestPhone(t *testing.T) {
+	server := httptest.NewServer(newFake().handler(t))
+	defer server.Close()
+	p := browser.Open(t, 375, 800)
+	p.Go(server.URL + "/login#" + writeToken)
+	p.Until("the login", "document.querySelector('.who form')")
+	for _, path := range pages {
+		p.Go(server.URL + path)
+		if screen, over := p.Overflow(); screen != 375 || over != "" {
+			t.Errorf("%s: the screen is %d wide, and over its edge is:\n%s", path, screen, over)
+		}
 	}
 }
