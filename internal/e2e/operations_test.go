@@ -211,8 +211,7 @@ func once(t *testing.T, got []visit, from, to int) {
 
 // TestDisabledSubscriptionGetsAllThatItMissed: an endpoint that was gone comes
 // back; what came meanwhile arrives once and in order, before what comes now,
-// although the command that sees to it is killed, and so is the process that
-// owns the lanes.
+// although the command that sees to it is killed.
 func TestDisabledSubscriptionGetsAllThatItMissed(t *testing.T) {
 	t.Parallel()
 	s := newShop(t, nil, "")
