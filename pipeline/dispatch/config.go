@@ -37,8 +37,8 @@ type Config struct {
 	// own subscription before they are parked, when the partition is held up by
 	// it (ten times as long when it is not).
 	SlowAfter kafkax.Duration `env:"SLOW_AFTER" envDefault:"1s"`
-	// MaxParked bounds the parked deliveries of one subscription; beyond it the
-	// subscription is disabled with reason backlog.
+	// MaxParked bounds the parked deliveries of one subscription that fails or is paused, and the lanes of any; beyond it the
+	// subscription is disabled with reason backlog. One that takes what it is sent may be further behind.
 	MaxParked int `env:"MAX_PARKED" envDefault:"100000"`
 	// MaxParkedAge bounds how long a delivery stays parked, not counting while
 	// its lane is held; beyond it the subscription is disabled.

@@ -22,8 +22,9 @@ type Config struct {
 	// parked. A task that is not full waits SlackFactor times as long. A due
 	// retry that finds no slot for so long is moved to parked.
 	SlowAfter time.Duration
-	// MaxParked bounds the parked deliveries of one subscription; beyond it the
-	// subscription is disabled with reason backlog.
+	// MaxParked bounds the parked deliveries of one subscription that fails or is
+	// paused, and the lanes of any; beyond it the subscription is disabled with
+	// reason backlog. One that takes what it is sent may have more to catch up.
 	MaxParked int
 	// MaxParkedAge bounds how long a delivery stays parked (not while held);
 	// beyond it the subscription is disabled with reason backlog.

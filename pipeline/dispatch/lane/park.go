@@ -54,9 +54,17 @@ func (t *Task) countParked(l *lane) {
 	l.sub.parked++
 	t.touched = true
 	t.watchBacklog(l.sub)
-	if l.sub.parked > t.cfg.MaxParked {
+	if t.overfull(l.sub) {
 		t.disable(l.sub, ReasonBacklog)
 	}
+}
+
+// overfull tells whether more is parked of a subscription than may be. One that
+// takes what it is sent is only behind, as after hours without a dispatcher: to
+// give it up would turn a backlog that is being worked off into dead letters.
+// Its parked deliveries cost Kafka's disk and no memory; its lanes cost memory.
+func (t *Task) overfull(s *sub) bool {
+	return s.parked > t.cfg.MaxParked && (s.health.failures > 0 || s.mode() != modeSend || s.lanes > t.cfg.MaxParked)
 }
 
 // park makes e, which was tried, the first parked entry of its lane, not to be

@@ -395,6 +395,27 @@ func TestRule9Backlog(t *testing.T) {
 	r.wantOuts(r.commit(), "dead 0 (backlog), dead 1 (backlog), dead 2 (backlog), dead 3 (backlog)")
 }
 
+// A subscription that succeeds is behind, not stuck: however much is parked, it
+// is caught up. Once it fails, the bound counts.
+func TestRule9BacklogOfOneThatSucceeds(t *testing.T) {
+	r := newRig(t, func(c *Config, _ *pipeline.Subscription) { c.MaxParked, c.MaxQueued = 2, 2 })
+	for range 9 {
+		r.deliver("")
+	}
+	for _, o := range r.commit().Outs {
+		if o.Kind == OutState {
+			t.Fatalf("disabled (%s) although nothing failed", o.StateReason)
+		}
+	}
+	r.send(0, pipeline.OutcomeSuccess)
+	r.send(1, pipeline.OutcomeTimeout)
+	r.deliver("")
+	outs := r.commit().Outs
+	if !slices.ContainsFunc(outs, func(o *Out) bool { return o.Kind == OutState && o.StateReason == ReasonBacklog }) {
+		t.Errorf("more than the bound is parked, and the endpoint fails: %v", outs)
+	}
+}
+
 func TestRule10Paused(t *testing.T) {
 	r := newRig(t, nil)
 	r.deliver("")
