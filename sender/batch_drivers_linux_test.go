@@ -2,7 +2,11 @@ package sender
 
 import (
 	"slices"
+	"sync/atomic"
+	"syscall"
 	"testing"
+	"time"
+	"unsafe"
 
 	"github.com/hookline/hookline/pipeline"
 )
@@ -80,5 +84,132 @@ func TestDriverGoesOnWithTheTryThatWaitsNow(t *testing.T) {
 		if got := string(try.Result.ResponseBody); got != want || try.Result.Outcome != pipeline.OutcomeSuccess {
 			t.Errorf("%s, body %q, want %q", try.Result.Outcome, got, want)
 		}
+	}
+}
+
+// setClock is at as a clock that was set by so much tells it: in whole seconds,
+// and the monotonic reading as it was.
+func setClock(t *testing.T, at time.Time, by time.Duration) time.Time {
+	set := at
+	// A Time with a monotonic reading has its wall clock's seconds above 30 bits
+	// of nanoseconds.
+	*(*uint64)(unsafe.Pointer(&set)) += uint64(by/time.Second) << 30
+	if set.Sub(at) != 0 || set.Round(0).Sub(at.Round(0)) != by {
+		t.Errorf("%v is not %v set by %v", set, at, by)
+	}
+	return set
+}
+
+// TestTimeLimitWhenTheClockIsSet: setting the machine's clock, as NTP does,
+// makes the time limit of a request under way neither shorter nor longer.
+func TestTimeLimitWhenTheClockIsSet(t *testing.T) {
+	if inBatches {
+		t.Skip("one Batch may be open at a time")
+	}
+	for name, by := range map[string]time.Duration{"back": -time.Hour, "ahead": time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			unanswered := make(chan struct{})
+			srv := serveRaw(t, func(p *peer) {
+				if p.request() {
+					p.say("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+				}
+				if p.request() {
+					close(unanswered)
+					p.hold()
+				}
+			})
+			cfg := localConfig()
+			cfg.RequestTimeout = 200 * time.Millisecond
+			var set atomic.Int64
+			c := newClient(t, cfg, Deps{Now: func() time.Time { return setClock(t, time.Now(), time.Duration(set.Load())) }})
+			if res := send(c, request(srv.url())); res.Outcome != pipeline.OutcomeSuccess {
+				t.Fatalf("%s %q", res.Outcome, res.Error)
+			}
+			openBatch(t, c)
+			ended := make(waiter)
+			try := &pipeline.Try{Request: *request(srv.url()), Owner: ended}
+			b, _ := batches.Load(c)
+			b.(pipeline.Batch).Start([]*pipeline.Try{try})
+			<-unanswered
+			set.Store(int64(by))
+			select {
+			case <-ended:
+			case <-time.After(5 * time.Second): // as long as for ever
+				set.Store(0)
+				<-ended
+				t.Fatal("the request did not end at its time limit")
+			}
+			if try.Result.Outcome != pipeline.OutcomeTimeout || try.Result.Elapsed < cfg.RequestTimeout {
+				t.Errorf("%s after %v, want a timeout after %v", try.Result.Outcome, try.Result.Elapsed, cfg.RequestTimeout)
+			}
+		})
+	}
+}
+
+// TestAnswerAfterWritingFailed: the answer of a receiver that refuses a request
+// while it is written is read, whatever time limit the kept connection had before.
+func TestAnswerAfterWritingFailed(t *testing.T) {
+	refuse := make(chan struct{})
+	srv := serveRaw(t, func(p *peer) {
+		if p.request() {
+			p.say("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+		}
+		if p.request() {
+			<-refuse
+			p.say("HTTP/1.1 413 Too Large\r\nContent-Length: 9\r\nConnection: close\r\n\r\ntoo large")
+		}
+	})
+	c := newClient(t, localConfig(), Deps{})
+	b := byHand(t, c)
+	if res := send(c, request(srv.url())); res.Outcome != pipeline.OutcomeSuccess {
+		t.Fatalf("%s %q", res.Outcome, res.Error)
+	}
+	ended := make(waiter)
+	b.done = func([]*pipeline.Try) { close(ended) }
+	d := &driver{b: b, look: newGlance(b.poll)}
+	try := &pipeline.Try{Request: *request(srv.url())}
+	b.open.Add(1)
+	b.tries.Add(1)
+	d.begin(try)
+	var cn *conn
+	c.pool.eachBusy(func(busy *conn) { cn = busy })
+	if cn == nil || !cn.batched.stage.CompareAndSwap(stageWaiting, stageTaken) {
+		t.Fatal("the request does not wait on the kept connection")
+	}
+	if err := cn.tcp.SetDeadline(time.Unix(1, 0)); err != nil { // as a request of before has left it
+		t.Fatal(err)
+	}
+	close(refuse)
+	b.goOn(cn.batched.x, cn, syscall.EPIPE)
+	<-ended
+	if r := &try.Result; r.Outcome != pipeline.OutcomeResponseError || r.StatusCode != 413 || string(r.ResponseBody) != "too large" {
+		t.Errorf("got %s %q, status %d %q", r.Outcome, r.Error, r.StatusCode, r.ResponseBody)
+	}
+}
+
+// TestPollerForgetsWhatItCannotWatch: a connection that epoll refuses is not
+// kept by the poller.
+func TestPollerForgetsWhatItCannotWatch(t *testing.T) {
+	srv := serveRaw(t, answer("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"))
+	c := newClient(t, localConfig(), Deps{})
+	b := byHand(t, c)
+	if res := send(c, request(srv.url())); res.Outcome != pipeline.OutcomeSuccess {
+		t.Fatalf("%s %q", res.Outcome, res.Error)
+	}
+	var cn *conn
+	c.pool.mu.Lock()
+	cn = c.pool.idle.front()
+	c.pool.mu.Unlock()
+	// A descriptor is refused where it is watched already.
+	if !b.poll.register(cn) {
+		t.Fatal("not registered")
+	}
+	cn.batched.forget(cn)
+	cn.batched.poll = nil
+	if b.poll.register(cn) {
+		t.Fatal("registered twice")
+	}
+	if got := b.poll.conn(cn.batched.fd); got != nil {
+		t.Error("the poller keeps the connection that it cannot watch")
 	}
 }

@@ -34,6 +34,7 @@ type batch struct {
 	c    *Client
 	done func([]*pipeline.Try)
 	poll *poller
+	base time.Time // time limits are counted from it: by the monotonic clock, which nobody sets
 
 	mu    sync.Mutex
 	queue []*pipeline.Try // not begun; under mu
@@ -68,7 +69,7 @@ func (c *Client) Batch(done func([]*pipeline.Try)) (pipeline.Batch, bool) {
 	if err != nil {
 		return nil, false
 	}
-	b := &batch{c: c, done: done, poll: p, rouse: make(chan struct{}, 1)}
+	b := &batch{c: c, done: done, poll: p, base: c.now(), rouse: make(chan struct{}, 1)}
 	// Half of the processors: the other half is for what feeds them.
 	b.n = int32(min(maxDrivers, max(1, runtime.GOMAXPROCS(0)/2)))
 	for range b.n {
@@ -220,7 +221,7 @@ func (d *driver) write(x *exchange, cn *conn) bool {
 	if err == nil {
 		s := &cn.batched
 		s.x, s.direct = x, true
-		s.until.Store(x.deadline.UnixNano())
+		s.until.Store(int64(x.deadline.Sub(d.b.base)))
 		s.stage.Store(stageWriting)
 		_, err = cn.Write(x.wire)
 		if err == nil && len(s.rest) == 0 {
@@ -339,9 +340,12 @@ func (b *batch) goOn(x *exchange, cn *conn, err error) {
 	b.aside(t, x, func() {
 		rest := s.rest
 		s.rest = nil
+		// Also where writing failed: the receiver may have answered before it closed,
+		// and the time limit that the connection has is one of a request before.
+		late := cn.tcp.SetDeadline(x.deadline)
 		at, err := phaseWrite, err
 		if err == nil {
-			err = cn.tcp.SetDeadline(x.deadline)
+			err = late
 		}
 		if b.c.closing.Load() {
 			err = errClosed
@@ -374,7 +378,7 @@ func (b *batch) sweep() {
 			continue
 		}
 		<-tick.C
-		now, closing := b.c.now().UnixNano(), b.c.closing.Load()
+		now, closing := int64(b.c.now().Sub(b.base)), b.c.closing.Load()
 		late = late[:0]
 		// While the pool's lock is held no connection goes back to it: what until
 		// says is of the same request as what the stage says.
@@ -422,8 +426,11 @@ func whole(buf []byte) bool {
 		name, value, _ := bytes.Cut(line, []byte(":"))
 		switch {
 		case len(name) == len("content-length") && bytes.EqualFold(name, []byte("content-length")):
-			n := 0
-			for _, c := range bytes.TrimSpace(value) {
+			n, value := 0, bytes.TrimSpace(value)
+			if len(value) == 0 {
+				return false // fasthttp takes it for none, and reads until the end
+			}
+			for _, c := range value {
 				if !isDigit(c) || n > len(buf) {
 					return false
 				}

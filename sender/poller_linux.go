@@ -32,7 +32,7 @@ type batched struct {
 	poll   *poller // it is registered with; nil: none
 	direct bool    // reading and writing never wait
 	stage  atomic.Uint32
-	until  atomic.Int64 // Unix nanoseconds: the time limit of the request under way
+	until  atomic.Int64 // nanoseconds since batch.base: the time limit of the request under way
 	x      *exchange    // under way
 	rest   []byte       // what the socket did not take of the request
 	peeked [1]byte
@@ -103,9 +103,12 @@ func (p *poller) register(cn *conn) bool {
 		return false
 	}
 	p.mu.Lock()
-	p.conns[s.fd] = cn
+	p.conns[s.fd] = cn // before add: a driver may be told at once
 	p.mu.Unlock()
 	if p.add(s.fd) != nil {
+		p.mu.Lock()
+		delete(p.conns, s.fd)
+		p.mu.Unlock()
 		return false
 	}
 	s.poll = p
