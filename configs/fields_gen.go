@@ -82,7 +82,7 @@ var fieldDocs = map[string]string{
 	"HOOKLINE_ADMIN_TLS_KEY_FILE":         "CertFile and KeyFile are the certificate and key, PEM, both or none; with them the admin address speaks TLS (1.2 or later).",
 	"HOOKLINE_ADMIN_TLS_CLIENT_CA_FILE":   "Has the PEM certificates of the authorities whose client certificates are let in, to all but /healthz and /readyz, which stay open to probes. Beside ADMIN_TOKEN both are asked for.",
 	"HOOKLINE_ADMIN_READ_TOKEN":           "Gives leave to look at the console, the REST interface and /metrics, not to change anything; empty: there is no such token. At least 16 bytes.",
-	"HOOKLINE_ADMIN_HOSTS":                "Further host names by which the console is reached on a loopback address, as through a proxy on this machine.",
+	"HOOKLINE_ADMIN_HOSTS":                "Further host names by which the console, the REST interface and /metrics are reached on a loopback address, as through a proxy on this machine.",
 	"HOOKLINE_LOG_LEVEL":                  "The least severe level that is logged: debug, info, warn or error.",
 	"HOOKLINE_LOG_FORMAT":                 "Text, json, or auto: text when standard error is a terminal, else json.",
 	"HOOKLINE_OTLP_ENDPOINT":              "Where spans are sent by OTLP: http://host:4318 or https:// (protobuf over HTTP), grpc://host:4317 or grpcs://; empty: no spans, and an event's trace context goes out with its requests as it came. OTEL_EXPORTER_OTLP_HEADERS, OTEL_EXPORTER_OTLP_CERTIFICATE and OTEL_RESOURCE_ATTRIBUTES are read too.",

@@ -16,6 +16,7 @@ import (
 	"github.com/hookline/hookline/configs"
 	"github.com/hookline/hookline/internal/app/admin"
 	"github.com/hookline/hookline/internal/telemetry"
+	"github.com/hookline/hookline/pipeline/control"
 	"github.com/hookline/hookline/pipeline/registry"
 )
 
@@ -192,6 +193,7 @@ func (a *App) addAdmin() error {
 	if slices.Contains(a.roles, RoleConsole) {
 		// The console is made when the registry is; nothing is served before Run.
 		deps.Rest = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { a.console.ServeHTTP(w, r) })
+		deps.RestWithin = max(control.DefaultPatience, a.cfg.Sender.RequestTimeout+control.TestPatience)
 	}
 	s, err := admin.Listen(&a.cfg.Admin, deps)
 	if err != nil {

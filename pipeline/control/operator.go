@@ -39,8 +39,8 @@ const (
 	pollEvery = 25 * time.Millisecond
 	// answerBytes bounds one such look.
 	answerBytes = 1 << 20
-	// testPatience is what a test takes beyond its request's time limit.
-	testPatience = 5 * time.Second
+	// TestPatience is what a test takes beyond its request's time limit.
+	TestPatience = 5 * time.Second
 )
 
 // Deps are what an Operator works with. Kafka and Writer are required.
@@ -230,7 +230,7 @@ type TestOptions struct {
 // again. Done: the endpoint took it; Failed: it did not; both have Result.Test.
 func (o *Operator) Test(ctx context.Context, who, id string, opts TestOptions) (*Result, error) {
 	c := &command.Command{Kind: command.KindTest, EventType: opts.EventType, Payload: opts.Payload}
-	return o.give(ctx, who, &Target{Subscription: id}, c, max(o.deps.Patience, o.deps.RequestTimeout+testPatience))
+	return o.give(ctx, who, &Target{Subscription: id}, c, max(o.deps.Patience, o.deps.RequestTimeout+TestPatience))
 }
 
 // Status asks the process that owns the subscription's lanes what waits; nil: no

@@ -31,7 +31,7 @@ type Config struct {
 	TLS     TLSConfig `envPrefix:"ADMIN_TLS_"`
 	// ReadToken gives leave to look at the console, the REST interface and /metrics, not to change anything; empty: there is no such token. At least 16 bytes.
 	ReadToken string `env:"ADMIN_READ_TOKEN"`
-	// Hosts are further host names by which the console is reached on a loopback address, as through a proxy on this machine.
+	// Hosts are further host names by which the console, the REST interface and /metrics are reached on a loopback address, as through a proxy on this machine.
 	Hosts []string `env:"ADMIN_HOSTS"`
 	// OpenToRead lets everybody on this machine look without a token; dev and demo set it.
 	OpenToRead bool
@@ -116,7 +116,9 @@ type Deps struct {
 	Gatherer prometheus.Gatherer
 	// Rest serves every other path, and says itself who may; nil: there is none.
 	Rest http.Handler
-	Log  *slog.Logger
+	// RestWithin is how long Rest may take to answer; 0: it answers at once.
+	RestWithin time.Duration
+	Log        *slog.Logger
 }
 
 // Server serves the admin address.
@@ -128,7 +130,8 @@ type Server struct {
 // Limits on requests: they are small, and come from people and probes.
 const (
 	headerTimeout = 5 * time.Second
-	writeTimeout  = 30 * time.Second
+	writeTimeout  = 30 * time.Second // from the end of a request's header to that of its answer, at least
+	answerTime    = 10 * time.Second // beyond RestWithin, to read a request and write its answer
 	maxHeader     = 16 << 10
 	maxBody       = 1 << 20
 	maxConns      = 256
@@ -153,7 +156,7 @@ func Listen(c *Config, d Deps) (*Server, error) {
 		listener: l,
 		http: &http.Server{
 			Handler: http.MaxBytesHandler(Handler(c, d), maxBody), ReadHeaderTimeout: headerTimeout, ReadTimeout: headerTimeout,
-			WriteTimeout: writeTimeout, MaxHeaderBytes: maxHeader,
+			WriteTimeout: max(writeTimeout, d.RestWithin+answerTime), MaxHeaderBytes: maxHeader,
 			ErrorLog: slog.NewLogLogger(d.Log.Handler(), slog.LevelWarn),
 		},
 	}, nil
@@ -249,14 +252,16 @@ func (c *Config) certified(next http.Handler) http.Handler {
 	})
 }
 
-// needs asks for a scope.
+// needs asks for a scope, and for a Host that is ours: a page whose name leads to
+// this machine reads nothing.
 func needs(g *access.Guard, scope access.Scope, next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if g.Granted(r).Scope < scope {
+	scoped := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if access.Of(r.Context()).Scope < scope {
 			w.Header().Set("WWW-Authenticate", `Bearer realm="hookline"`)
 			http.Error(w, "a token is needed: Authorization: Bearer $HOOKLINE_ADMIN_TOKEN", http.StatusUnauthorized)
 			return
 		}
 		next.ServeHTTP(w, r)
 	})
+	return g.Check(scoped, func(w http.ResponseWriter, _ *http.Request, why access.Refusal) { http.Error(w, why.Why, why.Status) })
 }

@@ -6,8 +6,10 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
@@ -126,6 +128,41 @@ func TestTokenGuardsMetrics(t *testing.T) {
 	for _, path := range []string{"/healthz", "/readyz"} {
 		if code, _ := get(t, url+path, ""); code != http.StatusOK {
 			t.Errorf("%s asks probes for the token: %d", path, code)
+		}
+	}
+}
+
+// TestMetricsUnderAForeignName: on a loopback address a page of another site,
+// whose name was made to lead here, gets neither metrics nor profiles.
+func TestMetricsUnderAForeignName(t *testing.T) {
+	h := Handler(&Config{Addr: "127.0.0.1:8080", Hosts: []string{"hookline.example"}},
+		Deps{Parts: func() []Part { return nil }, Gatherer: prometheus.NewRegistry()})
+	for host, want := range map[string]int{
+		"evil.example:8080": http.StatusMisdirectedRequest, "127.0.0.1.evil.example": http.StatusMisdirectedRequest,
+		"127.0.0.1:8080": http.StatusOK, "localhost:8080": http.StatusOK, "[::1]:8080": http.StatusOK, "hookline.example": http.StatusOK,
+	} {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "http://"+host+"/metrics", http.NoBody))
+		if w.Code != want {
+			t.Errorf("/metrics of %s: status %d, want %d", host, w.Code, want)
+		}
+	}
+}
+
+// TestAnswersAreNotCutOff: a test request may take REQUEST_TIMEOUT and more.
+func TestAnswersAreNotCutOff(t *testing.T) {
+	for _, within := range []time.Duration{0, 20 * time.Second, 5 * time.Minute} {
+		s, err := Listen(&Config{Addr: "127.0.0.1:0"}, Deps{
+			Parts: func() []Part { return nil }, Gatherer: prometheus.NewRegistry(), Log: slog.New(slog.DiscardHandler), RestWithin: within,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := s.http.WriteTimeout; got < within+headerTimeout || got < writeTimeout {
+			t.Errorf("answers that take %v are cut off after %v", within, got)
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
 		}
 	}
 }
