@@ -176,6 +176,9 @@ func (d *Dispatcher) command(now time.Time, t *ownedTask) {
 		// Its effect and its answer are part of one transaction with the position
 		// behind it.
 		t.ControlTo(c.offset + 1)
+		if expired && c.Kind == command.KindInspect {
+			continue // nobody waits for it any more, and a question changes nothing
+		}
 		if expired {
 			e := c.Entry(now)
 			e.Result, e.Detail = audit.ResultExpired, expiredDetail(c.Command, now)
