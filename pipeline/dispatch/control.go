@@ -22,6 +22,9 @@ const (
 	controlEvery = 100 * time.Millisecond
 	// controlBytes bounds one read of it.
 	controlBytes = 1 << 20
+	// answersWaiting bounds the answers of a task that wait for its next transaction:
+	// more commands than that are carried out after it.
+	answersWaiting = 256
 	// testsAtOnce bounds the test requests of a process: they take no slot.
 	testsAtOnce = 4
 )
@@ -165,7 +168,7 @@ func (d *Dispatcher) wantControl(from int64) {
 
 // command carries out what was taken in for t. In the loop.
 func (d *Dispatcher) command(now time.Time, t *ownedTask) {
-	for len(t.commands) > 0 && !t.Draining() {
+	for len(t.commands) > 0 && !t.Draining() && t.Answers() < answersWaiting {
 		c := t.commands[0]
 		expired := c.Expired(now)
 		if c.RegistryVersion > d.view.Version() && !expired {

@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -189,6 +190,34 @@ func TestCommandsThatCannotBeCarriedOut(t *testing.T) {
 	}
 	if want := []string{"expired", "expired", "refused", "refused", "nothing"}; !slices.Equal(got, want) {
 		t.Errorf("results %v, want %v", got, want)
+	}
+}
+
+// More commands than a transaction takes at once are all answered, each once.
+func TestManyCommandsAtOnce(t *testing.T) {
+	b := kfakeBench(t, 1, sub("s", nil))
+	const n = 2*answersWaiting + 10
+	recs := make([]*kgo.Record, n)
+	for i := range recs {
+		recs[i] = &kgo.Record{Topic: b.kafka.Topics().Control(), Value: []byte(jsonOf(map[string]any{
+			"v": 1, "kind": "skip", "id": fmt.Sprint("c", i), "time": time.Now(), "actor": "ann", "subscription": "s",
+		}))}
+	}
+	if err := b.cl.ProduceSync(t.Context(), recs...).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	b.start(nil)
+	if r, err := b.operator().Skip(t.Context(), "ann", control.Target{Subscription: "s"}); err != nil || r.Outcome != control.Nothing {
+		t.Fatalf("the command behind them: %s, %v", jsonOf(r), err)
+	}
+	answered := map[string]int{}
+	for _, e := range b.audit() {
+		answered[e.ID]++
+	}
+	for i := range n {
+		if id := fmt.Sprint("c", i); answered[id] != 1 {
+			t.Errorf("command %s has %d answers, want 1", id, answered[id])
+		}
 	}
 }
 

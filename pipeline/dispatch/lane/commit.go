@@ -114,7 +114,7 @@ type Batch struct {
 func (t *Task) Cut() *Batch {
 	t.seq++
 	b := &Batch{Task: t, Outs: t.out, Deliveries: t.position(), Seq: t.seq}
-	t.out = nil
+	t.out, t.answers = nil, 0
 	for _, key := range slices.Sorted(maps.Keys(t.dirty)) {
 		l := t.lanes[key]
 		if l != nil && l.waiting {
@@ -191,6 +191,11 @@ func (t *Task) Aborted(b *Batch) {
 		return
 	}
 	t.out = append(b.Outs, t.out...)
+	for _, o := range b.Outs {
+		if o.Kind == OutAnswer {
+			t.answers++
+		}
+	}
 	for _, w := range b.Lanes {
 		t.dirty[w.Key] = struct{}{}
 	}

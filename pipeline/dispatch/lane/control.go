@@ -134,8 +134,12 @@ func (t *Task) endFirstAs(now time.Time, l *lane, reason pipeline.DeadReason) {
 func (t *Task) Answer(o *Out) {
 	t.out = append(t.out, o)
 	t.outBytes += o.size()
+	t.answers++
 	t.touched = true
 }
+
+// Answers is how many of them wait for the next transaction.
+func (t *Task) Answers() int { return t.answers }
 
 // Control is the offset of the topic of operators' commands below which this
 // task has carried out, or passed over, all that is meant for it.

@@ -137,6 +137,7 @@ type Task struct {
 
 	out      []*Out
 	outBytes int // of what is in out and in the batch under way, see Out.size
+	answers  int // in out
 	inflight int
 	draining bool // no new requests
 	// recovering: deliveries has not been read to the recovered front again
