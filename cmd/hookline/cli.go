@@ -48,7 +48,7 @@ func usagef(format string, args ...any) error { return usage(fmt.Errorf(format, 
 
 // main runs one command and returns the process's exit code.
 func (c *cli) main(args []string) int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
 	// After the first signal the next one has its default effect: it ends the
 	// process at once.

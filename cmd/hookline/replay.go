@@ -89,6 +89,12 @@ func (o *replayFlags) complete(now time.Time) (rate int, err error) {
 	if err != nil {
 		return 0, err
 	}
+	if o.sel.Subscription == "" && o.sel.Event == "" && o.sel.Delivery == "" {
+		return 0, usagef("reading options: hookline replay: nothing is selected (give --subscription, --event or --delivery)")
+	}
+	if !o.sel.Since.IsZero() && !o.sel.Until.IsZero() && !o.sel.Since.Before(o.sel.Until) {
+		return 0, usagef("reading options: hookline replay: --until %s is not after --since %s", o.until, o.since)
+	}
 	n := 0
 	if _, serr := fmt.Sscanf(strings.TrimSuffix(o.rate, "/s"), "%d", &n); serr != nil || n < 1 {
 		return 0, usagef("reading options: hookline replay: --rate: %q is not a number per second (write 1000/s)", o.rate)

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/hookline/hookline/pipeline/kafkax"
 	"github.com/hookline/hookline/sink/embedded"
@@ -41,6 +42,9 @@ func Start(ctx context.Context, addrs Addrs, dir string, log *slog.Logger) (*Sta
 		s.NoEngine = err
 	case err != nil:
 		s.Close()
+		if strings.Contains(err.Error(), "address already in use") {
+			err = errors.New(strings.ReplaceAll(err.Error(), "choose another --addr", "choose another --clickhouse-addr"))
+		}
 		return nil, err
 	}
 	return s, nil
