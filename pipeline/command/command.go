@@ -94,9 +94,12 @@ type Status struct {
 	Blocked  int `json:"blocked"`   // of them, waiting for an operator
 	CatchUp  int `json:"catch_up"`  // lanes of a catch-up
 	InFlight int `json:"in_flight"` // requests under way
-	Queued   int `json:"queued"`    // deliveries in memory
-	Parked   int `json:"parked"`    // deliveries in parked
-	Heads    int `json:"heads"`     // deliveries that wait for a retry
+	// CatchUpDeliveries are those of Queued, Parked and Heads that are in lanes of a
+	// catch-up.
+	CatchUpDeliveries int `json:"catch_up_deliveries,omitzero"`
+	Queued            int `json:"queued"` // deliveries in memory
+	Parked            int `json:"parked"` // deliveries in parked
+	Heads             int `json:"heads"`  // deliveries that wait for a retry
 
 	// Stuck are lanes whose first delivery has been tried and has not succeeded,
 	// oldest first, at most MaxStuck.

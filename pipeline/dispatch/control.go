@@ -270,7 +270,7 @@ func (d *Dispatcher) status(t *ownedTask, c *command.Command) {
 	in := t.Inspect(c.Subscription, command.MaxStuck)
 	st := &command.Status{
 		Node: d.deps.Node, RegistryVersion: d.view.Version(), Partition: t.Partition(), Read: t.ReadPosition(),
-		Lanes: in.Lanes, Waiting: in.Waiting, Blocked: in.Blocked, CatchUp: in.CatchUp, InFlight: in.InFlight, Queued: in.Queued,
+		Lanes: in.Lanes, Waiting: in.Waiting, Blocked: in.Blocked, CatchUp: in.CatchUp, CatchUpDeliveries: in.CatchUpDeliveries, InFlight: in.InFlight, Queued: in.Queued,
 		Parked: in.Parked, Heads: in.Heads,
 	}
 	st.Local = strings.ToValidUTF8(in.Local[:min(len(in.Local), maxLocalBytes)], "")

@@ -20,8 +20,10 @@ const (
 	settleEvery = 200 * time.Millisecond
 	// routersSettle is how long after the subscription was taken into use again a
 	// catch-up looks for the last time what was not routed to it: by then every
-	// router has read that it is to be. Usually that takes milliseconds.
-	routersSettle = 5 * time.Second
+	// router has read that it is to be, which takes milliseconds, or has lost its
+	// partitions (8 s, its group session) and its open transaction (10 s, the
+	// time-out): see the constants of those names in pipeline/router.
+	routersSettle = 19 * time.Second
 )
 
 // Resume takes a subscription into use again and delivers first what it missed
@@ -40,6 +42,11 @@ func (r *Replayer) Resume(ctx context.Context, id string, opts Options) (*contro
 	if (st == nil || len(st.Missed) == 0) && it.Effective == pipeline.StateActive {
 		out.Outcome, out.Detail = control.Nothing, "it is active, and has missed nothing that hookline knows of"
 		return out, nil
+	}
+	if it.Effective == pipeline.StateDisabled && it.State != string(pipeline.StateDisabled) {
+		if err := r.drained(ctx, id, opts); err != nil {
+			return nil, err
+		}
 	}
 	change, err := r.deps.Writer.As(opts.Who).SetState(ctx, id, pipeline.StatePaused, pipeline.ReasonCatchUp)
 	if err != nil {
@@ -74,6 +81,40 @@ func (r *Replayer) Resume(ctx context.Context, id string, opts Options) (*contro
 	out.Revision, out.Detail = done.Revision, fmt.Sprintf("%d missed deliveries went first", total)
 	out.TookMS = r.now().Sub(begun).Milliseconds()
 	return out, nil
+}
+
+// drained waits until every delivery of before the subscription was disabled has
+// ended in dead: what were left of them would be overtaken by the catch-up.
+func (r *Replayer) drained(ctx context.Context, id string, opts Options) error {
+	upTo, err := r.lastDelivery(ctx, kafkax.Partition(id, r.deps.Kafka.Partitions))
+	if err != nil {
+		return err
+	}
+	for {
+		st, err := r.status(ctx, opts.Who, id)
+		if err != nil {
+			return err
+		}
+		w := Waiting{Silent: st == nil}
+		if st != nil {
+			w.Deliveries = st.Queued + st.Parked + st.Heads + st.InFlight
+			if st.State != pipeline.StateDisabled {
+				// This process has not heard of it, or somebody else has resumed it.
+				it, err := r.deps.Writer.Get(ctx, id)
+				if err != nil || it.Effective != pipeline.StateDisabled {
+					return err
+				}
+			} else if w.Deliveries == 0 && st.Read > upTo {
+				return nil
+			}
+		}
+		if opts.OnProgress != nil {
+			opts.OnProgress(Progress{}, w)
+		}
+		if err := sleep(ctx, settleEvery); err != nil {
+			return err
+		}
+	}
 }
 
 // settle waits until every delivery of the catch-up has come to its end.

@@ -1,6 +1,8 @@
 package replay
 
 import (
+	"context"
+	"errors"
 	"testing"
 	"time"
 
@@ -8,6 +10,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/hookline/hookline/pipeline"
+	"github.com/hookline/hookline/pipeline/command"
 	"github.com/hookline/hookline/pipeline/kafkax"
 )
 
@@ -100,5 +103,95 @@ func TestClockOfTheRouterIsAhead(t *testing.T) {
 	plan, _, err := w.r.Run(t.Context(), missed, Options{DryRun: true})
 	if err != nil || plan.Events != 1 {
 		t.Errorf("plan of %d events, want the one that was cancelled (%v)", plan.Events, err)
+	}
+}
+
+// The same replay is given while the first one asks whether to begin: it runs once.
+func TestTheSameReplayTwiceAtOnceRunsOnce(t *testing.T) {
+	w := newWorld(t)
+	w.produce(10, morning)
+	sel := Selection{Subscription: "erp", Since: morning}
+	_, _, err := w.r.Run(t.Context(), sel, Options{Who: "ann", Confirm: func(Plan) error {
+		_, _, err := w.r.Run(t.Context(), sel, Options{Who: "bob"})
+		return err
+	}})
+	if got, _ := w.enqueued(); len(got) != 10 || !errors.Is(err, ErrElsewhere) {
+		t.Errorf("%d deliveries of 10 events (error of the first: %v)", len(got), err)
+	}
+}
+
+// tells answers questions as a dispatcher does, until ctx ends.
+func (w *world) tells(ctx context.Context, st command.Status) {
+	topic := w.kafka.Topics().Control()
+	st.Node, st.Partition, st.Read, st.Known = "d", kafkax.Partition("erp", w.kafka.Partitions), 1<<40, true
+	for from := int64(0); ctx.Err() == nil; time.Sleep(20 * time.Millisecond) {
+		recs, next, err := w.r.fetcher.At(ctx, topic, 0, from, 1<<20)
+		if err != nil {
+			continue
+		}
+		from = next
+		for _, rec := range recs {
+			c, err := command.Parse(rec.Value)
+			if err != nil || c.Kind != command.KindInspect {
+				continue
+			}
+			value, err := command.Encode(&command.Command{
+				Kind: command.KindStatus, ID: c.ID, Time: time.Now().UTC(), Actor: "d", Subscription: c.Subscription, Status: &st,
+			})
+			if err == nil {
+				w.cl.ProduceSync(ctx, &kgo.Record{Topic: topic, Key: []byte("erp"), Value: value})
+			}
+		}
+	}
+}
+
+// Live deliveries are held behind the catch-up: it does not wait for them.
+func TestCatchUpDoesNotWaitForWhatWaitsForIt(t *testing.T) {
+	w := newWorld(t)
+	w.state(pipeline.StateDisabled, "gone")
+	w.produce(10, time.Now())
+	w.routed()
+	w.state(pipeline.StatePaused, pipeline.ReasonCatchUp)
+	ctx, cancel := context.WithCancel(t.Context())
+	told := make(chan struct{})
+	go func() {
+		defer close(told)
+		w.tells(ctx, command.Status{Parked: waitingMost, State: pipeline.StatePaused, Reason: pipeline.ReasonCatchUp})
+	}()
+	_, p, err := w.r.Run(t.Context(), missed, Options{OnProgress: func(_ Progress, wait Waiting) {
+		if wait.Deliveries > 0 {
+			t.Errorf("it waits for %+v", wait)
+			cancel()
+		}
+	}})
+	cancel()
+	<-told
+	if err != nil || p.Enqueued != 10 {
+		t.Errorf("%d of 10 are enqueued (%v)", p.Enqueued, err)
+	}
+}
+
+// What waited when it was disabled, and has not ended yet, is not overtaken: the
+// subscription stays disabled until then.
+func TestResumeWaitsUntilItIsDrained(t *testing.T) {
+	w := newWorld(t)
+	w.state(pipeline.StateDisabled, "gone")
+	ctx, cancel := context.WithCancel(t.Context())
+	told := make(chan struct{})
+	go func() { defer close(told); w.tells(ctx, command.Status{Parked: 5, State: pipeline.StateDisabled}) }()
+	times := 0
+	_, err := w.r.Resume(ctx, "erp", Options{OnProgress: func(_ Progress, wait Waiting) {
+		if wait.Deliveries != 5 {
+			t.Errorf("it waits for %+v", wait)
+		}
+		if times++; times == 2 {
+			cancel()
+		}
+	}})
+	cancel()
+	<-told
+	it, getErr := w.writer.Get(t.Context(), "erp")
+	if !errors.Is(err, context.Canceled) || getErr != nil || it.Effective != pipeline.StateDisabled {
+		t.Errorf("%v; it is %+v (%v)", err, it, getErr)
 	}
 }

@@ -43,8 +43,10 @@ func (u *run) enqueue(ctx context.Context, pl *planner) error {
 	}
 	next := u.r.now()
 	for rest := pl.items; ; {
-		if err := u.hold(ctx); err != nil {
-			return err
+		if len(rest) > 0 {
+			if err := u.hold(ctx); err != nil {
+				return err
+			}
 		}
 		b := &batch{u: u, pl: pl}
 		n := 0
@@ -90,8 +92,12 @@ func sleep(ctx context.Context, d time.Duration) error {
 // producer becomes the one that runs this replay, and makes sure that nobody has
 // brought it on since it was planned.
 func (u *run) producer(ctx context.Context) (*kgo.Client, error) {
+	// The one that is under way is not fenced where this one finds it in time.
+	if err := u.alone(ctx); err != nil {
+		return nil, err
+	}
 	cl, err := kgo.NewClient(append(slices.Clone(u.r.base),
-		kgo.TransactionalID(u.r.topics.Prefix+"replay."+u.progress.ID), kgo.TransactionTimeout(transactionTimeout),
+		kgo.TransactionalID(u.r.topics.Prefix+"replay."+u.progress.Fingerprint), kgo.TransactionTimeout(transactionTimeout),
 		kgo.RequiredAcks(kgo.AllISRAcks()), kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerLinger(0),
 		u.r.deps.Kafka.ProducerCompression())...)
 	if err != nil {
@@ -101,17 +107,32 @@ func (u *run) producer(ctx context.Context) (*kgo.Client, error) {
 		cl.Close()
 		return nil, fmt.Errorf("becoming the one that runs replay %s: %w", u.progress.ID, err)
 	}
-	all, err := u.r.List(ctx)
-	for i := range all {
-		if p := &all[i]; p.ID == u.progress.ID && p.Events != u.progress.Events {
-			err = ErrElsewhere
-		}
+	err = u.alone(ctx)
+	if err == nil && !u.continued { // from now on others find it
+		err = u.commit(ctx, cl, &batch{u: u}, false)
 	}
 	if err != nil {
 		cl.Close()
 		return nil, err
 	}
 	return cl, nil
+}
+
+// alone makes sure that since the plan was made nobody has brought this replay on,
+// or begun one of the same selection.
+func (u *run) alone(ctx context.Context) error {
+	all, err := u.r.List(ctx)
+	if err != nil {
+		return err
+	}
+	for i := range all {
+		p := &all[i]
+		if p.ID == u.progress.ID && p.Events != u.progress.Events ||
+			p.ID != u.progress.ID && p.Fingerprint == u.progress.Fingerprint && !u.known[p.ID] {
+			return ErrElsewhere
+		}
+	}
+	return nil
 }
 
 // batch is what one transaction enqueues.
@@ -157,6 +178,7 @@ func (b *batch) add(ctx context.Context, rd *reader, it item) error {
 	env := pipeline.Envelope{
 		Source: ev.Source, Format: ev.Format, EventID: ev.ID, Tenant: ev.Tenant, EventType: ev.Type, Entity: ev.Entity, Correlation: ev.Correlation,
 		ContentType: ev.ContentType, Time: ev.Time, ProducedAt: rec.Timestamp, RegistryVersion: b.u.version, Replay: b.u.progress.ID,
+		Trace:  kafkax.TraceOf(rec),
 		Splice: ev.Splice, Attributes: ev.Attributes,
 	}
 	for _, m := range b.matched {
@@ -281,6 +303,9 @@ func (u *run) hold(ctx context.Context) error {
 		w := Waiting{Silent: st == nil}
 		if st != nil {
 			w.Deliveries = st.Queued + st.Parked + st.Heads
+			if u.progress.Selection.CatchUp {
+				w.Deliveries = st.CatchUpDeliveries // the others wait for it
+			}
 			if last, ok := u.lastOffset[st.Partition]; ok && last >= st.Read {
 				w.Deliveries += int(min(last-st.Read+1, int64(u.progress.Enqueued))) // not read yet
 			}

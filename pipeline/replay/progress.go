@@ -94,12 +94,9 @@ func (r *Replayer) List(ctx context.Context) ([]Progress, error) {
 	return out, nil
 }
 
-// unfinished finds a replay of the same selection that has not come to its end.
-func (r *Replayer) unfinished(ctx context.Context, sel *Selection) (*Progress, error) {
-	all, err := r.List(ctx)
-	if err != nil {
-		return nil, err
-	}
+// unfinished finds the newest replay of the same selection that has not come to
+// its end.
+func unfinished(all []Progress, sel *Selection) *Progress {
 	var newest *Progress
 	for i := range all {
 		p := &all[i]
@@ -107,7 +104,7 @@ func (r *Replayer) unfinished(ctx context.Context, sel *Selection) (*Progress, e
 			newest = p
 		}
 	}
-	return newest, nil
+	return newest
 }
 
 // progressRecord is p's record.

@@ -217,7 +217,8 @@ type run struct {
 	match     func(*pipeline.Event, []*pipeline.Subscription) []*pipeline.Subscription
 	version   int64
 
-	only       string // the one subscription, where the archive told which
+	known      map[string]bool // ids of replays of the same selection when it was begun
+	only       string          // the one subscription, where the archive told which
 	statusAt   time.Time
 	lastOffset map[int32]int64 // of deliveries, the last that was enqueued
 }
@@ -229,11 +230,18 @@ func (u *run) begin(ctx context.Context, sel Selection) error {
 	if u.match, u.version, err = u.r.deps.Match(ctx, id); err != nil {
 		return err
 	}
-	if !u.opts.Afresh {
-		old, err := u.r.unfinished(ctx, &sel)
-		if err != nil {
-			return err
+	all, err := u.r.List(ctx)
+	if err != nil {
+		return err
+	}
+	u.known = map[string]bool{}
+	for i := range all {
+		if all[i].Fingerprint == sel.fingerprint() {
+			u.known[all[i].ID] = true
 		}
+	}
+	if !u.opts.Afresh {
+		old := unfinished(all, &sel)
 		if old != nil {
 			u.progress, u.continued = *old, true
 			return nil

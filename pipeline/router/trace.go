@@ -4,33 +4,15 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/hookline/hookline/pipeline"
+	"github.com/hookline/hookline/pipeline/kafkax"
 )
-
-// traceOf is the trace context of an event record, by its headers traceparent
-// and tracestate. The first of each counts.
-func traceOf(rec *kgo.Record) pipeline.TraceContext {
-	var parent, state []byte
-	for i := range rec.Headers {
-		switch h := &rec.Headers[i]; {
-		case h.Key == pipeline.HeaderTraceParent && parent == nil:
-			parent = h.Value
-		case h.Key == pipeline.HeaderTraceState && state == nil:
-			state = h.Value
-		}
-	}
-	if parent == nil {
-		return pipeline.TraceContext{}
-	}
-	t, _ := pipeline.ParseTraceContext(parent, state)
-	return t
-}
 
 // trace finds the context of the record at hand, which its envelope carries, and
 // begins its span where it has one.
 func (b *batch) trace(rec *kgo.Record) {
 	b.span, b.traced = nil, pipeline.TraceContext{}
 	if len(rec.Headers) > 0 {
-		b.traced = traceOf(rec)
+		b.traced = kafkax.TraceOf(rec)
 	}
 	if b.r.tracer != nil {
 		b.span, b.traced = b.r.tracer.Route(&b.src, b.traced)

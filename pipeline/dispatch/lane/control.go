@@ -163,6 +163,7 @@ type Inspection struct {
 
 	Lanes, Waiting, Blocked, CatchUp int // lanes; those that wait, are blocked, or of a catch-up
 	InFlight, Queued, Parked, Heads  int // deliveries
+	CatchUpDeliveries                int // of the last three, those in lanes of a catch-up
 	Stuck                            []StuckLane
 }
 
@@ -202,6 +203,10 @@ func (t *Task) Inspect(subscription string, maxStuck int) Inspection {
 		}
 		if l.catchUp {
 			in.CatchUp++
+			in.CatchUpDeliveries += l.nparked() + l.pend + len(l.mem)
+			if l.head != nil {
+				in.CatchUpDeliveries++
+			}
 		}
 		if !l.stuck() || len(in.Stuck) >= maxStuck {
 			return
