@@ -84,7 +84,7 @@ func (n *names) find(ctx context.Context, host string) (nameEntry, error) {
 		return entry, nil
 	}
 	var err error
-	q := n.ask(host)
+	q := n.ask(host, start)
 	select {
 	case <-q.done:
 		err = q.err
@@ -106,11 +106,18 @@ func (n *names) find(ctx context.Context, host string) (nameEntry, error) {
 	}
 }
 
-// ask joins the look-up that is under way for the host, or begins one.
-func (n *names) ask(host string) *question {
+// ask joins the look-up that is under way for the host, or begins one. One that
+// ended between the caller's look into the cache and now, which is later than
+// start, is joined too: the caller lost the processor in between.
+func (n *names) ask(host string, start time.Time) *question {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if q := n.asked[host]; q != nil {
+		return q
+	}
+	if e, ok := n.byHost[host]; ok && start.Before(e.until) {
+		q := &question{done: make(chan struct{}), entry: e}
+		close(q.done)
 		return q
 	}
 	q := &question{done: make(chan struct{})}
