@@ -48,7 +48,11 @@ func usagef(format string, args ...any) error { return usage(fmt.Errorf(format, 
 
 // main runs one command and returns the process's exit code.
 func (c *cli) main(args []string) int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	ends := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) { // as nohup has it
+		ends = append(ends, syscall.SIGHUP)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), ends...)
 	defer stop()
 	// After the first signal the next one has its default effect: it ends the
 	// process at once.
