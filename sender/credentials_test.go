@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -115,8 +116,8 @@ func TestFilesAreReadAgain(t *testing.T) {
 		}
 	}
 	put("one", 0o600)
-	offset := time.Duration(0)
-	c := newClient(t, localConfig(), Deps{Now: func() time.Time { return time.Now().Add(offset) }})
+	var ahead atomic.Int64 // read by the sender's own goroutines too
+	c := newClient(t, localConfig(), Deps{Now: func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }})
 	req := request(url)
 	req.Subscription.Auth = bearer("file:" + path)
 	try := func() (string, *pipeline.Result) {
@@ -134,17 +135,17 @@ func TestFilesAreReadAgain(t *testing.T) {
 	if value, _ := try(); value != "Bearer one" {
 		t.Errorf("the file is looked at for each request: %q", value)
 	}
-	offset += lookAgain
+	ahead.Add(int64(lookAgain))
 	if value, _ := try(); value != "Bearer two" {
 		t.Errorf("the new secret is not used: %q", value)
 	}
 	put("three", 0o644)
-	offset += lookAgain
+	ahead.Add(int64(lookAgain))
 	if value, res := try(); value != "" || res.Outcome != pipeline.OutcomeLocalError || !strings.Contains(res.Error, "has mode 0644") {
 		t.Errorf("got %q, %s %q", value, res.Outcome, res.Error)
 	}
 	put("four", 0o600)
-	offset += lookAgain
+	ahead.Add(int64(lookAgain))
 	if value, res := try(); value != "Bearer four" {
 		t.Errorf("it does not recover: %q %q", value, res.Error)
 	}

@@ -55,9 +55,9 @@ func TestOAuth2(t *testing.T) {
 		}
 	}))
 	t.Cleanup(srv.Close)
-	offset := time.Duration(0)
+	var ahead atomic.Int64 // read by the sender's own goroutines too
 	c := newClient(t, localConfig(), Deps{
-		Secrets: variables(map[string]string{"ID": secretCanary}), Now: func() time.Time { return time.Now().Add(offset) },
+		Secrets: variables(map[string]string{"ID": secretCanary}), Now: func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) },
 	})
 	req := request(srv.URL)
 	req.Subscription.Auth = oauth(tokens)
@@ -74,7 +74,7 @@ func TestOAuth2(t *testing.T) {
 	}
 	check("first", pipeline.OutcomeSuccess, 0, 1, "Bearer t1")
 	check("kept", pipeline.OutcomeSuccess, 0, 1, "Bearer t1")
-	offset += 51 * time.Second
+	ahead.Add(int64(51 * time.Second))
 	check("about to expire", pipeline.OutcomeSuccess, 0, 2, "Bearer t2")
 	refuse["Bearer t2"] = true
 	check("refused", pipeline.OutcomeSuccess, 1, 3, "Bearer t2", "Bearer t3")

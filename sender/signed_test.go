@@ -8,6 +8,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -128,14 +129,14 @@ func TestSignedRequests(t *testing.T) {
 // TestTimestampIsOfTheAttempt: the id stays, the time does not.
 func TestTimestampIsOfTheAttempt(t *testing.T) {
 	url, got := endpointServer(t, func(_ int, w http.ResponseWriter) { w.WriteHeader(http.StatusInternalServerError) })
-	offset := time.Duration(0)
+	var ahead atomic.Int64 // read by the sender's own goroutines too
 	c := newClient(t, localConfig(), Deps{
-		Now: func() time.Time { return time.Now().Add(offset) }, Secrets: variables(map[string]string{"NEW": newHMAC}),
+		Now: func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }, Secrets: variables(map[string]string{"NEW": newHMAC}),
 	})
 	req := request(url)
 	req.Subscription.Signing = signing(pipeline.SigningStandard, "env:NEW")
 	send(c, req)
-	offset = 30 * time.Second
+	ahead.Store(int64(30 * time.Second))
 	req.Attempt = 2
 	send(c, req)
 	if len(*got) != 2 {
