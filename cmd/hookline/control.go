@@ -33,16 +33,8 @@ func actor() string {
 
 // operator makes sure that Kafka answers and gives the operators' port.
 func (c *cli) operator(ctx context.Context) (*control.Operator, error) {
-	cfg, err := c.config()
+	cfg, err := c.withRegistry(ctx)
 	if err != nil {
-		return nil, err
-	}
-	client, err := connect(ctx, cfg)
-	if err != nil {
-		return nil, err
-	}
-	defer client.Close()
-	if err := ensureRegistry(ctx, client, cfg); err != nil {
 		return nil, err
 	}
 	return app.NewOperator(cfg, c.logger(cfg))

@@ -25,8 +25,9 @@ func (c *cli) subsCmd() *cobra.Command {
 	return cmd
 }
 
-// writer makes sure that Kafka answers and gives the registry's writer.
-func (c *cli) writer(ctx context.Context) (*registry.Writer, error) {
+// withRegistry gives the configuration of a Kafka that answers and has the
+// registry's topic.
+func (c *cli) withRegistry(ctx context.Context) (*configs.Config, error) {
 	cfg, err := c.config()
 	if err != nil {
 		return nil, err
@@ -36,7 +37,13 @@ func (c *cli) writer(ctx context.Context) (*registry.Writer, error) {
 		return nil, err
 	}
 	defer client.Close()
-	if err := ensureRegistry(ctx, client, cfg); err != nil {
+	return cfg, ensureRegistry(ctx, client, cfg)
+}
+
+// writer makes sure that Kafka answers and gives the registry's writer.
+func (c *cli) writer(ctx context.Context) (*registry.Writer, error) {
+	cfg, err := c.withRegistry(ctx)
+	if err != nil {
 		return nil, err
 	}
 	rc, deps, err := app.RegistryParts(cfg, c.logger(cfg))

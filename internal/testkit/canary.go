@@ -10,6 +10,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/hookline/hookline/pipeline/attemptlog"
 )
 
 // SecretForms are the ways in which secrets could be written: as they are, in hex,
@@ -27,10 +29,10 @@ func SecretForms(secrets ...string) []string {
 	return out
 }
 
-// EveryRecord is all that stands in the topics of a cluster, with what more makes
-// of each record: what is packed cannot be searched as it is. opts reach the
-// cluster.
-func EveryRecord(ctx context.Context, tb testing.TB, more func(*kgo.Record) string, opts ...kgo.Opt) string {
+// EveryRecord is all that stands in the topics of a cluster. Batches of attempts
+// stand in it in clear, too: what is packed cannot be searched as it is. opts reach
+// the cluster.
+func EveryRecord(ctx context.Context, tb testing.TB, opts ...kgo.Opt) string {
 	tb.Helper()
 	client, err := kgo.NewClient(opts...)
 	if err != nil {
@@ -64,11 +66,26 @@ func EveryRecord(ctx context.Context, tb testing.TB, more func(*kgo.Record) stri
 			tb.Fatal(err)
 		}
 		fetches.EachRecord(func(r *kgo.Record) {
-			fmt.Fprintf(&b, "%s %s %s %q %s\n", r.Topic, r.Key, r.Value, r.Headers, more(r))
+			fmt.Fprintf(&b, "%s %s %s %q %s\n", r.Topic, r.Key, r.Value, r.Headers, attemptRows(tb, r))
 			if end, _ := ends.Lookup(r.Topic, r.Partition); r.Offset == end.Offset-1 {
 				missing--
 			}
 		})
+	}
+	return b.String()
+}
+
+// attemptRows are the rows of a record of attempts; of others there are none.
+func attemptRows(tb testing.TB, r *kgo.Record) string {
+	if r.Topic != "hookline.attempts" {
+		return ""
+	}
+	var b strings.Builder
+	if err := attemptlog.Decode(r.Value, func(row *attemptlog.Row) error {
+		fmt.Fprintf(&b, "%+v %s %s %s\n", row, row.RequestHeaders, row.ResponseHeaders, row.ResponseBody)
+		return nil
+	}); err != nil {
+		tb.Error(err)
 	}
 	return b.String()
 }
