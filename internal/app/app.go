@@ -55,9 +55,11 @@ func ParseRoles(s string) ([]Role, error) {
 
 // Deps is what an App gets from the command that runs it.
 type Deps struct {
-	Log     *slog.Logger
-	Version string // goes into the User-Agent
-	Cluster string // the Kafka cluster's id, a part of every event's identity
+	Log *slog.Logger
+	// LogDropped is how many lines of the log were dropped so far; nil: none.
+	LogDropped func() int64
+	Version    string // goes into the User-Agent
+	Cluster    string // the Kafka cluster's id, a part of every event's identity
 	// Services run beneath the parts: they start before them and stop after.
 	Services []Service
 }
@@ -76,6 +78,7 @@ type App struct {
 	version string
 	cluster string
 	metrics *telemetry.Metrics
+	dropped func() int64       // lines of the log; nil: none
 	tracing *telemetry.Tracing // nil: no spans
 	node    string
 
@@ -99,7 +102,7 @@ const (
 func New(cfg *configs.Config, roles []Role, deps Deps) (*App, error) {
 	a := &App{
 		cfg: cfg, roles: roles, log: deps.Log, version: deps.Version, cluster: deps.Cluster,
-		metrics: telemetry.NewMetrics(), node: nodeName(cfg.Kafka.InstanceID),
+		metrics: telemetry.NewMetrics(), dropped: deps.LogDropped, node: nodeName(cfg.Kafka.InstanceID),
 	}
 	for _, s := range deps.Services {
 		a.parts = append(a.parts, part{name: s.Name, run: s.Run, stopWithin: stopSlow})

@@ -15,7 +15,7 @@ import (
 func (a *App) gatherer() prometheus.Gatherer {
 	a.metrics.Build(a.version)
 	var mu sync.Mutex // scrapes may overlap
-	counted := int64(-1)
+	counted, dropped := int64(-1), int64(0)
 	return prometheus.GathererFunc(func() ([]*dto.MetricFamily, error) {
 		mu.Lock()
 		defer mu.Unlock()
@@ -24,6 +24,11 @@ func (a *App) gatherer() prometheus.Gatherer {
 			if p.Name == string(RoleSink) {
 				a.metrics.Ready("degraded-sink", p.Degraded)
 			}
+		}
+		if a.dropped != nil {
+			n := a.dropped()
+			a.metrics.LogLinesDropped(n - dropped)
+			dropped = n
 		}
 		// Counting 100,000 subscriptions is only needed when one has changed.
 		if snap := a.registry.Snapshot(); snap != nil && snap.Version() != counted {

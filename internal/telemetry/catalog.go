@@ -52,6 +52,7 @@ const (
 	nameSubs         = "subscriptions"
 	nameReady        = "ready"
 	nameSpansLost    = "trace_spans_lost_total"
+	nameLinesDropped = "log_lines_dropped_total"
 	nameBuild        = "build_info"
 	nameMissing      = "records_missing_total"
 	nameSinkDead     = "sink_dead_total"
@@ -183,6 +184,10 @@ var catalog = []Metric{
 	{
 		nameSpansLost, Counter, nil, "spans", "Spans that the collector of traces did not take.",
 		"OTLP_ENDPOINT is away or refuses them. Deliveries do not depend on it.",
+	},
+	{
+		nameLinesDropped, Counter, nil, "lines", "Lines of the log that were dropped, since what reads standard error did not take them.",
+		"The log collector hangs or is too slow. Deliveries do not wait for it; the log itself tells how many lines are missing.",
 	},
 	{nameBuild, Gauge, []string{"version"}, "1", "The version that runs.", "Several at once: an upgrade is under way."},
 }

@@ -3,12 +3,15 @@
 package telemetry
 
 import (
+	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
 	"strings"
+	"time"
 
 	"golang.org/x/term"
 )
@@ -51,14 +54,21 @@ func level(s string) (slog.Level, error) {
 	return 0, fmt.Errorf("HOOKLINE_LOG_LEVEL: %q is not a level (one of debug, info, warn, error)", s)
 }
 
+// Logger is a slog.Logger that never waits for its reader.
+type Logger struct {
+	*slog.Logger
+	throttle *throttle
+	lines    *lines
+}
+
 // NewLogger logs to w in the configured format. Lines that repeat are throttled
-// (see throttle). c has been validated.
-func NewLogger(c *Config, w io.Writer) *slog.Logger {
+// (see throttle); lines that w does not take in time are dropped and counted (see
+// lines). c has been validated. Close it at the end.
+func NewLogger(c *Config, w io.Writer) *Logger {
 	lvl, err := level(c.LogLevel)
 	if err != nil {
 		lvl = slog.LevelInfo
 	}
-	opts := &slog.HandlerOptions{Level: lvl}
 	format := strings.ToLower(c.LogFormat)
 	if format == "auto" {
 		format = "json"
@@ -66,11 +76,42 @@ func NewLogger(c *Config, w io.Writer) *slog.Logger {
 			format = "text"
 		}
 	}
-	var h slog.Handler = slog.NewJSONHandler(w, opts)
-	if format == "text" {
-		h = slog.NewTextHandler(w, opts)
+	handler := func(w io.Writer) slog.Handler {
+		opts := &slog.HandlerOptions{Level: lvl}
+		if format == "text" {
+			return slog.NewTextHandler(w, opts)
+		}
+		return slog.NewJSONHandler(w, opts)
 	}
-	return slog.New(newThrottle(h, throttleWindow))
+	l := &Logger{lines: newLines(w, maxQueuedBytes, func(n int) []byte { return droppedNote(handler, n) })}
+	l.throttle = newThrottle(handler(l.lines), throttleWindow)
+	l.Logger = slog.New(l.throttle)
+	return l
+}
+
+// droppedNote is the line that tells of n lines that are not there.
+func droppedNote(handler func(io.Writer) slog.Handler, n int) []byte {
+	var b bytes.Buffer
+	r := slog.NewRecord(time.Now(), slog.LevelWarn, "log lines were dropped: what reads them does not keep up", 0)
+	r.AddAttrs(slog.Int("lines", n))
+	if err := handler(&b).Handle(context.Background(), r); err != nil {
+		panic("BUG: writing to memory: " + err.Error())
+	}
+	return b.Bytes()
+}
+
+// Write adds text, whole lines that are no log records, such as the error by
+// which a process ends.
+func (l *Logger) Write(p []byte) (int, error) { return l.lines.Write(p) }
+
+// Dropped is how many lines the reader did not take.
+func (l *Logger) Dropped() int64 { return l.lines.Dropped() }
+
+// Close writes what waits, with the warnings that were held back as repetitions.
+// It gives up when the reader takes longer than within. It may be called again.
+func (l *Logger) Close(within time.Duration) {
+	l.throttle.flush()
+	l.lines.close(within)
 }
 
 // IsTerminal tells whether w is a terminal, so that colours and progress have

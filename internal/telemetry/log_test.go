@@ -43,9 +43,12 @@ func TestThrottle(t *testing.T) {
 func TestThrottleClockGoingBack(t *testing.T) {
 	s := &throttleState{last: map[throttleKey]*throttleEntry{}}
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	k := throttleKey{message: "m"}
-	s.pass(k, now, time.Second)
-	if _, ok := s.pass(k, now.Add(-time.Hour), time.Second); !ok {
+	at := func(when time.Time) bool {
+		_, ok := s.pass(slog.NewRecord(when, slog.LevelWarn, "m", 0), slog.DiscardHandler, time.Second)
+		return ok
+	}
+	at(now)
+	if !at(now.Add(-time.Hour)) {
 		t.Error("a clock that went back silences the message for an hour")
 	}
 }
@@ -53,7 +56,9 @@ func TestThrottleClockGoingBack(t *testing.T) {
 func TestLoggerFormats(t *testing.T) {
 	for format, want := range map[string]string{"text": "level=INFO msg=hello", "json": `"msg":"hello"`, "auto": `"msg":"hello"`} {
 		var out bytes.Buffer
-		NewLogger(&Config{LogLevel: "info", LogFormat: format}, &out).Info("hello")
+		l := NewLogger(&Config{LogLevel: "info", LogFormat: format}, &out)
+		l.Info("hello")
+		l.Close(time.Minute)
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("format %s: %q lacks %q", format, out.String(), want)
 		}
@@ -69,5 +74,25 @@ func TestConfigNamesEveryMistake(t *testing.T) {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%q does not name %s", err, want)
 		}
+	}
+}
+
+// Warnings of which no next one told are told at the end, once.
+func TestHeldBackWarningsAreWrittenAtTheEnd(t *testing.T) {
+	var out bytes.Buffer
+	l := NewLogger(&Config{LogLevel: "info", LogFormat: "text"}, &out)
+	part := l.With("part", "sink")
+	for i := range 5 {
+		part.Warn("storing", "try", i)
+	}
+	l.Warn("alone")
+	l.Close(time.Minute)
+	l.Close(time.Minute)
+	got := out.String()
+	if n := strings.Count(got, "msg=storing"); n != 2 || !strings.Contains(got, "part=sink try=4 repeated=3") {
+		t.Errorf("%d lines, want the first one and the last one with those between:\n%s", n, got)
+	}
+	if n := strings.Count(got, "msg=alone"); n != 1 {
+		t.Errorf("%d lines of what was not repeated:\n%s", n, got)
 	}
 }

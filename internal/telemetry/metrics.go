@@ -39,6 +39,7 @@ type Metrics struct {
 	omitted      *prometheus.CounterVec
 	forgotten    prometheus.Counter
 	spansLost    prometheus.Counter
+	linesDropped prometheus.Counter
 	missing      *prometheus.CounterVec
 	sinkDead     prometheus.Counter
 	refused      prometheus.Gauge
@@ -61,6 +62,7 @@ func NewMetrics() *Metrics {
 	m.dead, m.omitted = m.counters(nameDead), m.counters(nameOmitted)
 	m.forgotten, m.sinkRows = m.counter(nameForgotten), m.counter(nameSinkRows)
 	m.sinkErrors, m.spansLost = m.counter(nameSinkErrors), m.counter(nameSpansLost)
+	m.linesDropped = m.counter(nameLinesDropped)
 	m.missing, m.sinkDead, m.refused = m.counters(nameMissing), m.counter(nameSinkDead), m.gauge(nameRefused)
 	m.seconds = m.histogram(nameSeconds, 0.001, 2, 15)
 	m.deliveryLag = m.histogram(nameDeliveryLag, 0.005, 2, 18)
@@ -169,6 +171,9 @@ func (m *Metrics) DedupeForgotten(n int) { m.forgotten.Add(float64(n)) }
 
 // SpansLost counts n spans that the collector did not take.
 func (m *Metrics) SpansLost(n int) { m.spansLost.Add(float64(n)) }
+
+// LogLinesDropped counts n lines of the log that its reader did not take.
+func (m *Metrics) LogLinesDropped(n int64) { m.linesDropped.Add(float64(n)) }
 
 // FilterFailed counts a subscription that did not get an event since its filter
 // failed on it.

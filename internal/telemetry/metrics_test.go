@@ -33,6 +33,7 @@ var contract = map[string][]string{
 	"hookline_filter_failures_total":    {"reason"},
 	"hookline_dedupe_forgotten_total":   nil,
 	"hookline_trace_spans_lost_total":   nil,
+	"hookline_log_lines_dropped_total":  nil,
 	"hookline_records_missing_total":    {"topic"},
 	"hookline_sink_dead_total":          nil,
 	"hookline_subscriptions_refused":    nil,

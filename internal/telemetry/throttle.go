@@ -3,12 +3,14 @@ package telemetry
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 )
 
 // throttleWindow: a warning or error with the same message is logged once in
-// this time; the next line that passes tells how many were left out.
+// this time; the next line that passes tells how many were left out, and flush
+// does for those that none came after.
 const throttleWindow = time.Second
 
 // maxThrottled bounds the messages remembered; messages are constant strings in
@@ -36,6 +38,8 @@ type throttleKey struct {
 type throttleEntry struct {
 	since time.Time
 	left  int
+	last  slog.Record  // of those left out
+	next  slog.Handler // where it would have gone
 }
 
 func newThrottle(next slog.Handler, window time.Duration) *throttle {
@@ -61,33 +65,59 @@ func (t *throttle) Handle(ctx context.Context, r slog.Record) error {
 	if r.Level < slog.LevelWarn {
 		return t.next.Handle(ctx, r)
 	}
-	left, pass := t.seen.pass(throttleKey{r.Level, r.Message}, r.Time, t.window)
+	left, pass := t.seen.pass(r, t.next, t.window)
 	if !pass {
 		return nil
 	}
+	return t.next.Handle(ctx, repeated(r, left))
+}
+
+// repeated is r, telling of so many that were left out before it.
+func repeated(r slog.Record, left int) slog.Record {
 	if left > 0 {
 		r = r.Clone()
 		r.AddAttrs(slog.Int("repeated", left))
 	}
-	return t.next.Handle(ctx, r)
+	return r
 }
 
-func (s *throttleState) pass(k throttleKey, now time.Time, window time.Duration) (left int, ok bool) {
+// flush writes the last of each message's lines that were left out, oldest
+// first: at the end, no next one will tell of them.
+func (t *throttle) flush() {
+	t.seen.mu.Lock()
+	var held []throttleEntry
+	for _, e := range t.seen.last {
+		if e.left > 0 {
+			held = append(held, *e)
+			e.left = 0
+		}
+	}
+	t.seen.mu.Unlock()
+	slices.SortFunc(held, func(a, b throttleEntry) int { return a.last.Time.Compare(b.last.Time) })
+	for _, e := range held {
+		_ = e.next.Handle(context.Background(), repeated(e.last, e.left-1)) // as slog.Logger itself does
+	}
+}
+
+// pass tells whether r may be written, and how many were left out before it.
+func (s *throttleState) pass(r slog.Record, next slog.Handler, window time.Duration) (left int, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	k := throttleKey{r.Level, r.Message}
 	e := s.last[k]
 	if e == nil {
 		if len(s.last) >= maxThrottled {
 			clear(s.last)
 		}
-		s.last[k] = &throttleEntry{since: now}
+		s.last[k] = &throttleEntry{since: r.Time}
 		return 0, true
 	}
-	if d := now.Sub(e.since); d >= 0 && d < window {
+	if d := r.Time.Sub(e.since); d >= 0 && d < window {
 		e.left++
+		e.last, e.next = r.Clone(), next
 		return 0, false
 	}
 	left = e.left
-	e.since, e.left = now, 0
+	*e = throttleEntry{since: r.Time}
 	return left, true
 }
