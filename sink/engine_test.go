@@ -2,6 +2,7 @@ package sink
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"reflect"
@@ -51,7 +52,7 @@ func openReader(t *testing.T, cfg Config) *Reader {
 // ask gives the result of a statement, TabSeparated.
 func ask(t *testing.T, r *Reader, sql string) string {
 	t.Helper()
-	out, err := r.Query(t.Context(), sql, "TabSeparated")
+	out, err := r.Execute(t.Context(), sql, "TabSeparated")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -225,6 +226,55 @@ func TestEngineNativeQuery(t *testing.T) {
 	}
 	if _, err := r.Query(t.Context(), "SELECT 1", "PrettyCompact"); err == nil || !strings.Contains(err.Error(), "http://") {
 		t.Errorf("PrettyCompact over tcp: %v", err)
+	}
+}
+
+// TestEngineQueryOnlyReads: what would change anything is refused, and nothing
+// has changed; Execute does it.
+func TestEngineQueryOnlyReads(t *testing.T) {
+	cfg, _ := engineConfig(t)
+	if err := Migrate(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	r := openReader(t, cfg)
+	ask(t, r, "CREATE TABLE mine (n UInt8) ENGINE = MergeTree ORDER BY n")
+	for _, sql := range []string{
+		"INSERT INTO mine VALUES (1)", "INSERT INTO mine SELECT 1", "insert into mine format TSV\n1\n", "ALTER TABLE mine DELETE WHERE 1",
+		"ALTER TABLE mine ADD COLUMN m UInt8", "DELETE FROM mine WHERE 1", "DROP TABLE mine", "TRUNCATE TABLE mine", "RENAME TABLE mine TO yours",
+		"CREATE TABLE yours (n UInt8) ENGINE = Memory", "CREATE VIEW yours AS SELECT 1", "CREATE DATABASE yours", "DROP DATABASE " + cfg.Database,
+		"OPTIMIZE TABLE mine FINAL", "SYSTEM STOP MERGES", "SYSTEM FLUSH LOGS", "DETACH TABLE mine", "CREATE USER you", "KILL QUERY WHERE 1", "( /* */ -- x\n system reload config",
+		"BACKUP TABLE mine TO Null",
+		"SELECT 1 SETTINGS readonly = 0", "SET readonly = 0", "/* a remark */ DROP TABLE mine", "WITH 1 AS one INSERT INTO mine SELECT one",
+	} {
+		out, err := r.Query(t.Context(), sql, "TabSeparated")
+		if err == nil {
+			out.Close()
+		}
+		if !errors.Is(err, ErrReadOnly) {
+			t.Errorf("%s: %v", sql, err)
+		}
+	}
+	expect(t, r, "SELECT count() FROM mine", "0")
+	expect(t, r, "SELECT groupArray(name) FROM system.columns WHERE database = currentDatabase() AND table = 'mine'", "['n']")
+	expect(t, r, "SELECT count() FROM system.tables WHERE name = 'yours'", "0")
+	for _, sql := range []string{
+		"SELECT count() FROM attempts SETTINGS max_threads = 1", "SHOW TABLES", "DESCRIBE TABLE events", "EXPLAIN SELECT 1", "EXISTS TABLE mine",
+		"WITH 1 AS one SELECT one FORMAT CSV", "(SELECT 1) UNION ALL (SELECT 2)",
+		"-- DROP\n/* ALTER\n */ select 'INSERT'", "FROM numbers(1) SELECT number",
+	} {
+		out, err := r.Query(t.Context(), sql, "PrettyCompactNoEscapes")
+		if err != nil {
+			t.Errorf("%s: %v", sql, err)
+			continue
+		}
+		out.Close()
+	}
+	ask(t, r, "INSERT INTO mine VALUES (1)")
+	expect(t, r, "SELECT count() FROM mine", "1")
+	ask(t, r, "DROP TABLE mine")
+	r.target.http = false
+	if _, err := r.Execute(t.Context(), "SELECT 1", "CSV"); err == nil || !strings.Contains(err.Error(), "http://") {
+		t.Errorf("over tcp: %v", err)
 	}
 }
 

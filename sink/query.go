@@ -5,10 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
+	"unicode"
 
 	clickhouse "github.com/ClickHouse/clickhouse-go/v2"
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
@@ -20,22 +24,84 @@ const maxAnswer = 64 << 10
 // formatName keeps a format from carrying SQL.
 var formatName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9]*$`)
 
-// Query runs any statement in hookline's database and gives its result in a
-// format of ClickHouse's, unless the statement names one. Over http the server
-// formats, and an error comes before the first byte. Over tcp the formats are
-// JSONEachRow, CSV and TabSeparated, for statements that give rows. Close the
-// result.
-func (r *Reader) Query(ctx context.Context, sql, format string) (io.ReadCloser, error) {
+// CheckFormat tells whether format has the form of a name of ClickHouse's.
+func CheckFormat(format string) error {
 	if !formatName.MatchString(format) {
-		return nil, fmt.Errorf("querying ClickHouse: %q is not a format (JSONEachRow, PrettyCompact, CSV, ...)", format)
+		return fmt.Errorf("%q is not a format (JSONEachRow, PrettyCompact, CSV, ...)", format)
+	}
+	return nil
+}
+
+// ErrReadOnly says that a statement would change something: Query only reads.
+var ErrReadOnly = errors.New("the statement changes something, and only reading is allowed")
+
+// ClickHouse's words about a user who may only read and may not even say so.
+const (
+	codeReadOnly    = 164 // READONLY; source: ClickHouse, src/Common/ErrorCodes.cpp
+	alreadyReadOnly = "Cannot modify 'readonly' setting in readonly mode"
+)
+
+// readingWords are those that statements begin with that only read. ClickHouse's
+// readonly=2 lets some through that do more (SYSTEM STOP MERGES, KILL QUERY).
+var readingWords = []string{"SELECT", "WITH", "FROM", "SHOW", "DESCRIBE", "DESC", "EXPLAIN", "EXISTS", "CHECK", "SET", "USE", "VALUES"}
+
+// opening is what may stand before a statement's first word: white space, comments
+// and brackets.
+var opening = regexp.MustCompile(`^(?:[\s(;]|--[^\n]*(?:\n|$)|#[ !][^\n]*(?:\n|$)|/\*(?s:.*?)\*/)*`)
+
+// reads tells whether sql begins as a statement that only reads does.
+func reads(sql string) bool {
+	rest := sql[len(opening.FindString(sql)):]
+	word := rest
+	if end := strings.IndexFunc(rest, func(r rune) bool { return r != '_' && !unicode.IsLetter(r) }); end >= 0 {
+		word = rest[:end]
+	}
+	return word == "" || slices.Contains(readingWords, strings.ToUpper(word))
+}
+
+// Query runs a statement that reads in hookline's database and gives its result in
+// a format of ClickHouse's, unless the statement names one; ErrReadOnly where it
+// would change something. Over http the server formats, and an error comes before
+// the first byte. Over tcp the formats are JSONEachRow, CSV and TabSeparated, for
+// statements that give rows. Close the result.
+func (r *Reader) Query(ctx context.Context, sql, format string) (io.ReadCloser, error) {
+	if err := CheckFormat(format); err != nil {
+		return nil, fmt.Errorf("querying ClickHouse: %w", err)
+	}
+	if !reads(sql) {
+		return nil, fmt.Errorf("querying ClickHouse: %w", ErrReadOnly)
 	}
 	if !r.target.http {
 		return r.queryNative(ctx, sql, format)
 	}
+	// 2: what changes data, tables, users or the server is refused; settings may be
+	// set, but this one.
+	result, err := r.post(ctx, sql, format, url.Values{"readonly": {"2"}})
+	if err != nil && strings.Contains(err.Error(), alreadyReadOnly) && !strings.Contains(strings.ToLower(sql), "readonly") {
+		return r.post(ctx, sql, format, nil) // a user of whom it is so anyway
+	}
+	return result, err
+}
+
+// Execute is Query for any statement, also one that changes something. It needs
+// http.
+func (r *Reader) Execute(ctx context.Context, sql, format string) (io.ReadCloser, error) {
+	if err := CheckFormat(format); err != nil {
+		return nil, fmt.Errorf("querying ClickHouse: %w", err)
+	}
+	if !r.target.http {
+		return nil, errors.New("changing something in ClickHouse over tcp://: that needs the HTTP interface (set HOOKLINE_CLICKHOUSE_ADDR to http://host:8123)")
+	}
+	return r.post(ctx, sql, format, nil)
+}
+
+func (r *Reader) post(ctx context.Context, sql, format string, settings url.Values) (io.ReadCloser, error) {
 	u := r.target.url()
 	// wait_end_of_query: the server keeps the result until it is whole, so that a
 	// failure half-way is an error and not a cut result.
-	u.RawQuery = url.Values{"database": {r.cfg.Database}, "default_format": {format}, "wait_end_of_query": {"1"}}.Encode()
+	params := url.Values{"database": {r.cfg.Database}, "default_format": {format}, "wait_end_of_query": {"1"}}
+	maps.Copy(params, settings)
+	u.RawQuery = params.Encode()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, u.String(), strings.NewReader(sql))
 	if err != nil {
 		return nil, fmt.Errorf("querying ClickHouse: %w", err)
@@ -57,6 +123,9 @@ func (r *Reader) Query(ctx context.Context, sql, format string) (io.ReadCloser, 
 		return nil, fmt.Errorf("querying ClickHouse at %s: HTTP %d: %w", r.target.host, resp.StatusCode, err)
 	}
 	answer := &clickhouse.HTTPError{StatusCode: resp.StatusCode, Err: errors.New(strings.TrimSpace(string(text)))}
+	if resp.Header.Get("X-ClickHouse-Exception-Code") == strconv.Itoa(codeReadOnly) {
+		return nil, fmt.Errorf("querying ClickHouse: %w: %w", ErrReadOnly, briefly(answer))
+	}
 	return nil, fmt.Errorf("querying ClickHouse: %w", briefly(answer))
 }
 

@@ -265,6 +265,13 @@ func lifeOfASubscription(w *world) {
 	same(w.T, "why", snap.State("b").Missed[0].Reason, "gone")
 	missedSpans(w, r)
 
+	before = w.end()
+	moved := b
+	moved.URL = "https://elsewhere.example.com/"
+	changes, err := w.writer.Preview(w.ctx, []Document{moved, doc("c")}, true)
+	w.must(err)
+	same(w.T, "preview", summary(changes), "b updated, c created, a deleted")
+	same(w.T, "the end after a preview", w.end(), before)
 	same(w.T, "prune", w.apply(true, b), "b unchanged, a deleted")
 	snap = w.await(r, w.end()-1)
 	if snap.Get("a") != nil || snap.Len() != 1 || snap.State("a") != nil {

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
@@ -83,6 +85,26 @@ func (s *session) take(rec *kgo.Record) {
 
 func (s *session) add(key, value []byte) {
 	s.records = append(s.records, &kgo.Record{Topic: s.w.cfg.Topic, Key: key, Value: value})
+}
+
+// apply puts docs, whose ids these are, in place; with prune all others go.
+func (s *session) apply(docs []Document, ids map[string]bool, prune bool) ([]Change, error) {
+	changes := make([]Change, 0, len(docs))
+	for i := range docs {
+		c, err := s.put(&docs[i])
+		if err != nil {
+			return nil, err
+		}
+		changes = append(changes, c)
+	}
+	if prune {
+		for _, id := range slices.Sorted(maps.Keys(s.known)) {
+			if !ids[id] && s.known[id].exists() {
+				changes = append(changes, s.remove(id))
+			}
+		}
+	}
+	return changes, nil
 }
 
 // put stores d, its secrets sealed, under its id where it differs from what is

@@ -88,6 +88,35 @@ const transactionTimeout = 10 * time.Second
 // subscription stays paused under its new revision; any other decision, such as
 // being disabled, ends with a new revision. What does not differ is left alone.
 func (w *Writer) Apply(ctx context.Context, docs []Document, prune bool) ([]Change, error) {
+	ids, err := w.check(docs)
+	if err != nil {
+		return nil, err
+	}
+	return w.change(ctx, audit.ActionApply, func(s *session) ([]Change, error) { return s.apply(docs, ids, prune) })
+}
+
+// Preview says what Apply would do now, and changes nothing. It gives no revisions
+// but those that are in force.
+func (w *Writer) Preview(ctx context.Context, docs []Document, prune bool) ([]Change, error) {
+	ids, err := w.check(docs)
+	if err != nil {
+		return nil, err
+	}
+	var changes []Change
+	err = w.look(ctx, func(s *session) error {
+		changes, err = s.apply(docs, ids, prune)
+		return err
+	})
+	for i := range changes {
+		if changes[i].Action != Unchanged {
+			changes[i].Revision = 0
+		}
+	}
+	return changes, err
+}
+
+// check checks docs and gives their ids.
+func (w *Writer) check(docs []Document) (ids map[string]bool, err error) {
 	seen := make(map[string]bool, len(docs))
 	var errs []*FieldError
 	for i := range docs {
@@ -100,24 +129,7 @@ func (w *Writer) Apply(ctx context.Context, docs []Document, prune bool) ([]Chan
 	if len(errs) > 0 {
 		return nil, join(errs)
 	}
-	return w.change(ctx, audit.ActionApply, func(s *session) ([]Change, error) {
-		changes := make([]Change, 0, len(docs))
-		for i := range docs {
-			c, err := s.put(&docs[i])
-			if err != nil {
-				return nil, err
-			}
-			changes = append(changes, c)
-		}
-		if prune {
-			for _, id := range slices.Sorted(maps.Keys(s.known)) {
-				if !seen[id] && s.known[id].exists() {
-					changes = append(changes, s.remove(id))
-				}
-			}
-		}
-		return changes, nil
-	})
+	return seen, nil
 }
 
 // Delete removes the subscriptions, all or nothing; ErrNotFound names the first
@@ -224,24 +236,33 @@ func (w *Writer) setState(ctx context.Context, id string, state pipeline.State, 
 
 func (w *Writer) now() time.Time { return w.deps.Now().UTC().Truncate(time.Millisecond) }
 
-// List gives every subscription, by id.
-func (w *Writer) List(ctx context.Context) ([]Item, error) {
+// look reads all that is committed and shows it to see; nothing is written.
+func (w *Writer) look(ctx context.Context, see func(*session) error) error {
 	client, err := kgo.NewClient(w.deps.Client...)
 	if err != nil {
-		return nil, fmt.Errorf("making the registry's Kafka client: %w", err)
+		return fmt.Errorf("making the registry's Kafka client: %w", err)
 	}
 	defer client.Close()
 	s := session{w: w, tail: tail{client: client, topic: w.cfg.Topic}}
 	if err := s.read(ctx); err != nil {
-		return nil, err
+		return err
 	}
-	items := make([]Item, 0, len(s.known))
-	for _, id := range slices.Sorted(maps.Keys(s.known)) {
-		if k := s.known[id]; k.exists() {
-			items = append(items, k.item(id))
+	return see(&s)
+}
+
+// List gives every subscription, by id.
+func (w *Writer) List(ctx context.Context) ([]Item, error) {
+	var items []Item
+	err := w.look(ctx, func(s *session) error {
+		items = make([]Item, 0, len(s.known))
+		for _, id := range slices.Sorted(maps.Keys(s.known)) {
+			if k := s.known[id]; k.exists() {
+				items = append(items, k.item(id))
+			}
 		}
-	}
-	return items, nil
+		return nil
+	})
+	return items, err
 }
 
 // Get gives one subscription; ErrNotFound where there is none.
