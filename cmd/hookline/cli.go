@@ -10,11 +10,13 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/hookline/hookline/configs"
 	"github.com/hookline/hookline/internal/telemetry"
+	"github.com/hookline/hookline/pipeline/registry"
 )
 
 // cli is what the commands share: the process's streams and environment.
@@ -22,7 +24,11 @@ type cli struct {
 	in       io.Reader
 	out, err io.Writer
 	environ  []string
+	log      *telemetry.Logger // made by the first logger
 }
+
+// logPatience is how long the end of a process waits for whoever reads its log.
+const logPatience = 2 * time.Second
 
 // Exit codes.
 const (
@@ -60,12 +66,17 @@ func (c *cli) main(args []string) int {
 	root := c.root()
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
+	out := c.err
+	if c.log != nil { // behind its lines, and no more than they does it wait for a reader
+		out = c.log
+		defer c.log.Close(logPatience)
+	}
 	if err == nil {
 		return exitDone
 	}
 	err = denied(err)
 	for line := range strings.Lines(err.Error()) {
-		fmt.Fprintln(c.err, "hookline: "+safe(strings.TrimSuffix(line, "\n")))
+		fmt.Fprintln(out, "hookline: "+safe(strings.TrimSuffix(line, "\n")))
 	}
 	return exitCode(err)
 }
@@ -99,10 +110,26 @@ func (c *cli) root() *cobra.Command {
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usagef("reading options: %s: %w (see %s --help)", cmd.CommandPath(), err, cmd.CommandPath())
 	})
+	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
+		// Cobra would tell too, but as it likes.
+		if err := cmd.ValidateFlagGroups(); err != nil {
+			return usagef("reading options: %s: %w (see %s --help)", cmd.CommandPath(), err, cmd.CommandPath())
+		}
+		return nil
+	}
 	root.AddCommand(c.versionCmd(), c.produceCmd(), c.topicsCmd(), c.subsCmd(), c.receiverCmd(), c.healthCmd(),
 		c.runCmd(), c.devCmd(), c.sqlCmd(), c.logsCmd(), c.checkCmd(), c.demoCmd(), c.replayCmd())
 	root.AddCommand(topicCmds()...)
 	root.SetHelpCommand(c.helpCmd(root))
+	root.InitDefaultCompletionCmd()
+	for _, cmd := range root.Commands() {
+		if cmd.Name() == "completion" { // cobra's own takes any argument, or complains in its own words
+			cmd.Args, cmd.RunE = cobra.ArbitraryArgs, group
+			for _, shell := range cmd.Commands() {
+				shell.Args = exactly()
+			}
+		}
+	}
 	return root
 }
 
@@ -122,6 +149,13 @@ func group(cmd *cobra.Command, args []string) error {
 	return usagef("reading arguments: %s: no command %q (%s)", cmd.CommandPath(), args[0], remedy)
 }
 
+// argID is the argument that is a subscription's id.
+const argID = "ID"
+
+func badID(cmd *cobra.Command, id string) error {
+	return usagef("reading arguments: %s: %.140q is not a subscription's id (letters, digits, - and _)", cmd.CommandPath(), id)
+}
+
 // exactly is cobra.ExactArgs with an error of our kind.
 func exactly(names ...string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
@@ -132,6 +166,11 @@ func exactly(names ...string) cobra.PositionalArgs {
 			}
 			return usagef("reading arguments: %s: got %d, want %s (see %s --help)", cmd.CommandPath(), len(args), want, cmd.CommandPath())
 		}
+		for i, name := range names {
+			if name == argID && !registry.ValidID(args[i]) {
+				return badID(cmd, args[i])
+			}
+		}
 		return nil
 	}
 }
@@ -139,7 +178,16 @@ func exactly(names ...string) cobra.PositionalArgs {
 // config reads the configuration from the environment.
 func (c *cli) config() (*configs.Config, error) { return configs.Load(c.environ) }
 
-// logger logs to standard error, as configured.
+// logger logs to standard error, as configured. main closes it.
 func (c *cli) logger(cfg *configs.Config) *slog.Logger {
-	return telemetry.NewLogger(&cfg.Telemetry, c.err)
+	if c.log == nil {
+		c.log = telemetry.NewLogger(&cfg.Telemetry, c.err)
+	}
+	return c.log.Logger
 }
+
+// survivesReaders lets a service outlive those who read its output: a write to a
+// pipe that was closed fails instead of ending the process. (A command such as
+// hookline logs | head is to end.) A handler that ignores the signal, and not
+// signal.Ignore, which children would inherit.
+func survivesReaders() { signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) }

@@ -228,12 +228,12 @@ func (c *cli) subsTest() *cobra.Command {
 		Args: exactly("ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if file != "" {
-				b, err := c.readFile(file)
+				b, err := c.readFile("the payload", file)
 				if err != nil {
 					return err
 				}
 				if len(b) > lanecmd.MaxPayload {
-					return usagef("reading options: --file: %s: %d bytes, at most %d", file, len(b), lanecmd.MaxPayload)
+					return usagef("reading options: hookline subs test: --file: %s: %d bytes, at most %d", file, len(b), lanecmd.MaxPayload)
 				}
 				opts.Payload = b
 			}

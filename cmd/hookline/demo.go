@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -89,7 +87,7 @@ type demoRun struct {
 	plan  *demo.Plan
 	dir   string
 	cfg   *configs.Config
-	log   *slog.Logger
+	log   *telemetry.Logger
 	stack *local.Stack
 	recv  *receiver.Receiver
 	app   *app.App
@@ -116,11 +114,13 @@ func (r *demoRun) run(ctx context.Context, keep bool) error {
 		return fmt.Errorf("making the log: %w", err)
 	}
 	defer logFile.Close()
-	if err := r.configure(logFile); err != nil {
+	r.log = telemetry.NewLogger(&telemetry.Config{LogLevel: "info", LogFormat: "text"}, logFile)
+	defer r.log.Close(logPatience)
+	if err := r.configure(); err != nil {
 		return err
 	}
 	r.say("starting a broker and ClickHouse in %s", r.dir)
-	r.stack, err = local.Start(ctx, local.Addrs{Kafka: "127.0.0.1:0", ClickHouse: "127.0.0.1:0"}, r.dir, r.log)
+	r.stack, err = local.Start(ctx, local.Addrs{Kafka: "127.0.0.1:0", ClickHouse: "127.0.0.1:0"}, r.dir, r.log.Logger)
 	if err != nil {
 		return err
 	}
@@ -141,9 +141,8 @@ func (r *demoRun) run(ctx context.Context, keep bool) error {
 
 // configure sets what a demo needs. The environment's own HOOKLINE_ variables
 // are for a real service: the demo does not take them.
-func (r *demoRun) configure(log io.Writer) error {
+func (r *demoRun) configure() error {
 	r.cfg = configs.Default()
-	r.log = telemetry.NewLogger(&telemetry.Config{LogLevel: "info", LogFormat: "text"}, log)
 	return errors.Join(
 		r.cfg.Set("EVENTS_TOPICS", demo.EventsTopics),
 		r.cfg.Set("RETRY_DELAYS", demo.Delays(r.plan.RetryDelays)),
@@ -190,7 +189,7 @@ func (r *demoRun) work(ctx context.Context) error {
 	if r.stack.NoEngine != nil {
 		r.say("going on without SQL, attempts go to %s: %v", r.stack.AttemptsFile(&r.cfg.Kafka, nil).Path(), r.stack.NoEngine)
 	}
-	rc, deps, err := app.RegistryParts(r.cfg, r.log)
+	rc, deps, err := app.RegistryParts(r.cfg, r.log.Logger)
 	if err != nil {
 		return err
 	}
@@ -236,7 +235,7 @@ func (r *demoRun) after(ctx context.Context, keep bool) error {
 		return nil
 	}
 	r.say("\nrunning on until interrupted (Ctrl-C):")
-	for _, line := range exports(r.cfg) {
+	for _, line := range exports(r.cfg, r.app.AdminAddr()) {
 		r.say("  %s", line)
 	}
 	if r.stack.Engine != nil {

@@ -5,14 +5,17 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"log/slog"
+	"net"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/hookline/hookline/configs"
 	"github.com/hookline/hookline/internal/app"
+	"github.com/hookline/hookline/internal/app/admin"
 	"github.com/hookline/hookline/internal/app/local"
+	"github.com/hookline/hookline/internal/telemetry"
 )
 
 // devDefaults is what dev and demo set where the environment does not: one
@@ -38,7 +41,17 @@ func (c *cli) devCmd() *cobra.Command {
 		Long: "The service with an embedded Kafka-compatible broker and the embedded ClickHouse engine, until interrupted.\n" +
 			"Deliveries to this machine and without TLS are allowed. HOOKLINE_ variables apply as for hookline run.",
 		Args: exactly(),
-		RunE: func(cmd *cobra.Command, _ []string) error { return c.dev(cmd.Context(), addrs, data) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			for _, a := range []struct{ flag, addr string }{{"--kafka-addr", addrs.Kafka}, {"--clickhouse-addr", addrs.ClickHouse}} {
+				if err := checkAddr(a.addr); err != nil {
+					return usagef("reading options: hookline dev: %s: %w", a.flag, err)
+				}
+			}
+			if data == "" {
+				return usagef("reading options: hookline dev: --data: it is empty (name a directory)")
+			}
+			return c.dev(cmd.Context(), addrs, data)
+		},
 	}
 	f := cmd.Flags()
 	f.StringVar(&addrs.Kafka, "kafka-addr", "127.0.0.1:9092", "address of the broker")
@@ -52,8 +65,13 @@ func (c *cli) dev(ctx context.Context, addrs local.Addrs, data string) error {
 	if err != nil {
 		return err
 	}
-	log := c.logger(cfg)
-	stack, err := local.Start(ctx, addrs, data, log)
+	if err := portsFree(addrs, cfg.Admin.Addr); err != nil {
+		return err
+	}
+	survivesReaders()
+	c.logger(cfg)
+	log := c.log
+	stack, err := local.Start(ctx, addrs, data, log.Logger)
 	if err != nil {
 		return err
 	}
@@ -66,9 +84,42 @@ func (c *cli) dev(ctx context.Context, addrs local.Addrs, data string) error {
 	return a.Run(ctx)
 }
 
+// checkAddr tells whether addr is host:port.
+func checkAddr(addr string) error {
+	_, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return fmt.Errorf("%q is not host:port", addr)
+	}
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		return fmt.Errorf("%q: %q is no port (0 to 65535; 0 is a free one)", addr, port)
+	}
+	return nil
+}
+
+// portsFree tells of every address that is taken, before anything is started.
+func portsFree(addrs local.Addrs, adminAddr string) error {
+	var errs []error
+	for _, a := range []struct{ what, addr, remedy string }{
+		{"Kafka", addrs.Kafka, "choose another --kafka-addr"},
+		{"ClickHouse", addrs.ClickHouse, "choose another --clickhouse-addr"},
+		{"the admin address", adminAddr, "choose another HOOKLINE_ADMIN_ADDR, or off"},
+	} {
+		if a.addr == admin.Off {
+			continue
+		}
+		ln, err := net.Listen("tcp", a.addr)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("opening the port of %s: %s: %s (is another hookline dev running? %s)", a.what, a.addr, cause(err), a.remedy))
+			continue
+		}
+		ln.Close()
+	}
+	return errors.Join(errs...)
+}
+
 // newLocalApp makes the service on top of a local stack: it sets where that is
 // and the defaults for one machine, and makes all topics.
-func newLocalApp(ctx context.Context, cfg *configs.Config, stack *local.Stack, log *slog.Logger) (*app.App, error) {
+func newLocalApp(ctx context.Context, cfg *configs.Config, stack *local.Stack, log *telemetry.Logger) (*app.App, error) {
 	if err := pointTo(cfg, stack); err != nil {
 		return nil, err
 	}
@@ -81,15 +132,15 @@ func newLocalApp(ctx context.Context, cfg *configs.Config, stack *local.Stack, l
 		return nil, err
 	}
 	roles := []app.Role{app.RoleRouter, app.RoleDispatcher}
-	deps := app.Deps{Log: log, Version: versionName()}
+	deps := app.Deps{Log: log.Logger, LogDropped: log.Dropped, Version: versionName()}
 	if stack.Engine != nil {
 		roles = append(roles, app.RoleSink, app.RoleConsole)
 		deps.Services = []app.Service{{Name: "ClickHouse engine", Run: stack.Engine.Run}}
 	} else {
-		file := stack.AttemptsFile(&cfg.Kafka, log)
+		file := stack.AttemptsFile(&cfg.Kafka, log.Logger)
 		deps.Services = []app.Service{{Name: "attempts file", Run: file.Run}}
 	}
-	if deps.Cluster, err = preflight(ctx, cfg, roles, log); err != nil {
+	if deps.Cluster, err = preflight(ctx, cfg, roles, log.Logger); err != nil {
 		return nil, err
 	}
 	return app.New(cfg, roles, deps)
@@ -124,25 +175,38 @@ func (c *cli) printDev(cfg *configs.Config, stack *local.Stack, a *app.App, data
 	if stack.Engine != nil {
 		fmt.Fprintf(c.out, "clickhouse  http://%s (hookline sql 'SELECT count() FROM hookline.attempts')\n", stack.Engine.Addr())
 	}
-	if stack.Engine != nil {
-		fmt.Fprintf(c.out, "console     %s\n", consoleURL(cfg, a))
+	if a.AdminAddr() != admin.Off {
+		if stack.Engine != nil {
+			fmt.Fprintf(c.out, "console     %s\n", consoleURL(cfg, a))
+		}
+		fmt.Fprintf(c.out, "admin       http://%s/readyz\n", a.AdminAddr())
 	}
-	fmt.Fprintf(c.out, "admin       http://%s/readyz\n", a.AdminAddr())
 	fmt.Fprintf(c.out, "data        %s\n", data)
 	fmt.Fprintln(c.out, "for commands in another terminal:")
-	for _, line := range exports(cfg) {
+	for _, line := range exports(cfg, a.AdminAddr()) {
 		fmt.Fprintln(c.out, "  "+line)
 	}
 }
 
 // exports are the shell lines that give other commands this configuration, but
-// for its secrets.
-func exports(cfg *configs.Config) []string {
+// for its secrets. The token is there where this process made it: then it is for
+// whoever sees the terminal.
+func exports(cfg *configs.Config, adminAddr string) []string {
 	var lines []string
+	export := func(name, value string) {
+		lines = append(lines, "export "+name+"='"+strings.ReplaceAll(value, "'", `'\''`)+"'")
+	}
 	for _, f := range configs.Fields() {
 		if value, ok := cfg.Given()[f.Name]; ok && !f.Secret && !strings.HasPrefix(f.Name, configs.Prefix+"ADMIN_") {
-			lines = append(lines, "export "+f.Name+"='"+strings.ReplaceAll(value, "'", `'\''`)+"'")
+			export(f.Name, value)
 		}
+	}
+	export(configs.Prefix+"ADMIN_ADDR", adminAddr)
+	if madeToken(cfg) && adminAddr != admin.Off {
+		export(configs.Prefix+"ADMIN_TOKEN", string(cfg.Admin.Token))
 	}
 	return lines
 }
+
+// madeToken tells whether the token is one that pointTo made.
+func madeToken(cfg *configs.Config) bool { return cfg.Admin.OpenToRead }

@@ -74,6 +74,16 @@ func recordHeaders(list []string) ([]kgo.RecordHeader, error) {
 // produce sends every document as a record like the given one. What is not JSON
 // stops it; what was sent before stays sent, and the message says how much.
 func (c *cli) produce(ctx context.Context, files []string, like *kgo.Record) error {
+	for _, name := range files {
+		if name == "-" {
+			continue
+		}
+		if info, err := os.Stat(name); err != nil {
+			return usagef("reading events: %w", err)
+		} else if info.IsDir() {
+			return usagef("reading events: %s: it is a directory", name)
+		}
+	}
 	cfg, err := c.config()
 	if err != nil {
 		return err
@@ -96,9 +106,9 @@ func (c *cli) produce(ctx context.Context, files []string, like *kgo.Record) err
 		err = sent.failed
 	}
 	if err != nil {
-		return fmt.Errorf("%w; %d records were produced before", err, sent.done)
+		return fmt.Errorf("%w; produced before: %s", err, count(sent.done, "record"))
 	}
-	_, err = fmt.Fprintf(c.out, "produced %d records to %s\n", sent.done, safe(like.Topic))
+	_, err = fmt.Fprintf(c.out, "produced %s to %s\n", count(sent.done, "record"), safe(like.Topic))
 	return err
 }
 

@@ -24,6 +24,13 @@ func (c *cli) receiverCmd() *cobra.Command {
 			"Other paths answer as the options say.",
 		Args: exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			err := checkAddr(cfg.Addr)
+			if err == nil {
+				err = cfg.Check()
+			}
+			if err != nil {
+				return usagef("reading options: hookline receiver: %w", err)
+			}
 			r, err := receiver.New(cfg)
 			if err != nil {
 				return err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -95,8 +96,11 @@ func (o *replayFlags) complete(now time.Time) (rate int, err error) {
 	if !o.sel.Since.IsZero() && !o.sel.Until.IsZero() && !o.sel.Since.Before(o.sel.Until) {
 		return 0, usagef("reading options: hookline replay: --until %s is not after --since %s", o.until, o.since)
 	}
-	n := 0
-	if _, serr := fmt.Sscanf(strings.TrimSuffix(o.rate, "/s"), "%d", &n); serr != nil || n < 1 {
+	if err := o.sel.Check(); err != nil {
+		return 0, usagef("reading options: hookline replay: %w", err)
+	}
+	n, err := strconv.Atoi(strings.TrimSuffix(o.rate, "/s"))
+	if err != nil || n < 1 {
 		return 0, usagef("reading options: hookline replay: --rate: %q is not a number per second (write 1000/s)", o.rate)
 	}
 	return n, nil

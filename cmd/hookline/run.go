@@ -23,6 +23,7 @@ func (c *cli) runCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			survivesReaders()
 			log := c.logger(cfg)
 			cluster, err := preflight(cmd.Context(), cfg, chosen, log)
 			if cmd.Context().Err() != nil {
@@ -31,7 +32,7 @@ func (c *cli) runCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			a, err := app.New(cfg, chosen, app.Deps{Log: log, Version: versionName(), Cluster: cluster})
+			a, err := app.New(cfg, chosen, app.Deps{Log: log, LogDropped: c.log.Dropped, Version: versionName(), Cluster: cluster})
 			if err != nil {
 				return err
 			}

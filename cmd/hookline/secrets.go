@@ -39,7 +39,7 @@ func (c *cli) subsRotateSecret() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			d, err := configs.ParseDuration(overlap)
 			if err != nil || d < 0 || d > registry.MaxOverlap {
-				return usagef("reading options: --overlap: %q is not within 0s to 7d (write 24h)", overlap)
+				return usagef("reading options: hookline subs rotate-secret: --overlap: %q is not within 0s to 7d (write 24h)", overlap)
 			}
 			fresh, err := c.newSecret(&src, args[0])
 			if err != nil {
@@ -85,7 +85,7 @@ func (c *cli) newSecret(src *freshSecret, id string) (*rotation, error) {
 	if src.ref != "" {
 		v, err := secret.Ref(src.ref)
 		if err != nil {
-			return nil, usagef("reading options: --ref: %s", err)
+			return nil, usagef("reading options: hookline subs rotate-secret: --ref: %s", err)
 		}
 		return &rotation{value: v}, nil
 	}
@@ -100,7 +100,7 @@ func (c *cli) newSecret(src *freshSecret, id string) (*rotation, error) {
 	case !registry.ValidID(id):
 		return nil, usagef("reading arguments: %.140q is not an id", id)
 	case src.from != "":
-		b, err := c.readFile(src.from)
+		b, err := c.readFile("the new secret", src.from)
 		if err != nil {
 			return nil, err
 		}

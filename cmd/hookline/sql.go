@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -16,17 +17,23 @@ import (
 )
 
 func (c *cli) sqlCmd() *cobra.Command {
-	format, asJSON := "", false
+	format, asJSON, write := "", false, false
 	cmd := &cobra.Command{
 		Use:   "sql QUERY",
 		Short: "SQL against the configured ClickHouse",
 		Long: "SQL against the configured ClickHouse, in hookline's database: tables attempts and events.\n" +
 			"With - the query is read from standard input. Control characters in results are escaped unless\n" +
-			"a --format is asked for.",
-		Example: "  hookline sql 'SELECT subscription_id, outcome, count() FROM attempts GROUP BY ALL ORDER BY ALL'",
-		Args:    exactly("QUERY"),
+			"a --format is asked for. What would change anything is refused unless --write is given.",
+		Example: "  hookline sql 'SELECT subscription_id, outcome, count() FROM attempts GROUP BY ALL ORDER BY ALL'\n" +
+			"  hookline sql --write \"ALTER TABLE attempts DELETE WHERE tenant = 'gone'\"",
+		Args: exactly("QUERY"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			exact := format != ""
+			if exact {
+				if err := sink.CheckFormat(format); err != nil {
+					return usagef("reading options: hookline sql: --format: %w", err)
+				}
+			}
 			switch {
 			case asJSON && exact:
 				return usagef("reading options: hookline sql: --json and --format exclude each other")
@@ -39,17 +46,21 @@ func (c *cli) sqlCmd() *cobra.Command {
 			}
 			query := args[0]
 			if query == "-" {
-				b, err := c.readFile("-")
+				b, err := c.readFile("the query", "-")
 				if err != nil {
 					return err
 				}
 				query = string(b)
 			}
-			return c.sql(cmd.Context(), query, format, exact)
+			if strings.TrimSpace(query) == "" {
+				return usagef("reading arguments: hookline sql: the query is empty")
+			}
+			return c.sql(cmd.Context(), query, format, exact, write)
 		},
 	}
 	cmd.Flags().StringVar(&format, "format", "", "ClickHouse's name of an output format, e.g. CSV")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON, one row a line")
+	cmd.Flags().BoolVar(&write, "write", false, "let the query change data, tables and the server")
 	return cmd
 }
 
@@ -93,14 +104,21 @@ func isBadCertificate(err error) bool {
 	return bad
 }
 
-func (c *cli) sql(ctx context.Context, query, format string, exact bool) error {
+func (c *cli) sql(ctx context.Context, query, format string, exact, write bool) error {
 	r, err := c.reader(ctx)
 	if err != nil {
 		return err
 	}
 	defer r.Close()
-	rows, err := r.Query(ctx, query, format)
-	if err != nil {
+	run := r.Query
+	if write {
+		run = r.Execute
+	}
+	rows, err := run(ctx, query, format)
+	switch {
+	case errors.Is(err, sink.ErrReadOnly) && !write:
+		return usage(fmt.Errorf("%w (give --write to allow it)", err))
+	case err != nil:
 		return err
 	}
 	defer rows.Close()

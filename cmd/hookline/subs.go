@@ -70,14 +70,18 @@ func ensureRegistry(ctx context.Context, client *kgo.Client, cfg *configs.Config
 
 func (c *cli) subsApply() *cobra.Command {
 	var (
-		files         []string
-		prune, dryRun bool
-		asJSON        bool
+		files []string
+		o     applyOptions
 	)
 	cmd := &cobra.Command{
 		Use:   "apply -f FILE|- [--prune] [--dry-run]",
 		Short: "Create and update subscriptions from YAML or JSON, all or nothing",
-		Args:  exactly(),
+		Long: "Creates and updates subscriptions from YAML or JSON, all or nothing; with --prune every other one is deleted.\n\n" +
+			"--dry-run checks everything without Kafka and without looking a name up. With --prune it asks Kafka for what\n" +
+			"is there, and says what would be created, updated and deleted; nothing is changed.",
+		Example: "  hookline subs apply -f subscriptions.yaml\n" +
+			"  hookline subs apply -f subscriptions.yaml --prune --dry-run",
+		Args: exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if len(files) == 0 {
 				return usagef("reading options: hookline subs apply: -f is missing (a file, or - for standard input)")
@@ -86,27 +90,77 @@ func (c *cli) subsApply() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if dryRun {
-				_, err := fmt.Fprintf(c.out, "%d subscriptions are valid; nothing was changed\n", len(docs))
-				return err
-			}
-			w, err := c.writer(cmd.Context())
-			if err != nil {
-				return err
-			}
-			changes, err := w.Apply(cmd.Context(), docs, prune)
-			if err != nil {
-				return err
-			}
-			return c.printChanges(changes, asJSON)
+			return c.apply(cmd.Context(), docs, &o)
 		},
 	}
 	f := cmd.Flags()
 	f.StringArrayVarP(&files, "file", "f", nil, "file with subscriptions, - for standard input; may be repeated")
-	f.BoolVar(&prune, "prune", false, "delete every subscription that is not in the files")
-	f.BoolVar(&dryRun, "dry-run", false, "only check: no Kafka, no name is looked up")
-	f.BoolVar(&asJSON, "json", false, "print JSON")
+	f.BoolVar(&o.prune, "prune", false, "delete every subscription that is not in the files")
+	f.BoolVar(&o.allowEmpty, "allow-empty", false, "let --prune delete all of them, where the files have none")
+	f.BoolVar(&o.dryRun, "dry-run", false, "change nothing: only check, and with --prune say what would be done")
+	f.BoolVar(&o.asJSON, "json", false, "print JSON")
 	return cmd
+}
+
+// applyOptions are the flags of hookline subs apply.
+type applyOptions struct {
+	prune, allowEmpty, dryRun, asJSON bool
+}
+
+// actionValid is what a dry run without Kafka says of a subscription.
+const actionValid registry.Action = "valid"
+
+func (c *cli) apply(ctx context.Context, docs []registry.Document, o *applyOptions) error {
+	if len(docs) == 0 && o.prune && !o.allowEmpty {
+		return usagef("applying subscriptions: the files have none, and --prune would delete all that there are (give --allow-empty to do that)")
+	}
+	if o.dryRun && !o.prune {
+		if o.asJSON {
+			changes := make([]registry.Change, len(docs))
+			for i := range docs {
+				changes[i] = registry.Change{ID: docs[i].ID, Action: actionValid}
+			}
+			return c.printChanges(changes, true)
+		}
+		_, err := fmt.Fprintf(c.out, "%s valid; nothing was changed\n", are(len(docs), "subscription"))
+		return err
+	}
+	w, err := c.writer(ctx)
+	if err != nil {
+		return err
+	}
+	do := w.Apply
+	if o.dryRun {
+		do = w.Preview
+	}
+	changes, err := do(ctx, docs, o.prune)
+	if err != nil {
+		return err
+	}
+	if o.dryRun && !o.asJSON {
+		return c.printPreview(changes, len(docs))
+	}
+	return c.printChanges(changes, o.asJSON)
+}
+
+// printPreview says what apply would do.
+func (c *cli) printPreview(changes []registry.Change, valid int) error {
+	deleted := 0
+	for _, ch := range changes {
+		would := "would be " + string(ch.Action)
+		switch ch.Action {
+		case registry.Unchanged:
+			would = string(ch.Action)
+		case registry.Deleted:
+			deleted++
+		case registry.Created, registry.Updated:
+		}
+		if _, err := fmt.Fprintf(c.out, "%s %s\n", safe(ch.ID), would); err != nil {
+			return err
+		}
+	}
+	_, err := fmt.Fprintf(c.out, "%s valid, %d would be deleted; nothing was changed\n", are(valid, "subscription"), deleted)
+	return err
 }
 
 // readSubscriptions reads and checks all files and tells all that is wrong.
@@ -122,7 +176,7 @@ func (c *cli) readSubscriptions(files []string) ([]registry.Document, error) {
 	var docs []registry.Document
 	var errs []error
 	for _, name := range files {
-		src, err := c.readFile(name)
+		src, err := c.readFile("subscriptions", name)
 		if err != nil {
 			errs = append(errs, err)
 			continue
@@ -148,12 +202,14 @@ func prefixLines(prefix string, err error) error {
 // maxInput bounds what is read from a file or standard input at once.
 const maxInput = 64 << 20
 
-func (c *cli) readFile(name string) ([]byte, error) {
+// readFile reads a file, or standard input where the name is -. what is read stands
+// in the errors; a file that is not there is wrong usage.
+func (c *cli) readFile(what, name string) ([]byte, error) {
 	r := c.in
 	if name != "-" {
 		f, err := os.Open(name)
 		if err != nil {
-			return nil, fmt.Errorf("reading subscriptions: %w", err)
+			return nil, usagef("reading %s: %w", what, err)
 		}
 		defer f.Close()
 		r = f
@@ -161,9 +217,9 @@ func (c *cli) readFile(name string) ([]byte, error) {
 	b, err := io.ReadAll(io.LimitReader(r, maxInput+1))
 	switch {
 	case err != nil:
-		return nil, fmt.Errorf("reading subscriptions: %s: %w", name, err)
+		return nil, fmt.Errorf("reading %s: %s: %w", what, name, err)
 	case len(b) > maxInput:
-		return nil, fmt.Errorf("reading subscriptions: %s: more than %d bytes", name, maxInput)
+		return nil, fmt.Errorf("reading %s: %s: more than %d bytes", what, name, maxInput)
 	}
 	return b, nil
 }
@@ -308,9 +364,14 @@ func (c *cli) subsDelete() *cobra.Command {
 	asJSON := false
 	cmd := &cobra.Command{
 		Use: "delete ID...", Short: "Delete subscriptions; their waiting deliveries end as cancelled",
-		Args: func(_ *cobra.Command, args []string) error {
+		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return usagef("reading arguments: hookline subs delete: which ID?")
+			}
+			for _, id := range args {
+				if !registry.ValidID(id) {
+					return badID(cmd, id)
+				}
 			}
 			return nil
 		},

@@ -78,6 +78,19 @@ type Receiver struct {
 	arrived  chan struct{}  // closed and replaced with each request
 }
 
+// Check tells whether the receiver can answer so.
+func (c *Config) Check() error {
+	switch {
+	case c.Status != 0 && (c.Status < 200 || c.Status > 599):
+		return fmt.Errorf("status %d is not a final status (200 to 599)", c.Status)
+	case c.Delay < 0:
+		return fmt.Errorf("a delay of %s is negative", c.Delay)
+	case c.FailFirst < 0:
+		return fmt.Errorf("%d requests to fail first is negative", c.FailFirst)
+	}
+	return nil
+}
+
 // New opens the listener and the ledger; Run serves and closes them.
 func New(cfg Config) (*Receiver, error) {
 	if cfg.Addr == "" {
@@ -86,8 +99,8 @@ func New(cfg Config) (*Receiver, error) {
 	if cfg.Status == 0 {
 		cfg.Status = fasthttp.StatusOK
 	}
-	if cfg.Status < 200 || cfg.Status > 599 {
-		return nil, fmt.Errorf("configuring the receiver: status %d is not a final status (200 to 599)", cfg.Status)
+	if err := cfg.Check(); err != nil {
+		return nil, fmt.Errorf("configuring the receiver: %w", err)
 	}
 	if cfg.MaxRequests == 0 {
 		cfg.MaxRequests = 100_000
