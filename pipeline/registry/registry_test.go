@@ -210,6 +210,20 @@ var suite = []struct {
 	{"one of two writers", oneOfTwoWriters},
 	{"writer waits for open transactions", writerWaitsForOpenTransactions},
 	{"foreign and newer records", foreignRecords},
+	{"a preview changes nothing", previewChangesNothing},
+}
+
+func previewChangesNothing(w *world) {
+	w.apply(false, doc("a"), doc("b"), doc("same"))
+	before := w.end()
+	moved := doc("b")
+	moved.URL = "https://elsewhere.example.com/"
+	changes, err := w.writer.Preview(w.ctx, []Document{moved, doc("c"), doc("same")}, true)
+	w.must(err)
+	const want = "b updated, c created, same unchanged, a deleted"
+	same(w.T, "preview", summary(changes), want)
+	same(w.T, "the end after a preview", w.end(), before)
+	same(w.T, "what was announced", w.apply(true, moved, doc("c"), doc("same")), want)
 }
 
 func lifeOfASubscription(w *world) {
@@ -265,13 +279,6 @@ func lifeOfASubscription(w *world) {
 	same(w.T, "why", snap.State("b").Missed[0].Reason, "gone")
 	missedSpans(w, r)
 
-	before = w.end()
-	moved := b
-	moved.URL = "https://elsewhere.example.com/"
-	changes, err := w.writer.Preview(w.ctx, []Document{moved, doc("c")}, true)
-	w.must(err)
-	same(w.T, "preview", summary(changes), "b updated, c created, a deleted")
-	same(w.T, "the end after a preview", w.end(), before)
 	same(w.T, "prune", w.apply(true, b), "b unchanged, a deleted")
 	snap = w.await(r, w.end()-1)
 	if snap.Get("a") != nil || snap.Len() != 1 || snap.State("a") != nil {
