@@ -86,6 +86,10 @@ bench: build ## CPU per delivery beside a bare loop, in about 5 minutes (ARGS="-
 bench-full: build ## all scenarios, in about an hour; writes bench/report.md and bench/report.svg
 	$(GO) run ./bench -full -timeout 3h -out bench $(ARGS)
 
+.PHONY: bench-pages
+bench-pages: ## the console's pages and REST lists over 10 million attempts, in about 10 minutes (ARGS="-attempts 1000000")
+	$(GO) run ./bench/pages $(ARGS)
+
 .PHONY: bench-once
 bench-once: ## every Go benchmark once, to see that it runs
 	$(GO) test -run='^$$' -bench=. -benchtime=1x -timeout 5m ./...

@@ -63,5 +63,5 @@ shot console-subscription /subscriptions/billing 1200 1000
 shot console-deliveries /deliveries 1200 700
 shot console-delivery "/deliveries/$retrying" 1200 1100
 shot console-search '/search?q=evt-0000' 1200 420
-shot console-phone /subscriptions 500 900
+go run ./internal/testkit/browser/shot -browser "$browser" -width 375 -height 812 "http://127.0.0.1:$admin/subscriptions" docs/img/console-phone.png
 ls -l docs/img/console-*.png

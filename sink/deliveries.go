@@ -74,10 +74,14 @@ type DeliveryQuery struct {
 	Since, Until time.Time // of the last attempt; Until itself is left out
 	Limit        int       // 1..MaxDeliveries
 	After        DeliveryCursor
+
+	// of are the subscriptions that Tenant has attempts of; nil: too many, or not
+	// asked.
+	of []string
 }
 
-// DeliveryCursor is where a page of deliveries ended. The zero value is before
-// the first one.
+// DeliveryCursor is where a page of deliveries ended: behind an attempt, or,
+// without an id, behind all of a time. The zero value is before the first one.
 type DeliveryCursor struct {
 	StartedAt time.Time
 	AttemptID string
@@ -116,7 +120,7 @@ func ParseDeliveryCursor(s string) (DeliveryCursor, error) {
 	micros, id, ok := strings.Cut(string(b), " ")
 	at, err := strconv.ParseInt(micros, 10, 64)
 	c := DeliveryCursor{StartedAt: time.UnixMicro(at).UTC(), AttemptID: id}
-	if err != nil || !ok || id == "" || !clampTime(c.StartedAt).Equal(c.StartedAt) {
+	if err != nil || !ok || !clampTime(c.StartedAt).Equal(c.StartedAt) {
 		return DeliveryCursor{}, ErrCursor
 	}
 	return c, nil
@@ -136,12 +140,26 @@ type DeliveryPage struct {
 	Next DeliveryCursor
 }
 
-// lookAhead is how many more attempts than deliveries are read at once, since
-// some are not the last ones of their delivery.
-const lookAhead = 2
+// lookAhead is how many more attempts than deliveries are read at once: not every
+// one is the last of its delivery. Those that ended it are, but before a replay.
+func (q *DeliveryQuery) lookAhead() int {
+	if q.State == "" {
+		return 4
+	}
+	return 2
+}
 
-// maxLooks bounds how often a page that is not full looks on.
-const maxLooks = 5
+// looks bounds how often a page that is not full looks on: for deliveries that are
+// open each look is at many.
+func (q *DeliveryQuery) looks() int {
+	if q.open() {
+		return 3
+	}
+	return 5
+}
+
+// open tells of a list of deliveries that are not ended.
+func (q *DeliveryQuery) open() bool { return q.State == DeliveryRetrying || q.State == DeliveryWaiting }
 
 // Deliveries gives one page. A delivery stands where its last attempt is, so that
 // it moves to the front with each one: pages that are read one after the other
@@ -151,9 +169,13 @@ func (r *Reader) Deliveries(ctx context.Context, q DeliveryQuery) (*DeliveryPage
 		return nil, fmt.Errorf("listing deliveries: a page of %d, want 1 to %d", q.Limit, MaxDeliveries)
 	}
 	page := &DeliveryPage{}
-	for range maxLooks {
-		n := lookAhead * (q.Limit - len(page.Deliveries))
-		found, err := r.lastAttempts(ctx, &q, n)
+	var err error
+	if q.of, err = r.subscriptionsOf(ctx, &q); err != nil {
+		return nil, fmt.Errorf("listing deliveries: %w", err)
+	}
+	for range q.looks() {
+		n := q.lookAhead() * (q.Limit - len(page.Deliveries))
+		found, next, err := r.lastAttempts(ctx, &q, n)
 		if err != nil {
 			return nil, fmt.Errorf("listing deliveries: %w", err)
 		}
@@ -162,34 +184,67 @@ func (r *Reader) Deliveries(ctx context.Context, q DeliveryQuery) (*DeliveryPage
 			return nil, fmt.Errorf("listing deliveries: %w", err)
 		}
 		for i := range found {
-			q.After = DeliveryCursor{found[i].StartedAt, found[i].AttemptID}
 			if keep[found[i].AttemptID] {
 				page.Deliveries = append(page.Deliveries, found[i])
 			}
 			if len(page.Deliveries) == q.Limit {
-				if i < len(found)-1 || len(found) == n {
-					page.Next = q.After
+				if i < len(found)-1 || !next.IsZero() {
+					page.Next = DeliveryCursor{found[i].StartedAt, found[i].AttemptID}
 				}
 				return page, nil
 			}
 		}
-		if len(found) < n {
+		if next.IsZero() {
 			return page, nil
 		}
+		q.After = next
 	}
 	page.Next = q.After
 	return page, nil
 }
 
-// lastAttempts gives the newest n attempts that may be the last ones of their
-// deliveries.
-func (r *Reader) lastAttempts(ctx context.Context, q *DeliveryQuery, n int) ([]DeliveryRow, error) {
-	f := Filter{Subscription: q.Subscription, Tenant: q.Tenant, Event: q.Event, Correlation: q.Correlation, Delivery: q.Delivery, Since: q.Since}
-	where, args := f.about()
+// lastAttempts gives the newest attempts, at most n, that may be the last ones of
+// their deliveries, and where to look on; the zero value: there are no more.
+func (r *Reader) lastAttempts(ctx context.Context, q *DeliveryQuery, n int) (found []DeliveryRow, next DeliveryCursor, err error) {
+	if q.open() {
+		return r.openAttempts(ctx, q, n)
+	}
+	where, args, err := q.conditions()
+	if err != nil {
+		return nil, next, err
+	}
+	bounds, err := r.bounds(ctx, q, n)
+	if err != nil {
+		return nil, next, err
+	}
+	for _, b := range bounds {
+		more, err := r.newest(ctx, q, b, where, args, n-len(found))
+		if err != nil {
+			return nil, next, err
+		}
+		if found = append(found, more...); len(found) == n {
+			return found, DeliveryCursor{found[n-1].StartedAt, found[n-1].AttemptID}, nil
+		}
+	}
+	return found, next, nil
+}
+
+// about gives the conditions that all attempts of a delivery meet or none.
+func (q *DeliveryQuery) about() (where []string, args []any) {
+	f := Filter{Subscription: q.Subscription, Tenant: q.Tenant, Event: q.Event, Correlation: q.Correlation, Delivery: q.Delivery}
+	return f.about()
+}
+
+// conditions on an attempt of the page, the cursor's included.
+func (q *DeliveryQuery) conditions() (where []string, args []any, err error) {
+	where, args = q.about()
+	if !q.Since.IsZero() {
+		where, args = append(where, "started_at >= "+microParam), append(args, clampTime(q.Since).UnixMicro())
+	}
 	if q.State != "" {
 		condition, err := q.State.condition()
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		where = append(where, condition)
 	}
@@ -202,17 +257,17 @@ func (r *Reader) lastAttempts(ctx context.Context, q *DeliveryQuery, n int) ([]D
 		where = append(where, "started_at <= "+microParam, "(started_at < "+microParam+" OR attempt_id < ?)")
 		args = append(args, at, at, q.After.AttemptID)
 	}
-	since, err := r.enoughSince(ctx, q, n)
-	if err != nil {
-		return nil, err
-	}
-	if !since.IsZero() {
-		where, args = append(where, "started_at >= "+microParam), append(args, since.UnixMicro())
-	}
+	return where, args, nil
+}
+
+// newest gives the newest n attempts of a part of the time that meet the
+// conditions.
+func (r *Reader) newest(ctx context.Context, q *DeliveryQuery, b bound, where []string, args []any, n int) ([]DeliveryRow, error) {
+	narrow, values := q.narrowed(b, where, args)
 	rows, err := r.server.conn.Query(ctx, "SELECT attempt_id, delivery_id, subscription_id, url, attempt, round, toUInt8(outcome), status_code, error,"+
 		" started_at, elapsed_us, final, next_attempt_at, replay, event_id, tenant, format, event_type, entity, correlation_id, produced_at, node FROM "+
-		r.cfg.Database+".attempts WHERE "+strings.Join(append(where, "1"), " AND ")+
-		" ORDER BY started_at DESC, attempt_id DESC LIMIT "+strconv.Itoa(n), args...)
+		r.cfg.Database+".attempts WHERE "+strings.Join(append(narrow, "1"), " AND ")+
+		" ORDER BY started_at DESC, attempt_id DESC LIMIT "+strconv.Itoa(n)+q.settings(b), values...)
 	if err != nil {
 		return nil, briefly(err)
 	}
@@ -250,47 +305,6 @@ func scanDelivery(scan func(...any) error) (DeliveryRow, error) {
 	}
 	row.State = StateOf(a)
 	return row, nil
-}
-
-// enoughSince is a time since which there are at least n attempts that a list
-// over all subscriptions is made of; zero: unknown. The table is ordered by
-// subscription: without a bound such a list would read all of it. The sums by
-// minute tell in a few milliseconds. An attempt that is in the table and not yet
-// in the sums only makes the bound earlier.
-func (r *Reader) enoughSince(ctx context.Context, q *DeliveryQuery, n int) (time.Time, error) {
-	if q.Subscription != "" || q.Event != "" || q.Delivery != "" || q.Correlation != "" || q.Tenant != "" {
-		return time.Time{}, nil
-	}
-	counted := "attempts"
-	switch q.State {
-	case DeliveryDelivered:
-		counted = "if(outcome = 'success', attempts, 0)"
-	case DeliveryFailed:
-		counted = "if(outcome NOT IN ('success', 'cancelled'), ended, 0)"
-	case DeliveryCancelled:
-		counted = "if(outcome = 'cancelled', ended, 0)"
-	case DeliveryRetrying, DeliveryWaiting: // together the ones that are not ended
-		return time.Time{}, nil
-	}
-	until := time.Now().Add(time.Hour)
-	if !q.Until.IsZero() {
-		until = q.Until
-	}
-	if !q.After.IsZero() && q.After.StartedAt.Before(until) {
-		until = q.After.StartedAt
-	}
-	// Minutes before that of until: they lie wholly before it.
-	var minute time.Time
-	row := r.server.conn.QueryRow(ctx, "SELECT min(minute) FROM (SELECT minute, sum(n) OVER (ORDER BY minute DESC) - n AS newer FROM"+
-		" (SELECT minute, sum("+counted+") AS n FROM "+r.cfg.Database+".outcome_stats_1m_data WHERE minute < toStartOfMinute("+microParam+") GROUP BY minute HAVING n > 0))"+
-		" WHERE newer < "+strconv.Itoa(n), clampTime(until).UnixMicro())
-	if err := row.Scan(&minute); err != nil {
-		return time.Time{}, briefly(err)
-	}
-	if minute.Unix() <= 0 {
-		return time.Time{}, nil
-	}
-	return minute, nil
 }
 
 // stillLast tells which of these attempts, by their ids, are the last ones of

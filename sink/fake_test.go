@@ -91,6 +91,9 @@ func (f *fakeServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		f.reply(w, r, []proto.InputColumn{str("displayName()", "fake"), str("version()", "26.7.1"), {Name: "revision()", Data: proto.ColUInt32{54483}}, str("timezone()", "UTC")})
 	case strings.HasPrefix(sql, "SELECT version"):
 		f.reply(w, r, []proto.InputColumn{{Name: "version", Data: proto.ColUInt32{1}}})
+	case strings.HasPrefix(sql, "SELECT arrayStringConcat(groupArray(name)"):
+		steps, _ := migrations() // the program's own
+		f.reply(w, r, []proto.InputColumn{str("names", strings.Join(objects(steps), " "))})
 	case strings.HasPrefix(sql, "SELECT engine_full"):
 		f.reply(w, r, []proto.InputColumn{str("engine_full", "MergeTree TTL toDateTime(started_at) + toIntervalDay(90) TTL toDateTime(stored_at) + toIntervalDay(97) TTL toDateTime(minute) + toIntervalDay(90)")})
 	}

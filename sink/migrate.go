@@ -138,20 +138,19 @@ func Migrate(ctx context.Context, cfg Config) error {
 		return err
 	}
 	defer s.close()
-	return s.migrate(ctx, &cfg)
+	_, err = s.migrate(ctx, &cfg)
+	return err
 }
 
-func (s *server) migrate(ctx context.Context, cfg *Config) error {
+// migrate is Migrate; it gives the names of tables and views that had been made
+// before, were gone, and are made anew.
+func (s *server) migrate(ctx context.Context, cfg *Config) (anew []string, err error) {
 	steps, err := migrations()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if cfg.SkipMigrations {
-		have, err := s.applied(ctx)
-		if err == nil && !have[steps[len(steps)-1].version] {
-			err = fmt.Errorf("checking the schema of %s: %w", s.db, errSchema)
-		}
-		return err
+		return nil, s.check(ctx, steps)
 	}
 	d := newDDL(cfg)
 	for _, sql := range []string{
@@ -161,22 +160,45 @@ func (s *server) migrate(ctx context.Context, cfg *Config) error {
 			" ORDER BY version SETTINGS " + d.Window,
 	} {
 		if err := s.exec(ctx, sql); err != nil {
-			return fmt.Errorf("preparing the schema of %s: %w", d.DB, err)
+			return nil, fmt.Errorf("preparing the schema of %s: %w", d.DB, err)
 		}
 	}
 	have, err := s.applied(ctx)
 	if err != nil {
+		return nil, err
+	}
+	done := steps
+	for i, m := range steps {
+		if !have[m.version] {
+			done = steps[:i]
+			break
+		}
+	}
+	if anew, err = s.makeAnew(ctx, d, done, have); err != nil {
+		return nil, err
+	}
+	for _, m := range steps[len(done):] {
+		if err := s.apply(ctx, d, m); err != nil {
+			return anew, fmt.Errorf("migrating %s to version %d (%s): %w", d.DB, m.version, m.name, err)
+		}
+	}
+	return anew, s.retain(ctx, d)
+}
+
+// check says what the schema lacks where this program must not change it.
+func (s *server) check(ctx context.Context, steps []migration) error {
+	have, err := s.applied(ctx)
+	if err != nil {
 		return err
 	}
-	for _, m := range steps {
-		if have[m.version] {
-			continue
-		}
-		if err := s.apply(ctx, d, m); err != nil {
-			return fmt.Errorf("migrating %s to version %d (%s): %w", d.DB, m.version, m.name, err)
-		}
+	if !have[steps[len(steps)-1].version] {
+		return fmt.Errorf("checking the schema of %s: %w", s.db, errSchema)
 	}
-	return s.retain(ctx, d)
+	gone, err := s.lacking(ctx, steps)
+	if err == nil && len(gone) > 0 {
+		err = fmt.Errorf("checking the schema of %s: %s is gone (run a sink with a user who may change the schema, without CLICKHOUSE_SKIP_MIGRATIONS: it makes it anew)", s.db, strings.Join(gone, ", "))
+	}
+	return err
 }
 
 func (s *server) applied(ctx context.Context) (map[int]bool, error) {
@@ -202,6 +224,15 @@ func (s *server) applied(ctx context.Context) (map[int]bool, error) {
 // apply runs a step and notes it; the token keeps the note single where two
 // processes made the step at once.
 func (s *server) apply(ctx context.Context, d ddl, m migration) error {
+	if err := s.run(ctx, d, m); err != nil {
+		return err
+	}
+	return s.exec(ctx, fmt.Sprintf("INSERT INTO %s.schema_migrations (version, name, applied_at) SETTINGS async_insert = 0, insert_deduplicate = 1, insert_deduplication_token = 'migration-%d' VALUES (%d, '%s', now64(3))",
+		d.DB, m.version, m.version, m.name))
+}
+
+// run runs a step's statements.
+func (s *server) run(ctx context.Context, d ddl, m migration) error {
 	statements, err := d.statements(m)
 	if err != nil {
 		return err
@@ -211,8 +242,7 @@ func (s *server) apply(ctx context.Context, d ddl, m migration) error {
 			return err
 		}
 	}
-	return s.exec(ctx, fmt.Sprintf("INSERT INTO %s.schema_migrations (version, name, applied_at) SETTINGS async_insert = 0, insert_deduplicate = 1, insert_deduplication_token = 'migration-%d' VALUES (%d, '%s', now64(3))",
-		d.DB, m.version, m.version, m.name))
+	return nil
 }
 
 // retain changes the TTL of tables that have another than is configured.

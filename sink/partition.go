@@ -348,6 +348,9 @@ func (p *partition) insert(b *block, d declaration) bool {
 		}
 		p.s.deps.Metrics.SinkInsertError(b.table)
 		p.s.health.failed(err)
+		if missingOf(err) != nil {
+			p.s.heal(p.ctx)
+		}
 		if !p.pause(wait) {
 			return false
 		}

@@ -19,10 +19,17 @@ type Reader struct {
 	target target
 	server *server
 	client *http.Client // for Query
+	// openLook is how many attempts that did not end their delivery are looked at
+	// at once for deliveries that are open: nearly all were followed by another one.
+	openLook int
 }
 
 // readers is how many questions of a Reader are under way at once.
-const readers = 4
+// A page asks several.
+const readers = 8
+
+// openLook: most pages are whole with one look, which takes under 100 ms.
+const openLook = 20_000
 
 // OpenReader prepares; it connects to nothing. Close it after use.
 func OpenReader(cfg Config) (*Reader, error) {
@@ -41,7 +48,7 @@ func OpenReader(cfg Config) (*Reader, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Reader{cfg: cfg, target: t, server: s, client: &http.Client{Transport: &http.Transport{
+	return &Reader{cfg: cfg, target: t, server: s, openLook: openLook, client: &http.Client{Transport: &http.Transport{
 		Proxy: http.ProxyFromEnvironment, TLSHandshakeTimeout: dialTimeout, TLSClientConfig: own, MaxIdleConns: readers, IdleConnTimeout: time.Minute,
 	}}}, nil
 }

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/hookline/hookline/pipeline"
 )
 
@@ -79,10 +81,11 @@ func (r *Reader) Series(ctx context.Context, q SeriesQuery) ([]Point, error) {
 	if q.Subscription != "" {
 		args = append(args, q.Subscription)
 	}
-	if err := r.eachCount(ctx, counts, args, at); err != nil {
-		return nil, fmt.Errorf("reading a time series: %w", briefly(err))
-	}
-	if err := r.eachTime(ctx, times, args, at); err != nil {
+	// Both at once: they write different fields of the points.
+	both, ctx := errgroup.WithContext(ctx)
+	both.Go(func() error { return r.eachCount(ctx, counts, args, at) })
+	both.Go(func() error { return r.eachTime(ctx, times, args, at) })
+	if err := both.Wait(); err != nil {
 		return nil, fmt.Errorf("reading a time series: %w", briefly(err))
 	}
 	return points, nil
@@ -196,13 +199,31 @@ func (r *Reader) SubscriptionStats(ctx context.Context, ids []string, since time
 }
 
 func (r *Reader) subscriptionStats(ctx context.Context, ids []string, since time.Time, out map[string]SubscriptionStats) error {
-	only, args := "", []any{clampTime(since).Truncate(time.Minute).UnixMicro()}
+	only, named := "", []any{}
 	if len(ids) > 0 {
 		only = " AND subscription_id IN (" + strings.Repeat("?, ", len(ids)-1) + "?)"
 		for _, id := range ids {
-			args = append(args, id)
+			named = append(named, id)
 		}
 	}
+	waits := map[string]SubscriptionStats{}
+	both, ctx := errgroup.WithContext(ctx)
+	both.Go(func() error { return r.sums(ctx, only, named, since, out) })
+	both.Go(func() error { return r.retrying(ctx, only, named, waits) })
+	if err := both.Wait(); err != nil {
+		return err
+	}
+	for id, w := range waits {
+		s := out[id]
+		s.ID, s.Retrying, s.NextAttempt = id, w.Retrying, w.NextAttempt
+		out[id] = s
+	}
+	return nil
+}
+
+// sums of what was since then.
+func (r *Reader) sums(ctx context.Context, only string, ids []any, since time.Time, out map[string]SubscriptionStats) error {
+	args := append([]any{clampTime(since).Truncate(time.Minute).UnixMicro()}, ids...)
 	rows, err := r.server.conn.Query(ctx, "SELECT subscription_id, sum(attempts), sum(successes), max(lag_max), max(last_at), max(last_success_at) FROM "+r.cfg.Database+
 		".subscription_stats_1m_data WHERE minute >= "+microParam+only+" GROUP BY subscription_id", args...)
 	if err != nil {
@@ -221,7 +242,7 @@ func (r *Reader) subscriptionStats(ctx context.Context, ids []string, since time
 	if err := rows.Err(); err != nil {
 		return fmt.Errorf("reading subscriptions' statistics: %w", briefly(err))
 	}
-	return r.retrying(ctx, only, args[1:], out)
+	return nil
 }
 
 // unlessEpoch: ClickHouse's maximum of nothing is 1970.
@@ -255,9 +276,7 @@ func (r *Reader) retrying(ctx context.Context, only string, ids []any, out map[s
 		if err := rows.Scan(&id, &n, &next); err != nil {
 			return fmt.Errorf("reading what waits for a retry: %w", briefly(err))
 		}
-		s := out[id]
-		s.ID, s.Retrying, s.NextAttempt = id, n, next
-		out[id] = s
+		out[id] = SubscriptionStats{ID: id, Retrying: n, NextAttempt: next}
 	}
 	if err := rows.Err(); err != nil {
 		return fmt.Errorf("reading what waits for a retry: %w", briefly(err))

@@ -166,6 +166,9 @@ func briefly(err error) error {
 	if err == nil {
 		return nil
 	}
+	if m := missingOf(err); m != nil {
+		return m
+	}
 	text := err.Error()
 	var ue *url.Error
 	if errors.As(err, &ue) && !strings.Contains(ue.Err.Error(), ue.URL) {

@@ -102,6 +102,7 @@ type Sink struct {
 	buffer buffer
 	count  atomic.Int64 // of partitions; read without mu by those who hold a partition's lock
 
+	healing    sync.Mutex                 // held by who makes dropped tables anew
 	mu         sync.Mutex                 // guards what follows
 	partitions map[partitionID]*partition // those assigned
 	fatal      error
@@ -199,7 +200,7 @@ func (s *Sink) Run(ctx context.Context) error {
 // network's nor the server's passing fault.
 func (s *Sink) migrateUntil(ctx context.Context) error {
 	for wait := firstRetry; ctx.Err() == nil; wait = min(2*wait, lastRetry) {
-		err := s.server.migrate(ctx, &s.cfg)
+		err := s.migrate(ctx)
 		if err == nil {
 			s.health.ok()
 			return nil

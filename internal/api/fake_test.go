@@ -184,7 +184,12 @@ type world struct {
 
 func newWorld(t testing.TB) *world {
 	t.Helper()
-	w := &world{operator: &fakeOperator{}, editor: &fakeEditor{}, replayer: &fakeReplayer{known: []replay.Progress{{ID: "r_0", State: replay.StateDone, BegunAt: testNow}}}}
+	return newWorldWith(t, &fakeReplayer{known: []replay.Progress{{ID: "r_0", State: replay.StateDone, BegunAt: testNow}}})
+}
+
+func newWorldWith(t testing.TB, replayer *fakeReplayer) *world {
+	t.Helper()
+	w := &world{operator: &fakeOperator{}, editor: &fakeEditor{}, replayer: replayer}
 	replays := NewReplays(w.replayer, nil)
 	replays.ctx = t.Context() // as Run does
 	s := NewService(Deps{

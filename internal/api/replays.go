@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/hookline/hookline/pipeline/control"
 	"github.com/hookline/hookline/pipeline/replay"
 )
 
@@ -17,6 +18,7 @@ import (
 type Replayer interface {
 	Run(ctx context.Context, sel replay.Selection, opts replay.Options) (replay.Plan, replay.Progress, error)
 	List(ctx context.Context) ([]replay.Progress, error)
+	Resume(ctx context.Context, id string, opts replay.Options) (*control.Result, error)
 }
 
 const (
@@ -78,6 +80,8 @@ type Replays struct {
 	running sync.WaitGroup
 	jobs    []*job // those under way and the last that ended, oldest first
 	slots   int    // of those under way, planning ones too
+	// catchUps has the last one of each subscription, by its id; guarded by mu
+	catchUps map[string]*catchUp
 }
 
 // job is a replay under way, or one that has ended.

@@ -3,12 +3,15 @@ package api
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/hookline/hookline/pipeline/audit"
+	"github.com/hookline/hookline/pipeline/control"
 	"github.com/hookline/hookline/pipeline/replay"
 )
 
@@ -47,6 +50,22 @@ func (f *fakeReplayer) Run(ctx context.Context, sel replay.Selection, opts repla
 	}
 	p.Events, p.Enqueued, p.State = 10, 10, replay.StateDone
 	return plan, p, nil
+}
+
+// Resume settles three missed deliveries in the time that a replay runs.
+func (f *fakeReplayer) Resume(ctx context.Context, id string, opts replay.Options) (*control.Result, error) {
+	f.mu.Lock()
+	f.asked = append(f.asked, opts)
+	f.mu.Unlock()
+	opts.OnProgress(replay.Progress{ID: "c_1", Enqueued: 2}, replay.Waiting{Deliveries: 2})
+	if err := pass(ctx, f.running); err != nil {
+		return nil, err
+	}
+	opts.OnProgress(replay.Progress{ID: "c_2", Enqueued: 1}, replay.Waiting{})
+	if f.fail != nil {
+		return nil, f.fail
+	}
+	return &control.Result{Action: audit.ActionResume, Subscription: id, Outcome: control.Done, Detail: "3 missed deliveries went first"}, nil
 }
 
 func (f *fakeReplayer) List(context.Context) ([]replay.Progress, error) { return f.known, nil }
@@ -182,6 +201,93 @@ func TestReplayThatFails(t *testing.T) {
 		}
 		if _, err := rs.Begin(t.Context(), "ann", replay.Selection{}, 0); err == nil {
 			t.Error("nothing is selected: no error")
+		}
+	})
+}
+
+// A catch-up goes on in the background, once for each subscription, and is told.
+func TestCatchUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fakeReplayer{running: time.Minute}
+		rs, stop := running(f)
+		defer stop()
+		if _, err := rs.CatchUpOf("erp"); !errors.Is(err, ErrNotFound) {
+			t.Errorf("before: %v", err)
+		}
+		c, err := rs.CatchUp(t.Context(), "ann", "erp")
+		if err != nil || !c.EndedAt.IsZero() || c.Result != nil || c.Enqueued != 2 || c.Waiting.Deliveries != 2 || c.Actor != "ann" {
+			t.Fatalf("%+v, %v", c, err)
+		}
+		if _, err := rs.CatchUp(t.Context(), "bob", "erp"); !errors.Is(err, ErrUnderWay) {
+			t.Errorf("the same once more: %v", err)
+		}
+		if _, err := rs.CatchUp(t.Context(), "bob", "other"); err != nil {
+			t.Errorf("another subscription: %v", err)
+		}
+		time.Sleep(2 * time.Minute)
+		if c, err = rs.CatchUpOf("erp"); err != nil || c.Result == nil || c.EndedAt.IsZero() || c.Enqueued != 3 || c.Waiting.Deliveries != 0 {
+			t.Errorf("ended: %+v, %v", c, err)
+		}
+		// What ends at once is answered at once.
+		f.running = 0
+		if c, err = rs.CatchUp(t.Context(), "ann", "erp"); err != nil || c.Result == nil || c.Result.Outcome != control.Done {
+			t.Errorf("again: %+v, %v", c, err)
+		}
+		f.fail = replay.ErrElsewhere
+		if _, err = rs.CatchUp(t.Context(), "ann", "erp"); !errors.Is(err, replay.ErrElsewhere) {
+			t.Errorf("failing at once: %v", err)
+		}
+	})
+}
+
+// A process that stops interrupts its catch-ups and waits for them.
+func TestCatchUpIsInterrupted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rs, stop := running(&fakeReplayer{running: time.Hour})
+		if _, err := rs.CatchUp(t.Context(), "ann", "erp"); err != nil {
+			t.Fatal(err)
+		}
+		for i := range maxReplays - 1 {
+			if _, err := rs.CatchUp(t.Context(), "ann", fmt.Sprint("other", i)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := rs.CatchUp(t.Context(), "ann", "one too many"); !errors.Is(err, ErrBusy) {
+			t.Errorf("one too many: %v", err)
+		}
+		stop()
+		if c, err := rs.CatchUpOf("erp"); err != nil || c.Error == "" || c.Result != nil || c.EndedAt.IsZero() {
+			t.Errorf("%+v, %v", c, err)
+		}
+		if _, err := rs.CatchUp(t.Context(), "ann", "erp"); !errors.Is(err, ErrStopping) {
+			t.Errorf("after the stop: %v", err)
+		}
+	})
+}
+
+// Of many that ended the last ones are remembered, and those under way.
+func TestCatchUpsAreForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fakeReplayer{running: time.Hour}
+		rs, stop := running(f)
+		defer stop()
+		if _, err := rs.CatchUp(t.Context(), "ann", "long"); err != nil {
+			t.Fatal(err)
+		}
+		f.running = 0
+		for i := range keptReplays + 10 {
+			if _, err := rs.CatchUp(t.Context(), "ann", fmt.Sprintf("s%03d", i)); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Second)
+		}
+		for id, there := range map[string]bool{"long": true, "s000": false, "s109": true} {
+			if _, err := rs.CatchUpOf(id); (err == nil) != there {
+				t.Errorf("%s: %v", id, err)
+			}
+		}
+		if len(rs.catchUps) != keptReplays {
+			t.Errorf("%d are kept", len(rs.catchUps))
 		}
 	})
 }

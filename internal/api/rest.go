@@ -54,6 +54,7 @@ func (a *rest) routes() []route {
 		{http.MethodGet, "/subscriptions/{id}/document", access.Write, a.getDocument},
 		{http.MethodPost, "/subscriptions/{id}/pause", access.Write, a.pause},
 		{http.MethodPost, "/subscriptions/{id}/resume", access.Write, a.resume},
+		{http.MethodGet, "/subscriptions/{id}/resume", access.Read, a.getCatchUp},
 		{http.MethodPost, "/subscriptions/{id}/skip", access.Write, a.skip},
 		{http.MethodPost, "/subscriptions/{id}/retry", access.Write, a.retry},
 		{http.MethodPost, "/subscriptions/{id}/test", access.Write, a.test},
@@ -412,14 +413,50 @@ func (a *rest) pause(r *http.Request) (any, error) {
 const maxReason = 200
 
 func (a *rest) resume(r *http.Request) (any, error) {
-	if err := readJSON(r, &struct{}{}); err != nil {
+	var body struct {
+		Replay bool `json:"replay"`
+	}
+	if err := readJSON(r, &body); err != nil {
 		return nil, err
 	}
 	id, err := a.there(r)
 	if err != nil {
 		return nil, err
 	}
-	return a.s.deps.Operator.Resume(r.Context(), Actor(r, "api"), id, control.ResumeOptions{})
+	if !body.Replay {
+		return a.s.deps.Operator.Resume(r.Context(), Actor(r, "api"), id, control.ResumeOptions{})
+	}
+	rs, err := a.replays()
+	if err != nil {
+		return nil, err
+	}
+	c, err := rs.CatchUp(r.Context(), Actor(r, "api"), id)
+	switch {
+	case err != nil:
+		return nil, err
+	case c.Result != nil:
+		return c.Result, nil
+	}
+	return accepted{catchUpToWire(c)}, nil
+}
+
+func (a *rest) getCatchUp(r *http.Request) (any, error) {
+	if p := query(r); p.err != nil {
+		return nil, p.err
+	}
+	id, err := a.there(r)
+	if err != nil {
+		return nil, err
+	}
+	rs, err := a.replays()
+	if err != nil {
+		return nil, err
+	}
+	c, err := rs.CatchUpOf(id)
+	if err != nil {
+		return nil, err
+	}
+	return catchUpToWire(c), nil
 }
 
 // target is the body of skip and retry.

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/hookline/hookline/pipeline/control"
 	"github.com/hookline/hookline/pipeline/replay"
 )
 
@@ -177,5 +178,32 @@ func replayToWire(r *Replay) wireReplay {
 		ID: r.ID, State: string(r.State), Here: r.Here, Error: r.Error, Actor: r.Actor, Selection: selectionToWire(&r.Selection),
 		BegunAt: r.BegunAt.UTC(), UpdatedAt: stamp(r.UpdatedAt), Total: r.Total, Events: r.Events, Enqueued: r.Enqueued, Passed: r.Passed,
 		Waiting: r.Waiting.Deliveries, Silent: r.Waiting.Silent, Plan: planToWire(r.Plan),
+	}
+}
+
+type wireCatchUp struct {
+	Subscription string          `json:"subscription"`
+	State        string          `json:"state"` // running, done or interrupted
+	Error        string          `json:"error"`
+	Actor        string          `json:"actor"`
+	BegunAt      time.Time       `json:"begun_at"`
+	EndedAt      *time.Time      `json:"ended_at"`
+	Enqueued     int             `json:"enqueued"`
+	Waiting      int             `json:"waiting"`
+	Silent       bool            `json:"silent"`
+	Result       *control.Result `json:"result"`
+}
+
+func catchUpToWire(c *CatchUp) wireCatchUp {
+	state := "running"
+	switch {
+	case c.Error != "":
+		state = "interrupted"
+	case !c.EndedAt.IsZero():
+		state = "done"
+	}
+	return wireCatchUp{
+		Subscription: c.Subscription, State: state, Error: c.Error, Actor: c.Actor, BegunAt: c.BegunAt, EndedAt: stamp(c.EndedAt),
+		Enqueued: c.Enqueued, Waiting: c.Waiting.Deliveries, Silent: c.Waiting.Silent, Result: c.Result,
 	}
 }

@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/go-json-experiment/json"
 	"github.com/santhosh-tekuri/jsonschema/v6"
@@ -147,6 +149,11 @@ var exchanges = []exchange{
 	{"POST", "/subscriptions/erp/pause", `{"reson": "x"}`, 422, ""},
 	{"POST", "/subscriptions/none/pause", "", 404, ""},
 	{"POST", "/subscriptions/erp/resume", "", 200, ""},
+	{"GET", "/subscriptions/erp/resume", "", 404, "catch-up"},
+	{"POST", "/subscriptions/erp/resume", `{"replay": true}`, 200, `"3 missed deliveries went first"`},
+	{"POST", "/subscriptions/erp/resume", `{"replay": "yes"}`, 422, ""},
+	{"POST", "/subscriptions/none/resume", `{"replay": true}`, 404, ""},
+	{"GET", "/subscriptions/erp/resume", "", 200, `"state":"done"`},
 	{"POST", "/subscriptions/erp/skip", `{"delivery": "dlv_1"}`, 200, ""},
 	{"POST", "/subscriptions/erp/retry", `{"entity": "order-1"}`, 200, ""},
 	{"POST", "/subscriptions/erp/test", `{"event_type": "ping", "payload": "{}"}`, 200, `"dlv_2"`},
@@ -258,8 +265,9 @@ func FuzzDocument(f *testing.F) {
 	routes := (&rest{}).routes()
 	f.Add(0, "erp", "limit=3&after=1", "")
 	f.Add(5, "erp", "", `{"reason":"x"}`)
-	f.Add(11, "x", "since=2026-01-01T00:00:00Z&state=failed", "")
-	f.Add(16, "", "", `{"subscription":"erp","since":"2026-01-01T00:00:00Z","dry_run":true}`)
+	f.Add(12, "x", "since=2026-01-01T00:00:00Z&state=failed", "")
+	f.Add(8, "erp", "", `{"replay":true}`)
+	f.Add(17, "", "", `{"subscription":"erp","since":"2026-01-01T00:00:00Z","dry_run":true}`)
 	f.Add(1, "", "prune=true", `{"subscriptions":[{"id":"a","url":"https://b.example"}]}`)
 	f.Fuzz(func(t *testing.T, op int, id, query, body string) {
 		w := newWorld(t)
@@ -281,6 +289,30 @@ func FuzzDocument(f *testing.F) {
 		}
 		if err := j.answer(rt.method, rt.path, resp, answer); err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+// A catch-up that takes its time is answered as far as it is.
+func TestCatchUpIsAnsweredBeforeItsEnd(t *testing.T) {
+	j := newJudge(t)
+	synctest.Test(t, func(t *testing.T) {
+		f := &fakeReplayer{running: time.Minute}
+		w := newWorldWith(t, f)
+		const path = "/subscriptions/erp/resume"
+		resp, body := w.ask(request("POST", path, writeToken, `{"replay": true}`))
+		if resp.StatusCode != 202 || !strings.Contains(body, `"state":"running"`) || !strings.Contains(body, `"waiting":2`) {
+			t.Errorf("%d %s", resp.StatusCode, body)
+		}
+		if err := j.answer("POST", pathOf("POST", path), resp, body); err != nil {
+			t.Error(err)
+		}
+		if resp, body := w.ask(request("POST", path, writeToken, `{"replay": true}`)); resp.StatusCode != 409 {
+			t.Errorf("once more: %d %s", resp.StatusCode, body)
+		}
+		time.Sleep(2 * time.Minute)
+		if _, body := w.ask(request("GET", path, readToken, "")); !strings.Contains(body, `"state":"done"`) {
+			t.Errorf("at its end: %s", body)
 		}
 	})
 }

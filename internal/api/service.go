@@ -12,6 +12,8 @@ import (
 	"log/slog"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/hookline/hookline/pipeline"
 	"github.com/hookline/hookline/pipeline/registry"
 	"github.com/hookline/hookline/sink"
@@ -170,19 +172,25 @@ func (s *Service) Search(ctx context.Context, id string) (*Found, error) {
 	if snap := s.deps.Snapshot(); snap != nil && snap.Get(id) != nil {
 		f.Subscription = id
 	}
-	for _, q := range []sink.DeliveryQuery{{Delivery: id}, {Event: id}, {Correlation: id}} {
+	queries := [...]sink.DeliveryQuery{{Delivery: id}, {Event: id}, {Correlation: id}}
+	var pages [len(queries)]*sink.DeliveryPage
+	all, ctx := errgroup.WithContext(ctx)
+	for i, q := range queries {
 		q.Limit = searchRows
-		page, err := s.Deliveries(ctx, q)
-		if err != nil {
-			return nil, err
-		}
+		all.Go(func() (err error) {
+			pages[i], err = s.Deliveries(ctx, q)
+			return err
+		})
+	}
+	if err := all.Wait(); err != nil {
+		return nil, err
+	}
+	for i, page := range pages {
 		if len(page.Deliveries) == 0 {
 			continue
 		}
 		f.Deliveries, f.Next = page.Deliveries, page.Next
-		if q.Delivery != "" {
-			f.Delivery = id
-		}
+		f.Delivery = queries[i].Delivery
 		break
 	}
 	return f, nil

@@ -24,6 +24,7 @@ import (
 
 	"github.com/hookline/hookline/internal/access"
 	"github.com/hookline/hookline/internal/api"
+	"github.com/hookline/hookline/sink"
 )
 
 //go:embed templates/*.html
@@ -230,9 +231,16 @@ func (c *console) fail(w http.ResponseWriter, r *http.Request, err error) {
 		status, title = http.StatusForbidden, "Not allowed"
 	case errors.Is(err, api.ErrNoReplays):
 		status, title = http.StatusNotImplemented, "Not here"
+	case errors.Is(err, api.ErrUnderWay):
+		status, title = http.StatusConflict, "Under way already"
+	case errors.Is(err, api.ErrBusy):
+		status, title = http.StatusServiceUnavailable, "Enough is under way"
 	case errors.Is(err, api.ErrNotReady):
 		status, title = http.StatusServiceUnavailable, "Not ready yet"
 	default:
+		if _, ok := errors.AsType[*sink.MissingError](err); ok {
+			title = "A table is missing"
+		}
 		if bad, ok := errors.AsType[badRequest](err); ok {
 			status, title, err = http.StatusBadRequest, "That cannot be shown", bad
 		} else {

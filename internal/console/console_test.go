@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/hookline/hookline/pipeline"
 )
 
 func ask(h http.Handler, method, path, token, form string, more ...string) *httptest.ResponseRecorder {
@@ -104,6 +106,35 @@ func TestActions(t *testing.T) {
 	}
 	if body := ask(h, "GET", "/subscriptions/erp", readToken, "").Body.String(); strings.Contains(body, "<button name=") {
 		t.Error("buttons are shown to who may not press them")
+	}
+}
+
+// A disabled subscription can be taken into use again with what it missed, after
+// a question; its page tells how far that is.
+func TestCatchUp(t *testing.T) {
+	const button = `value="resume-replay" data-ask="`
+	f := newFake()
+	h := f.handler(t)
+	if body := ask(h, "GET", "/subscriptions/erp", writeToken, "").Body.String(); strings.Contains(body, button) {
+		t.Error("an active one has the button")
+	}
+	f.state = pipeline.StateDisabled
+	if body := ask(h, "GET", "/subscriptions/erp", writeToken, "").Body.String(); !strings.Contains(body, button) {
+		t.Errorf("a disabled one has no button: %s", body)
+	}
+	if w := ask(h, "POST", "/subscriptions/erp/do", readToken, "action=resume-replay"); w.Code != http.StatusForbidden || len(f.asked) != 0 {
+		t.Errorf("who may not act: %d, asked for %q", w.Code, f.asked)
+	}
+	w := ask(h, "POST", "/subscriptions/erp/do", writeToken, "action=resume-replay")
+	if w.Code != http.StatusSeeOther || !strings.Contains(w.Header().Get("Location"), "did=resume") || len(f.asked) != 1 || !strings.HasPrefix(f.asked[0], "resume-replay by console@") {
+		t.Fatalf("%d to %q, asked for %q", w.Code, w.Header().Get("Location"), f.asked)
+	}
+	body := ask(h, "GET", "/subscriptions/erp", readToken, "").Body.String()
+	if !strings.Contains(body, "12 missed deliveries enqueued; waits for 7 to settle") || inline.MatchString(body) {
+		t.Errorf("its page: %s", body)
+	}
+	if w := ask(h, "POST", "/subscriptions/erp/do", writeToken, "action=resume-replay"); w.Code != http.StatusConflict || len(f.asked) != 1 {
+		t.Errorf("once more: %d, asked for %q", w.Code, f.asked)
 	}
 }
 

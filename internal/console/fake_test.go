@@ -1,10 +1,13 @@
 package console
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"iter"
 	"log/slog"
 	"net/http"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -32,6 +35,7 @@ type fake struct {
 	mu       sync.Mutex
 	attempts []*sink.AttemptRow // guarded by mu
 	asked    []string           // of the operator; guarded by mu
+	state    pipeline.State     // of the subscription; empty: active
 }
 
 func newFake() *fake {
@@ -102,7 +106,7 @@ func (f *fake) Get(id string) *pipeline.Subscription {
 	}
 	return &pipeline.Subscription{
 		ID: "erp", Tenant: hostile, Description: hostile, URL: "https://erp.example/?key=canary", Events: []string{hostile}, Filter: hostile,
-		Revision: 1, State: pipeline.StateActive, StateReason: hostile,
+		Revision: 1, State: cmp.Or(f.state, pipeline.StateActive), StateReason: hostile,
 	}
 }
 
@@ -167,6 +171,17 @@ func (f *fake) Run(_ context.Context, sel replay.Selection, opts replay.Options)
 	return plan, p, nil
 }
 
+// fakeReplayer is the fake as what replays.
+type fakeReplayer struct{ *fake }
+
+// Resume is a catch-up that goes on until the test ends.
+func (f fakeReplayer) Resume(ctx context.Context, _ string, opts replay.Options) (*control.Result, error) {
+	f.result("resume-replay", opts.Who)
+	opts.OnProgress(replay.Progress{ID: "c_1", Enqueued: 12}, replay.Waiting{Deliveries: 7})
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
 // List has a replay that somebody else began.
 func (f *fake) List(context.Context) ([]replay.Progress, error) {
 	return []replay.Progress{{
@@ -177,11 +192,15 @@ func (f *fake) List(context.Context) ([]replay.Progress, error) {
 // handler is the console over the fake.
 func (f *fake) handler(t *testing.T) http.Handler {
 	t.Helper()
-	replays := api.NewReplays(f, nil)
+	replays := api.NewReplays(fakeReplayer{f}, nil)
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- replays.Run(ctx) }()
 	t.Cleanup(func() { stop(); <-ended })
+	for begun := false; !begun; runtime.Gosched() {
+		_, err := replays.Count(ctx, "", replay.Selection{Delivery: "dlv_42"}) // does nothing
+		begun = !errors.Is(err, api.ErrStopping)
+	}
 	s := api.NewService(api.Deps{Log: f, Snapshot: func() api.Registry { return f }, Operator: f, Replays: replays})
 	guard := access.New(access.Options{Token: writeToken, ReadToken: readToken, Loopback: true})
 	h, err := New(Deps{Service: s, Guard: guard, Log: slog.New(slog.DiscardHandler), Version: "test"})

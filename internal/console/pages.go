@@ -1,11 +1,14 @@
 package console
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"net/url"
 	"strings"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/hookline/hookline/internal/access"
 	"github.com/hookline/hookline/internal/api"
@@ -44,11 +47,11 @@ func chosenSpan(r *http.Request) (span, []span) {
 	return chosen, links
 }
 
-func (c *console) series(r *http.Request, subscription string, s span) ([]tally, error) {
+func (c *console) series(ctx context.Context, subscription string, s span) ([]tally, error) {
 	now := c.Service.Now()
 	// Whole steps, the last one under way.
 	until := now.Truncate(s.step).Add(s.step)
-	points, err := c.Service.Series(r.Context(), sink.SeriesQuery{Subscription: subscription, Since: until.Add(-s.long), Until: until, Step: s.step})
+	points, err := c.Service.Series(ctx, sink.SeriesQuery{Subscription: subscription, Since: until.Add(-s.long), Until: until, Step: s.step})
 	if err != nil {
 		return nil, err
 	}
@@ -74,12 +77,18 @@ type overviewPage struct {
 
 func (c *console) overview(r *http.Request) (string, *view, error) {
 	s, links := chosenSpan(r)
-	ts, err := c.series(r, "", s)
-	if err != nil {
-		return "", nil, err
-	}
-	failing, err := c.Service.Deliveries(r.Context(), sink.DeliveryQuery{State: sink.DeliveryFailed, Since: c.Service.Now().Add(-s.long), Limit: 10})
-	if err != nil {
+	var ts []tally
+	var failing *sink.DeliveryPage
+	all, ctx := errgroup.WithContext(r.Context())
+	all.Go(func() (err error) {
+		ts, err = c.series(ctx, "", s)
+		return err
+	})
+	all.Go(func() (err error) {
+		failing, err = c.Service.Deliveries(ctx, sink.DeliveryQuery{State: sink.DeliveryFailed, Since: c.Service.Now().Add(-s.long), Limit: 10})
+		return err
+	})
+	if err := all.Wait(); err != nil {
 		return "", nil, err
 	}
 	return "overview", &view{Nav: "overview", Refresh: refreshEvery, Data: &overviewPage{
@@ -180,6 +189,7 @@ func (c *console) deliveries(r *http.Request) (string, *view, error) {
 	v.Del("after")
 	p.FirstHref = "/deliveries?" + v.Encode()
 	if !page.Next.IsZero() {
+		p.List.Empty = "None among the newest: there may be older ones."
 		v.Set("after", page.Next.String())
 		p.NextHref = "/deliveries?" + v.Encode()
 	}

@@ -1,14 +1,19 @@
 package console
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"net/url"
 	"strconv"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/hookline/hookline/internal/access"
 	"github.com/hookline/hookline/internal/api"
+	"github.com/hookline/hookline/pipeline"
+	"github.com/hookline/hookline/pipeline/audit"
 	"github.com/hookline/hookline/pipeline/control"
 	"github.com/hookline/hookline/sink"
 )
@@ -120,6 +125,10 @@ type subscriptionPage struct {
 	Tiles    []tile
 	Attempts *chart
 	List     deliveryTable
+	// CatchUp is the last one in this process; nil: there was none.
+	CatchUp *api.CatchUp
+	// CanCatchUp: it is disabled or catching up, so that it may have missed something.
+	CanCatchUp bool
 }
 
 // listRows is how many deliveries stand on a page about something else.
@@ -127,17 +136,24 @@ const listRows = 20
 
 func (c *console) subscription(r *http.Request) (string, *view, error) {
 	id := r.PathValue("id")
-	sub, err := c.Service.Subscription(r.Context(), api.Actor(r, "console"), id)
-	if err != nil {
-		return "", nil, err
-	}
 	s, links := chosenSpan(r)
-	ts, err := c.series(r, id, s)
-	if err != nil {
-		return "", nil, err
-	}
-	list, err := c.Service.Deliveries(r.Context(), sink.DeliveryQuery{Subscription: id, Limit: listRows})
-	if err != nil {
+	var sub *api.Subscription
+	var ts []tally
+	var list *sink.DeliveryPage
+	all, ctx := errgroup.WithContext(r.Context())
+	all.Go(func() (err error) {
+		sub, err = c.Service.Subscription(ctx, api.Actor(r, "console"), id)
+		return err
+	})
+	all.Go(func() (err error) {
+		ts, err = c.series(ctx, id, s)
+		return err
+	})
+	all.Go(func() (err error) {
+		list, err = c.Service.Deliveries(ctx, sink.DeliveryQuery{Subscription: id, Limit: listRows})
+		return err
+	})
+	if err := all.Wait(); err != nil {
 		return "", nil, err
 	}
 	row := newRow(*sub)
@@ -147,11 +163,15 @@ func (c *console) subscription(r *http.Request) (string, *view, error) {
 		tiles[1].Class = "is-bad"
 	}
 	canWrite := access.Of(r.Context()).Scope >= access.Write
-	v := &view{Title: short(id), Nav: "subscriptions", Refresh: refreshEvery, Flash: flashOf(r), Data: &subscriptionPage{
+	p := &subscriptionPage{
 		Sub: sub, CanWrite: canWrite, Ranges: links, Tiles: tiles, Attempts: attemptsChart(ts, s.step),
 		List: deliveryTable{Rows: list.Deliveries, HideSubscription: true, Empty: "No delivery yet."},
-	}}
-	return "subscription", v, nil
+	}
+	if replays, err := c.Service.Replays(); err == nil {
+		p.CatchUp, _ = replays.CatchUpOf(id) // there need not be one
+		p.CanCatchUp = sub.State == pipeline.StateDisabled || sub.StateReason == pipeline.ReasonCatchUp
+	}
+	return "subscription", &view{Title: short(id), Nav: "subscriptions", Refresh: refreshEvery, Flash: flashOf(r), Data: p}, nil
 }
 
 // do carries out what a button of a page stands for, and shows the page again
@@ -176,6 +196,8 @@ func (c *console) do(w http.ResponseWriter, r *http.Request) {
 		res, err = op.Pause(r.Context(), who, id, "")
 	case "resume":
 		res, err = op.Resume(r.Context(), who, id, control.ResumeOptions{})
+	case "resume-replay":
+		res, err = c.catchUp(r.Context(), who, id)
 	case "retry":
 		res, err = op.Retry(r.Context(), who, at)
 	case "skip":
@@ -195,6 +217,23 @@ func (c *console) do(w http.ResponseWriter, r *http.Request) {
 	}
 	back.RawQuery = url.Values{"did": {string(res.Action)}, "outcome": {string(res.Outcome)}, "lanes": {strconv.Itoa(res.Lanes)}, "said": {said(res)}}.Encode()
 	http.Redirect(w, r, back.RequestURI(), http.StatusSeeOther)
+}
+
+// catchUp begins a resumption with what was missed; it goes on when the page is
+// shown again, which tells how far it is.
+func (c *console) catchUp(ctx context.Context, who, id string) (*control.Result, error) {
+	replays, err := c.Service.Replays()
+	if err != nil {
+		return nil, err
+	}
+	begun, err := replays.CatchUp(ctx, who, id)
+	switch {
+	case err != nil:
+		return nil, err
+	case begun.Result != nil:
+		return begun.Result, nil
+	}
+	return &control.Result{Action: audit.ActionResume, Subscription: id, Outcome: control.Done, Detail: "what it missed goes first"}, nil
 }
 
 // said is a result's own sentence.
