@@ -32,7 +32,11 @@ func (a *App) addRouter() error {
 	}
 	a.parts = append(a.parts, part{name: "router", run: a.afterRegistry(r.Run), stopWithin: stopSlow, drains: true})
 	a.ready = append(a.ready, func() admin.Part {
-		return admin.Part{Name: "router", Ready: a.registry.Snapshot() != nil} // it waits for nothing else
+		p := admin.Part{Name: "router", Ready: a.registry.Snapshot() != nil}
+		if why := r.Stuck(); why != "" {
+			p.Ready, p.Detail = false, why
+		}
+		return p
 	})
 	return nil
 }

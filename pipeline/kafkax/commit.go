@@ -93,12 +93,12 @@ func (c *Committer) commit(ctx context.Context, m Member, offsets map[string]map
 	}
 	send := c.send
 	if version < 2 {
-		if err := c.untilSettled(ctx, func() error { return c.addOffsets(ctx, id, epoch) }); err != nil {
+		if err := whileConcurrent(ctx, func() error { return c.addOffsets(ctx, id, epoch) }); err != nil {
 			return err
 		}
 		send = c.sendPinned
 	}
-	return c.untilSettled(ctx, func() error {
+	return whileConcurrent(ctx, func() error {
 		resp, err := send(ctx, req)
 		if err != nil {
 			return err
@@ -107,8 +107,8 @@ func (c *Committer) commit(ctx context.Context, m Member, offsets map[string]map
 	})
 }
 
-// untilSettled repeats try while Kafka is still finishing the last transaction.
-func (c *Committer) untilSettled(ctx context.Context, try func() error) error {
+// whileConcurrent repeats try while Kafka is still finishing the last transaction.
+func whileConcurrent(ctx context.Context, try func() error) error {
 	for wait := txnBackoff; ; wait = min(wait*3/2, 100*time.Millisecond) {
 		err := try()
 		if !errors.Is(err, kerr.ConcurrentTransactions) {

@@ -159,6 +159,8 @@ type Deps struct {
 	// error ends Run there and then, as a crash would (tests).
 	beforeEnd func(ctx context.Context) error
 	memoryIDs int // instead of maxMemoryIDs (tests)
+	// unstableLimit is instead of the constant (tests).
+	unstableLimit time.Duration
 }
 
 type noMetrics struct{}

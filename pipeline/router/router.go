@@ -68,6 +68,9 @@ type Router struct {
 	// since. Written and read by Run's goroutine; its keys are our own messages.
 	warned map[string]warning
 
+	stable        stability
+	unstableLimit time.Duration // for how long offsets may be unstable; tests have a shorter one
+
 	// idle is true from a poll's begin until it brings records; tests read it.
 	idle atomic.Bool
 }
@@ -88,6 +91,7 @@ func New(cfg Config, deps Deps) (*Router, error) {
 		cfg: cfg, kafka: deps.Kafka, cluster: deps.Cluster, parse: deps.Parse, matcher: deps.Matcher, metrics: deps.Metrics, tracer: deps.Tracer, log: deps.Log,
 		deliveries: deps.Kafka.Topics().Deliveries(), eventsDead: deps.Kafka.Topics().EventsDead(), hook: deps.beforeEnd,
 		warned: map[string]warning{}, newParse: func() Parser { return deps.Parse }, memoryIDs: cmp.Or(deps.memoryIDs, maxMemoryIDs),
+		unstableLimit: cmp.Or(deps.unstableLimit, unstableLimit),
 	}
 	if r.parse == nil {
 		r.newParse = NewParser

@@ -39,6 +39,7 @@ func (r *Router) session(ctx context.Context) error {
 		return fmt.Errorf("making a Kafka client: %w", err)
 	}
 	defer aux.Close()
+	r.mend(ctx, aux)
 	st := newStarter(r, aux)
 	s, err := kgo.NewGroupTransactSession(r.sessionOpts(st)...)
 	if err != nil {
@@ -70,14 +71,20 @@ func (r *Router) session(ctx context.Context) error {
 	return err
 }
 
-// watched runs the loop, and measures the lag beside it.
+// watched runs the loop; beside it the lag is measured, and whether the group's
+// offsets are stable: where they stay unstable this session ends.
 func (ses *session) watched(ctx, work context.Context, aux *kgo.Client) error {
-	lctx, stop := context.WithCancel(ctx)
+	lctx, stop := context.WithCancelCause(ctx)
 	var beside sync.WaitGroup
 	beside.Go(func() { ses.r.watchLag(lctx, ses.s.Client(), aux) })
+	beside.Go(func() { ses.r.watchStable(lctx, aux, func() { stop(errUnstable) }) })
 	defer beside.Wait()
-	defer stop()
-	return ses.loop(ctx, work)
+	defer stop(nil)
+	err := ses.loop(lctx, work)
+	if err == nil && errors.Is(context.Cause(lctx), errUnstable) {
+		return errUnstable
+	}
+	return err
 }
 
 // leave leaves the group so that the partitions move at once.

@@ -1,0 +1,207 @@
+package kafkax
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// TopicPartition is one partition of a topic.
+type TopicPartition struct {
+	Topic     string
+	Partition int32
+}
+
+// Unstable gives those partitions of group whose committed offset waits for the
+// end of a transaction, each with the offset that counts meanwhile. It does not
+// wait.
+func (f *Fetcher) Unstable(ctx context.Context, group string) (map[TopicPartition]int64, error) {
+	stable, err := f.allOffsets(ctx, group, true)
+	if err != nil {
+		return nil, err
+	}
+	out := map[TopicPartition]int64{}
+	for at, p := range stable {
+		if p.ErrorCode == kerr.UnstableOffsetCommit.Code {
+			out[at] = -1
+		}
+	}
+	if len(out) == 0 {
+		return nil, nil
+	}
+	counts, err := f.allOffsets(ctx, group, false)
+	if err != nil {
+		return nil, err
+	}
+	for at := range out {
+		if p, ok := counts[at]; ok {
+			out[at] = p.Offset
+		}
+	}
+	return out, nil
+}
+
+// offsetsByName is a request for offsets that never goes out in a version above
+// 9, which have topic ids in the place of names.
+type offsetsByName struct{ *kmsg.OffsetFetchRequest }
+
+func (offsetsByName) MaxVersion() int16 { return 9 }
+
+func (f *Fetcher) allOffsets(ctx context.Context, group string, stable bool) (map[TopicPartition]*kmsg.OffsetFetchResponseGroupTopicPartition, error) {
+	req := kmsg.NewPtrOffsetFetchRequest()
+	req.RequireStable = stable
+	g := kmsg.NewOffsetFetchRequestGroup()
+	g.Group, g.Topics = group, nil // nil: all
+	req.Groups = append(req.Groups, g)
+	adm := kadm.NewClient(f.cl)
+	found := adm.FindGroupCoordinators(ctx, group)[group]
+	if found.Err != nil {
+		return nil, fmt.Errorf("finding the coordinator of group %s: %w", group, found.Err)
+	}
+	kresp, err := f.cl.Broker(int(found.NodeID)).RetriableRequest(ctx, offsetsByName{req})
+	if err != nil {
+		return nil, fmt.Errorf("fetching the offsets of group %s: %w", group, err)
+	}
+	resp := kresp.(*kmsg.OffsetFetchResponse)
+	out := map[TopicPartition]*kmsg.OffsetFetchResponseGroupTopicPartition{}
+	for i := range resp.Groups {
+		if err := kerr.ErrorForCode(resp.Groups[i].ErrorCode); err != nil && !errors.Is(err, kerr.GroupIDNotFound) {
+			return nil, fmt.Errorf("fetching the offsets of group %s: %w", group, err)
+		}
+		for j := range resp.Groups[i].Topics {
+			t := &resp.Groups[i].Topics[j]
+			for k := range t.Partitions {
+				out[TopicPartition{t.Topic, t.Partitions[k].Partition}] = &t.Partitions[k]
+			}
+		}
+	}
+	return out, nil
+}
+
+// Hanging says what AbortHanging is to end.
+type Hanging struct {
+	TxnID string // the transactional id whose transaction hangs
+	Group string // the group whose committed offsets wait for it
+	// Topics may have records of the same transaction. Of these, partitions are
+	// ended in which the producer wrote last at Since or later.
+	Topics []string
+	Since  time.Time
+}
+
+// AbortHanging ends, as aborted, a transaction that Kafka takes for ended but
+// that has no end in the group's offsets: a broker that comes back can drop the
+// markers of an end that was decided (it takes partitions whose leader it does not
+// know yet for deleted ones). A transaction of the same producer, of nothing but
+// the partitions in question, is aborted: its markers count for everything that
+// the producer has open there.
+//
+// cl must have the transactional id h.TxnID; whoever else uses that is fenced. It
+// never commits: what the offsets wait for may have been aborted.
+func AbortHanging(ctx context.Context, cl *kgo.Client, h Hanging) error {
+	if err := abortHanging(ctx, cl, h); err != nil {
+		return fmt.Errorf("aborting what hangs of transaction %s in the offsets of group %s: %w", h.TxnID, h.Group, err)
+	}
+	return nil
+}
+
+func abortHanging(ctx context.Context, cl *kgo.Client, h Hanging) error {
+	id, epoch, err := cl.ProducerID(ctx) // ends what is open by Kafka's books
+	if err != nil {
+		return fmt.Errorf("getting the producer id: %w", err)
+	}
+	adm := kadm.NewClient(cl)
+	parts, err := heldBy(ctx, adm, id, h)
+	if err != nil {
+		return err
+	}
+	found := adm.FindTxnCoordinators(ctx, h.TxnID)[h.TxnID]
+	if found.Err != nil {
+		return fmt.Errorf("finding the coordinator: %w", found.Err)
+	}
+	broker := cl.Broker(int(found.NodeID))
+	offsets := kmsg.NewPtrAddOffsetsToTxnRequest()
+	offsets.TransactionalID, offsets.ProducerID, offsets.ProducerEpoch, offsets.Group = h.TxnID, id, epoch, h.Group
+	records := kmsg.NewPtrAddPartitionsToTxnRequest()
+	records.TransactionalID, records.ProducerID, records.ProducerEpoch = h.TxnID, id, epoch
+	for t, ps := range parts {
+		rt := kmsg.NewAddPartitionsToTxnRequestTopic()
+		rt.Topic, rt.Partitions = t, ps
+		records.Topics = append(records.Topics, rt)
+	}
+	end := kmsg.NewPtrEndTxnRequest()
+	end.TransactionalID, end.ProducerID, end.ProducerEpoch, end.Commit = h.TxnID, id, epoch, false
+	steps := []kmsg.Request{offsets}
+	if len(records.Topics) > 0 {
+		steps = append(steps, oldPartitions{records})
+	}
+	for _, req := range append(steps, oldEnd{end}) {
+		if err := whileConcurrent(ctx, func() error { return ended(broker.RetriableRequest(ctx, req)) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// heldBy gives the partitions of h.Topics in which the producer has something
+// open.
+func heldBy(ctx context.Context, adm *kadm.Client, id int64, h Hanging) (map[string][]int32, error) {
+	if len(h.Topics) == 0 || h.Since.IsZero() {
+		return nil, nil
+	}
+	topics, err := adm.ListTopics(ctx, h.Topics...)
+	if err != nil {
+		return nil, fmt.Errorf("listing the topics: %w", err)
+	}
+	described, err := adm.DescribeProducers(ctx, topics.TopicsSet())
+	if err != nil {
+		return nil, fmt.Errorf("describing the producers: %w", err)
+	}
+	held := map[string][]int32{}
+	described.EachProducer(func(p kadm.DescribedProducer) {
+		if p.ProducerID == id && p.CurrentTxnStartOffset >= 0 && p.LastTimestamp >= h.Since.UnixMilli() {
+			held[p.Topic] = append(held[p.Topic], p.Partition)
+		}
+	})
+	return held, nil
+}
+
+// Requests in versions that a client without transaction.version 2 uses: they add
+// to and end a transaction without records, on every cluster.
+type (
+	oldPartitions struct {
+		*kmsg.AddPartitionsToTxnRequest
+	}
+	oldEnd struct{ *kmsg.EndTxnRequest }
+)
+
+func (oldPartitions) MaxVersion() int16 { return 3 }
+func (oldEnd) MaxVersion() int16        { return 4 }
+
+// ended is the error in an answer to a step of a transaction.
+func ended(resp kmsg.Response, err error) error {
+	if err != nil {
+		return err
+	}
+	switch resp := resp.(type) {
+	case *kmsg.AddOffsetsToTxnResponse:
+		return kerr.ErrorForCode(resp.ErrorCode)
+	case *kmsg.EndTxnResponse:
+		return kerr.ErrorForCode(resp.ErrorCode)
+	case *kmsg.AddPartitionsToTxnResponse:
+		for i := range resp.Topics {
+			for j := range resp.Topics[i].Partitions {
+				p := &resp.Topics[i].Partitions[j]
+				if err := kerr.ErrorForCode(p.ErrorCode); err != nil {
+					return fmt.Errorf("adding %s/%d: %w", resp.Topics[i].Topic, p.Partition, err)
+				}
+			}
+		}
+	}
+	return nil
+}
