@@ -118,7 +118,7 @@ func (c *cli) root() *cobra.Command {
 		return nil
 	}
 	root.AddCommand(c.versionCmd(), c.produceCmd(), c.topicsCmd(), c.subsCmd(), c.receiverCmd(), c.healthCmd(),
-		c.runCmd(), c.devCmd(), c.sqlCmd(), c.logsCmd(), c.checkCmd(), c.demoCmd(), c.replayCmd())
+		c.runCmd(), c.devCmd(), c.sqlCmd(), c.logsCmd(), c.checkCmd(), c.demoCmd(), c.replayCmd(), c.deadCmd())
 	root.AddCommand(topicCmds()...)
 	root.SetHelpCommand(c.helpCmd(root))
 	root.InitDefaultCompletionCmd()

@@ -8,7 +8,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/hookline/hookline/configs"
 	"github.com/hookline/hookline/pipeline"
 	"github.com/hookline/hookline/sink"
 )
@@ -90,19 +89,9 @@ func (o *logsOptions) complete(now time.Time) error {
 	if o.filter.Limit < 0 {
 		return usagef("reading options: hookline logs: --limit: %d is negative", o.filter.Limit)
 	}
-	if o.since == "" {
-		return nil
-	}
-	if at, err := time.Parse(time.RFC3339, o.since); err == nil {
-		o.filter.Since = at
-		return nil
-	}
-	d, err := configs.ParseDuration(o.since)
-	if err != nil || d <= 0 {
-		return usagef("reading options: hookline logs: --since: %q is neither a time such as 1h or 7d nor a moment such as 2026-01-31T08:00:00Z", o.since)
-	}
-	o.filter.Since = now.Add(-d)
-	return nil
+	var err error
+	o.filter.Since, err = instant("logs: --since", o.since, now)
+	return err
 }
 
 func (p *logPrinter) logs(ctx context.Context, o *logsOptions) error {

@@ -218,7 +218,7 @@ func (p *logPrinter) table(rows []*sink.AttemptRow) error {
 			status = strconv.Itoa(a.StatusCode)
 		}
 		t.add(moment(a.StartedAt), cut(a.SubscriptionID, narrowCell), cut(a.Envelope.EventType, narrowCell),
-			cut(a.Envelope.EventID, 30), strconv.Itoa(a.Attempt), a.Outcome.String(), status,
+			cut(a.Envelope.EventID, eventCell), strconv.Itoa(a.Attempt), a.Outcome.String(), status,
 			strconv.FormatInt(a.Elapsed.Milliseconds(), 10), next(a))
 	}
 	return p.rows([]string{"STARTED", "SUBSCRIPTION", "EVENT TYPE", "EVENT", "TRY", "OUTCOME", "STATUS", "MS", "THEN"}, &t)

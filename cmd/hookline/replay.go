@@ -11,7 +11,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/hookline/hookline/configs"
 	"github.com/hookline/hookline/internal/app"
 	"github.com/hookline/hookline/internal/telemetry"
 	"github.com/hookline/hookline/pipeline/replay"
@@ -69,26 +68,14 @@ func (c *cli) replayCmd() *cobra.Command {
 
 // complete checks the flags; it returns the rate.
 func (o *replayFlags) complete(now time.Time) (rate int, err error) {
-	moment := func(flag, text string) time.Time {
-		if text == "" {
-			return time.Time{}
-		}
-		if at, perr := time.Parse(time.RFC3339, text); perr == nil {
-			return at
-		}
-		d, perr := configs.ParseDuration(text)
-		if perr != nil || d <= 0 {
-			err = usagef("reading options: hookline replay: %s: %q is neither a time such as 1h or 7d nor a moment such as 2026-01-31T08:00:00Z", flag, text)
-			return time.Time{}
-		}
-		return now.Add(-d)
+	if o.sel.Since, err = instant("replay: --since", o.since, now); err != nil {
+		return 0, err
 	}
-	o.sel.Since, o.sel.Until = moment("--since", o.since), moment("--until", o.until)
+	if o.sel.Until, err = instant("replay: --until", o.until, now); err != nil {
+		return 0, err
+	}
 	if o.since != "" || o.until != "" {
 		o.sel.Words = o.since + " to " + o.until
-	}
-	if err != nil {
-		return 0, err
 	}
 	if o.sel.Subscription == "" && o.sel.Event == "" && o.sel.Delivery == "" {
 		return 0, usagef("reading options: hookline replay: nothing is selected (give --subscription, --event or --delivery)")

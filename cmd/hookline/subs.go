@@ -270,6 +270,7 @@ func (c *cli) subsList() *cobra.Command {
 const (
 	wideCell   = 48
 	narrowCell = 24
+	eventCell  = 38 // the longest id that hookline makes: that of a test event
 )
 
 func (c *cli) printItems(items []liveItem) error {
