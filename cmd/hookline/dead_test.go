@@ -15,15 +15,8 @@ import (
 	"github.com/hookline/hookline/pipeline/kafkax"
 )
 
-// The dead letters of all three topics are told: why, which event, when, from
-// where, and how to deliver them again.
-func TestDeadLetters(t *testing.T) {
-	cluster := testkit.KFake(t, kfake.SeedTopics(2, "hookline.dead"), kfake.SeedTopics(1, "hookline.events.dead", "hookline.attempts.dead"))
-	client, err := kgo.NewClient(kgo.SeedBrokers(cluster.ListenAddrs()...), kgo.RecordPartitioner(kgo.ManualPartitioner()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer client.Close()
+// deadRecords are what the topics of dead letters hold in the test.
+func deadRecords() []*kgo.Record {
 	now := time.Now().Truncate(time.Millisecond)
 	letter := func(sub, event string, partition int32, reason pipeline.DeadReason, attempts int, ago time.Duration) *kgo.Record {
 		env := pipeline.Envelope{EventID: event, EventType: "order.placed", Format: pipeline.FormatJSON, Source: pipeline.Position{Cluster: "c", Topic: "orders", Partition: 1, Offset: 42}}
@@ -38,12 +31,23 @@ func TestDeadLetters(t *testing.T) {
 			{Key: kafkax.HeaderError, Value: []byte(why)}, {Key: kafkax.HeaderSource, Value: []byte(source)},
 		}}
 	}
-	records := []*kgo.Record{
+	return []*kgo.Record{
 		letter("erp", "ord-1", 1, pipeline.DeadExhausted, 4, time.Hour), letter("crm", "ord-2", 0, pipeline.DeadCancelled, 0, 2*time.Hour),
 		letter("erp", "ord-old", 1, pipeline.DeadExhausted, 4, 20*24*time.Hour),
 		lost("hookline.events.dead", "orders/0/7", "no field /kind", []byte("{}")), lost("hookline.attempts.dead", "hookline.attempts/0/3", "version 9", []byte{0xff, 0}),
 	}
-	for _, r := range records {
+}
+
+// The dead letters of all three topics are told: why, which event, when, from
+// where, and how to deliver them again.
+func TestDeadLetters(t *testing.T) {
+	cluster := testkit.KFake(t, kfake.SeedTopics(2, "hookline.dead"), kfake.SeedTopics(1, "hookline.events.dead", "hookline.attempts.dead"))
+	client, err := kgo.NewClient(kgo.SeedBrokers(cluster.ListenAddrs()...), kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	for _, r := range deadRecords() {
 		if err := client.ProduceSync(t.Context(), r).FirstErr(); err != nil {
 			t.Fatal(err)
 		}
