@@ -8,6 +8,8 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -54,6 +56,9 @@ func newCrowd(t *testing.T) *crowd {
 	c.vars = map[string]string{
 		"KAFKA_BROKERS": strings.Join(kafka.Addrs(), ","), "TOPIC_PREFIX": name + ".", "GROUP": name, "PARTITIONS": "8", "START": "earliest",
 		"EVENTS_TOPICS": name + ".events=json:type=/kind,tenant=/tenant", "ALLOW_HTTP": "true", "ALLOW_CIDRS": "127.0.0.0/8", "ALLOW_PORTS": "1-65535", "LOG_FORMAT": "text",
+	}
+	if profiles() != "" {
+		c.vars["ADMIN_PROFILE"], c.vars["ADMIN_TOKEN"] = "true", "for-this-test-alone"
 	}
 	if _, err := kadm.NewClient(c.cl).CreateTopic(ctx, 4, -1, nil, name+".events"); err != nil {
 		t.Fatal(err)
@@ -236,12 +241,62 @@ func (c *crowd) round(size isolationSize, beside string) float64 {
 	return float64(size.events/10*10*size.healthy) / time.Since(began).Seconds()
 }
 
+// profiles is a directory for profiles of what was measured; empty: none are made.
+func profiles() string { return os.Getenv("HOOKLINE_E2E_PROFILE") }
+
+// watch tells, when the function that it returns is called, how much of a core the process has used meanwhile, and
+// writes a profile of the first seconds.
+func (c *crowd) watch(name string) (end func()) {
+	before, _ := use(c.proc.cmd.Process.Pid)
+	began := time.Now()
+	var work sync.WaitGroup
+	if profiles() != "" {
+		work.Go(func() {
+			body, err := c.fetch("/debug/pprof/profile?seconds=15")
+			if err == nil {
+				err = os.WriteFile(filepath.Join(profiles(), strings.ReplaceAll(name, " ", "-")+".pprof"), []byte(body), 0o600)
+			}
+			if err != nil {
+				c.t.Errorf("profile: %v", err)
+			}
+		})
+	}
+	return func() {
+		after, _ := use(c.proc.cmd.Process.Pid)
+		c.t.Logf("%s: %.2f cores", name, (after.cpu-before.cpu).Seconds()/time.Since(began).Seconds())
+		work.Wait()
+	}
+}
+
+// fetch reads from the process's admin address.
+func (c *crowd) fetch(path string) (string, error) {
+	req, err := http.NewRequestWithContext(c.ctx, http.MethodGet, "http://"+c.proc.admin+path, nil)
+	if err != nil {
+		return "", err
+	}
+	if token := c.vars["ADMIN_TOKEN"]; token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	req.Close = true
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return "", err
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	if err == nil && res.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: status %d: %s", path, res.StatusCode, body)
+	}
+	return string(body), err
+}
+
 func (c *crowd) rounds(size isolationSize, name, beside string) float64 {
 	c.t.Helper()
 	var list []float64
 	if beside == "dark" {
 		c.produce(beside, 2) // one is tried, one waits behind it
 	}
+	defer c.watch(name)()
 	for range size.rounds {
 		list = append(list, c.round(size, beside))
 	}
@@ -258,7 +313,7 @@ func TestIsolation(t *testing.T) {
 	size := isolationSize{healthy: 20, dark: 1000, failing: 40, events: 300, rounds: 1}
 	least := 0.0 // on a machine that others use a short round says little about speed: that it ends is what is tested
 	if full() {
-		size = isolationSize{healthy: 100, dark: 10_000, failing: 100, events: 400, rounds: 5}
+		size = isolationSize{healthy: 100, dark: 10_000, failing: 100, events: 3000, rounds: 3}
 		least = 0.9
 	}
 	c := newCrowd(t)
@@ -303,9 +358,9 @@ func (c *crowd) only(list []isolated) []byte {
 func (c *crowd) calm() {
 	c.t.Helper()
 	for {
-		code, body, err := get(c.ctx, "http://"+c.proc.admin+"/metrics")
-		if err != nil || code != 200 {
-			c.t.Fatalf("reading the metrics: status %d, %v", code, err)
+		body, err := c.fetch("/metrics")
+		if err != nil {
+			c.t.Fatal(err)
 		}
 		if strings.Contains(body, "\nhookline_in_flight 0\n") {
 			return

@@ -22,13 +22,13 @@ type slots struct {
 	cold       int // of them: those of lanes of which nothing is known of late
 	failing    int // of them: those of lanes whose last attempt failed
 	slow       int // requests that have left their slot
-	maxCold    int // while there is pressure
+	maxCold    int // without pressure
 	maxFailing int
 	ring       job // of the jobs in slots that may leave them, oldest first
 }
 
 func (s *slots) init(cfg *Config) {
-	s.cfg, s.maxFailing, s.maxCold = cfg, cfg.failingSlots(), max(1, cfg.MaxInFlight/2)
+	s.cfg, s.maxFailing, s.maxCold = cfg, cfg.failingSlots(), max(1, cfg.MaxInFlight-cfg.MaxInFlight/4)
 	s.ring.prev, s.ring.next = &s.ring, &s.ring
 }
 
@@ -42,13 +42,24 @@ func (s *slots) free() bool { return s.busy < s.cfg.MaxInFlight }
 // nothing is known may be more of the same.
 func (s *slots) pressure() bool { return s.slow >= max(1, s.cfg.MaxInFlight/4) }
 
+// coldFree tells that the request of a cold lane may be begun. A quarter of the
+// slots is always kept from them: without it the first ten thousand requests to
+// endpoints that never answer would take every slot before one of them is seen to
+// be slow. Under pressure it is half.
+func (s *slots) coldFree() bool {
+	if s.pressure() {
+		return s.cold < max(1, s.cfg.MaxInFlight/2)
+	}
+	return s.cold < s.maxCold
+}
+
 // shares tells whose requests may be begun.
 func (s *slots) shares() lane.Shares {
-	return lane.Shares{Suspect: s.failing < s.maxFailing, Cold: s.cold < s.maxCold || !s.pressure()}
+	return lane.Shares{Suspect: s.failing < s.maxFailing, Cold: s.coldFree()}
 }
 
 // coldHeldUp tells that cold lanes are held up by requests without an answer.
-func (s *slots) coldHeldUp() bool { return s.pressure() && s.cold >= s.maxCold }
+func (s *slots) coldHeldUp() bool { return s.pressure() && !s.coldFree() }
 
 // take counts a job that begins.
 func (s *slots) take(now time.Time, j *job) {

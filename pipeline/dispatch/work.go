@@ -46,13 +46,22 @@ func (d *Dispatcher) hand(now time.Time) {
 		j := d.newJob()
 		j.work, j.Request.Withdrawn = w, &d.tasks[w.Task.Partition()].withdrawn
 		d.slots.take(now, j)
-		if d.batch != nil && w.ParkedOffset < 0 && !w.FromOrigin && !w.FetchOnly && !d.traced(w.Envelope) {
+		if d.batch != nil && !w.FetchOnly && d.loaded(w) && !d.traced(w.Envelope) {
 			j.request()
 			d.starting = append(d.starting, &j.Try)
 			continue
 		}
 		d.toWorker(j)
 	}
+}
+
+// loaded tells that the work is in memory, or fetches it from where parked ones
+// that were read already are.
+func (d *Dispatcher) loaded(w *lane.Work) bool {
+	if w.ParkedOffset >= 0 && !w.FromOrigin {
+		return d.parked.loadKept(w)
+	}
+	return !w.FromOrigin
 }
 
 // toWorker has a worker do j.
@@ -106,7 +115,7 @@ func (d *Dispatcher) work() {
 
 func (d *Dispatcher) attempt(j *job) {
 	w := j.work
-	if w.ParkedOffset >= 0 || w.FromOrigin {
+	if w.Envelope == nil {
 		ctx, cancel := context.WithTimeout(context.Background(), fetchParkedTimeout)
 		err := d.load(ctx, w)
 		cancel()
