@@ -56,14 +56,16 @@ func (a *App) addDispatcher() error {
 }
 
 // disabledRecord is the registry's record that disables a subscription.
-func (a *App) disabledRecord(id, reason string, revision int64, since, failingSince time.Time) (key, value []byte) {
-	st := registry.StateInfo{Revision: revision, State: pipeline.StateDisabled, Reason: reason, Since: since, FailingSince: failingSince}
+func (a *App) disabledRecord(s dispatch.Disabled) (key, value []byte) {
+	st := registry.StateInfo{
+		Revision: s.Revision, State: pipeline.StateDisabled, Reason: s.Reason, Since: s.Since, FailingSince: s.FailingSince, Routed: s.Routed,
+	}
 	if snap := a.registry.Snapshot(); snap != nil {
-		if old := snap.State(id); old != nil {
+		if old := snap.State(s.ID); old != nil {
 			st.Missed = old.Missed
 		}
 	}
-	return registry.StateRecord(id, &st)
+	return registry.StateRecord(s.ID, &st)
 }
 
 // registryView is the registry as the dispatcher sees it: changes come as

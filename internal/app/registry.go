@@ -18,7 +18,9 @@ func RegistryParts(cfg *configs.Config, log *slog.Logger) (registry.Config, regi
 	if err != nil {
 		return registry.Config{}, registry.Deps{}, fmt.Errorf("preparing the registry: %w", err)
 	}
-	return registry.Config{Topic: cfg.Kafka.Topics().Subscriptions(), AuditTopic: cfg.Kafka.Topics().Audit()}, registry.Deps{Client: opts, Policy: policy, Log: log}, nil
+	topics := cfg.Kafka.Topics()
+	rc := registry.Config{Topic: topics.Subscriptions(), AuditTopic: topics.Audit(), RouterGroup: cfg.Kafka.RouterGroup()}
+	return rc, registry.Deps{Client: opts, Policy: policy, Log: log}, nil
 }
 
 // SubscriptionPolicy is what cfg allows subscriptions. It needs no network.

@@ -37,6 +37,9 @@ type shop struct {
 	url    string
 	status atomic.Int64 // the answer; 0: by answer
 	answer func(n int) int
+	// produced is the time of what produce writes; zero: now.
+	produced time.Time
+	adm      *kadm.Client
 
 	mu      sync.Mutex
 	got     []visit // that were answered with 200, in the order of their answers; under mu
@@ -62,7 +65,8 @@ func newShop(t *testing.T, engine *testkit.EngineProc, fields string) *shop {
 	if engine != nil {
 		s.vars["CLICKHOUSE_ADDR"], s.roles = engine.URL(), "router,dispatcher,sink"
 	}
-	if _, err := kadm.NewClient(s.kafka.Client()).CreateTopic(t.Context(), operationParts, -1, nil, s.topic); err != nil {
+	s.adm = kadm.NewClient(s.kafka.Client())
+	if _, err := s.adm.CreateTopic(t.Context(), operationParts, -1, nil, s.topic); err != nil {
 		t.Fatal(err)
 	}
 	recv, err := receiver.New(receiver.Config{Script: s.visit, KeepBodies: true, MaxRequests: -1})
@@ -117,7 +121,7 @@ func (s *shop) produce(from, to int) {
 	s.t.Helper()
 	cl := s.kafka.Client(kgo.RecordPartitioner(kgo.ManualPartitioner()))
 	for n := from; n < to; n++ {
-		cl.Produce(s.t.Context(), &kgo.Record{Topic: s.topic, Partition: int32(n % operationParts), Value: fmt.Appendf(nil, `{"kind":"k","n":%d}`, n)}, func(_ *kgo.Record, err error) {
+		cl.Produce(s.t.Context(), &kgo.Record{Topic: s.topic, Partition: int32(n % operationParts), Timestamp: s.produced, Value: fmt.Appendf(nil, `{"kind":"k","n":%d}`, n)}, func(_ *kgo.Record, err error) {
 			if err != nil {
 				s.t.Errorf("producing: %v", err)
 			}
@@ -255,6 +259,46 @@ func TestDisabledSubscriptionGetsAllThatItMissed(t *testing.T) {
 	}
 }
 
+// TestResumeDeliversWhatWasNotRoutedYet: the router was hours behind when the
+// subscription was disabled, and goes on afterwards: what it had not routed by
+// then arrives, too, once and in order.
+func TestResumeDeliversWhatWasNotRoutedYet(t *testing.T) {
+	t.Parallel()
+	s := newShop(t, nil, "")
+	s.roles = "router"
+	router := s.run("router 1")
+	s.status.Store(410)
+	s.produce(0, 1)
+	s.until("the first event to be routed", func() bool { return s.routed() == 1 })
+	router.terminate(30 * time.Second)
+	s.produced = time.Now().Add(-3 * time.Hour)
+	s.produce(1, 40)
+	s.roles = "dispatcher"
+	dispatcher := s.run("dispatcher")
+	s.until("it to be disabled", func() bool { return s.live().State == "disabled" })
+	s.status.Store(200)
+	s.roles = "router"
+	router = s.run("router 2")
+	s.until("the rest to be routed to nobody", func() bool { return s.routed() == 40 })
+	out := s.do("subs", "resume", "erp", "--replay")
+	t.Logf("resume --replay said: %s", strings.TrimSpace(out))
+	got, _ := s.visits()
+	once(t, got, 0, 40)
+	router.terminate(30 * time.Second)
+	dispatcher.terminate(30 * time.Second)
+}
+
+// routed is how many events the router has committed.
+func (s *shop) routed() (sum int64) {
+	s.t.Helper()
+	got, err := s.adm.FetchOffsets(s.t.Context(), s.vars["GROUP"]+".router")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	got.Each(func(o kadm.OffsetResponse) { sum += o.At })
+	return sum
+}
+
 // TestReplayOfWhatFailed: --failed sends again just what failed; a range that
 // Kafka does not retain any more comes from ClickHouse, in its order.
 func TestReplayOfWhatFailed(t *testing.T) {
@@ -321,12 +365,11 @@ func TestReplayOfWhatFailed(t *testing.T) {
 // truncate deletes all records of the events' topic.
 func (s *shop) truncate() {
 	s.t.Helper()
-	adm := kadm.NewClient(s.kafka.Client())
-	ends, err := adm.ListEndOffsets(s.t.Context(), s.topic)
+	ends, err := s.adm.ListEndOffsets(s.t.Context(), s.topic)
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	answers, err := adm.DeleteRecords(s.t.Context(), ends.Offsets())
+	answers, err := s.adm.DeleteRecords(s.t.Context(), ends.Offsets())
 	if err == nil {
 		err = answers.Error()
 	}

@@ -105,7 +105,9 @@ func (d *Dispatcher) outRecord(p int32, o *lane.Out) *kgo.Record {
 			Subscription: o.Subscription, Reason: o.Reason, Attempts: o.Attempts, Error: o.Error, Envelope: *o.Envelope, Payload: o.Payload,
 		})
 	case lane.OutState:
-		key, value := d.deps.StateRecord(o.Subscription, o.StateReason, o.Revision, o.At, o.FailingSince)
+		key, value := d.deps.StateRecord(Disabled{
+			ID: o.Subscription, Reason: o.StateReason, Revision: o.Revision, Since: o.At, FailingSince: o.FailingSince, Routed: d.routedUpTo(),
+		})
 		return &kgo.Record{Topic: d.topics.Subscriptions(), Key: key, Value: value}
 	case lane.OutHealth:
 		key, value := d.deps.HealthRecord(o.Subscription, o.Revision, o.FailingSince)

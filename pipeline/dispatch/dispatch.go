@@ -92,8 +92,9 @@ type Dispatcher struct {
 	rejoining       bool                // a new member client is being made; the loop's
 	recoveringCount atomic.Int32        // partitions that are being recovered
 
-	control controlState   // operators' commands
-	testing sync.WaitGroup // test requests under way
+	routed  atomic.Pointer[routedAt] // written by open, then by the watchdog
+	control controlState             // operators' commands
+	testing sync.WaitGroup           // test requests under way
 
 	// What reaches the loop.
 	finished mailbox[*job]

@@ -58,6 +58,7 @@ func (d *Dispatcher) open(ctx context.Context) error {
 		return err
 	}
 	d.encoders = make([]*attemptEncoder, d.attemptsPartitions)
+	d.lookAtRouter(ctx)
 	d.txn, err = d.newTransactor(ctx)
 	return err
 }

@@ -107,8 +107,8 @@ func (b *bench) start(change func(*Config)) *running {
 	d, err := New(cfg, Deps{
 		Kafka: &own, Sender: b.ledger, Registry: b.reg, Gate: NewGate(time.Duration(cfg.SessionTimeout)), Metrics: metrics,
 		Log: log, Node: "test", RequestTimeout: 5 * time.Second,
-		StateRecord: func(id, reason string, rev int64, _, _ time.Time) ([]byte, []byte) {
-			return []byte(id + "#state"), []byte(reason + "/" + strconv.FormatInt(rev, 10))
+		StateRecord: func(s Disabled) ([]byte, []byte) {
+			return []byte(s.ID + "#state"), []byte(s.Reason + "/" + strconv.FormatInt(s.Revision, 10) + fmt.Sprint(" ", s.Routed))
 		},
 		HealthRecord: func(id string, _ int64, since time.Time) ([]byte, []byte) {
 			if since.IsZero() {

@@ -63,14 +63,25 @@ type Deps struct {
 	// RequestTimeout bounds one attempt: how long a stop waits for those that
 	// are under way.
 	RequestTimeout time.Duration
-	// StateRecord encodes the registry record that disables a subscription;
-	// failingSince is zero where it had not been failing.
-	StateRecord func(id, reason string, revision int64, since, failingSince time.Time) (key, value []byte)
+	// StateRecord encodes the registry record that disables a subscription.
+	StateRecord func(Disabled) (key, value []byte)
 	// HealthRecord encodes the registry record that says since when a
 	// subscription is failing; zero: it is not.
 	HealthRecord func(id string, revision int64, failingSince time.Time) (key, value []byte)
 	// RedactURL is how a subscription's URL stands in the log.
 	RedactURL func(url string) string
+}
+
+// Disabled is a subscription that a task disables.
+type Disabled struct {
+	ID, Reason   string
+	Revision     int64
+	Since        time.Time
+	FailingSince time.Time // zero: it had not been failing
+	// Routed is how far the router had come a moment before, by topic and
+	// partition (-1: not known): what is behind it may not be routed to the
+	// subscription any more. nil: not known.
+	Routed map[string][]int64
 }
 
 func (d *Deps) validate() error {

@@ -5,6 +5,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
+
 	"github.com/hookline/hookline/internal/testkit"
 	"github.com/hookline/hookline/pipeline"
 	"github.com/hookline/hookline/pipeline/kafkax"
@@ -88,6 +90,14 @@ func TestWithoutOrderEachDeliveryIsItsOwn(t *testing.T) {
 func TestGoneDisables(t *testing.T) {
 	b := kfakeBench(t, 1, sub("s", nil))
 	b.ledger.setAnswer(func(string, int, int) (pipeline.Outcome, time.Duration) { return pipeline.OutcomeGone, 0 })
+	adm, routed := kadm.NewClient(b.cl), kadm.Offsets{}
+	routed.AddOffset("events", 1, 7, -1)
+	if _, err := adm.CreateTopic(t.Context(), 2, -1, nil, "events"); err != nil {
+		t.Fatal(err)
+	}
+	if err := adm.CommitAllOffsets(t.Context(), b.kafka.RouterGroup(), routed); err != nil {
+		t.Fatal(err)
+	}
 	r := b.start(nil)
 	for range 5 {
 		b.event("s")
@@ -101,7 +111,7 @@ func TestGoneDisables(t *testing.T) {
 		t.Errorf("dead: %v, want one exhausted and four cancelled", got)
 	}
 	states := b.read(b.kafka.Topics().Subscriptions())
-	if len(states) != 1 || string(states[0].Key) != "s#state" || string(states[0].Value) != "gone/1" {
+	if len(states) != 1 || string(states[0].Key) != "s#state" || string(states[0].Value) != "gone/1 map[events:[-1 7]]" {
 		t.Errorf("state records: %v", states)
 	}
 	cancelled := 0

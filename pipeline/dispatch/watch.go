@@ -3,6 +3,8 @@ package dispatch
 import (
 	"context"
 	"time"
+
+	"github.com/hookline/hookline/pipeline/kafkax"
 )
 
 const (
@@ -41,6 +43,7 @@ func (w *watchdog) run(ctx context.Context) {
 }
 
 func (w *watchdog) look(ctx context.Context) error {
+	w.d.lookAtRouter(ctx)
 	topic := w.d.topics.Deliveries()
 	ends, err := w.d.fetcher.EndOffsets(ctx, topic)
 	if err != nil {
@@ -60,6 +63,45 @@ func (w *watchdog) look(ctx context.Context) error {
 	}
 	w.d.deps.Metrics.KafkaLag(topic, lag)
 	return w.orphans(ctx, ends[topic], reads)
+}
+
+const (
+	// routerPatience bounds the question how far the router has come: starting
+	// does not wait for long for what is rarely needed.
+	routerPatience = 2 * time.Second
+	// routedFor is how long an answer counts. A replay looks at what was routed
+	// from an hour before a subscription was disabled: an answer that is older
+	// would have it deliver again what had been routed before that.
+	routedFor = 30 * time.Minute
+)
+
+// routedAt is how far the router had come at a time.
+type routedAt struct {
+	offsets map[string][]int64
+	at      time.Time
+}
+
+// lookAtRouter finds out how far the router has come.
+func (d *Dispatcher) lookAtRouter(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, routerPatience)
+	defer cancel()
+	at := d.now() // before the question: by then it had not come further than it will say
+	offsets, err := kafkax.UpTo(ctx, d.reader, d.deps.Kafka.RouterGroup())
+	if err != nil {
+		d.log.Debug("looking at how far the router has come", "err", err)
+		return
+	}
+	d.routed.Store(&routedAt{offsets, at})
+}
+
+// routedUpTo is how far the router had come when that was last looked at; nil:
+// too long ago.
+func (d *Dispatcher) routedUpTo() map[string][]int64 {
+	r := d.routed.Load()
+	if r == nil || d.now().Sub(r.at) > routedFor {
+		return nil
+	}
+	return r.offsets
 }
 
 // orphans asks the group who owns what.

@@ -60,6 +60,30 @@ func (f *Fetcher) StableOffsets(ctx context.Context, group string, partitions ma
 	}
 }
 
+// UpTo gives how far group has come in every topic that it has committed offsets
+// of: the next offset, by partition; -1: none is committed. It does not wait for
+// transactions under way: what those commit is not in it.
+func UpTo(ctx context.Context, cl *kgo.Client, group string) (map[string][]int64, error) {
+	got, err := kadm.NewClient(cl).FetchOffsets(ctx, group)
+	if err == nil {
+		err = got.Error()
+	}
+	if errors.Is(err, kerr.GroupIDNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("fetching the offsets of group %s: %w", group, err)
+	}
+	out := map[string][]int64{}
+	got.Each(func(o kadm.OffsetResponse) {
+		for len(out[o.Topic]) <= int(o.Partition) {
+			out[o.Topic] = append(out[o.Topic], -1)
+		}
+		out[o.Topic][o.Partition] = o.At
+	})
+	return out, nil
+}
+
 func readOffsets(resp *kmsg.OffsetFetchResponse, byID map[[16]byte]string, want map[string][]int32) (map[string]map[int32]Committed, error) {
 	if len(resp.Groups) != 1 {
 		return nil, fmt.Errorf("the answer has %d groups", len(resp.Groups))

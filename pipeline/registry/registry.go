@@ -20,6 +20,9 @@ type Config struct {
 	// AuditTopic is where a Writer tells who changed what, in the transaction
 	// that makes the change; empty: nowhere.
 	AuditTopic string
+	// RouterGroup is the consumer group of the router. How far it has come is
+	// written down when a Writer disables a subscription; empty: it is not.
+	RouterGroup string
 }
 
 // Deps are what a registry works with.

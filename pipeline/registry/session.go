@@ -7,11 +7,13 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/hookline/hookline/pipeline"
 	"github.com/hookline/hookline/pipeline/audit"
+	"github.com/hookline/hookline/pipeline/kafkax"
 )
 
 // session is one change in the making: what is stored, and what to write.
@@ -81,6 +83,24 @@ func (s *session) take(rec *kgo.Record) {
 	default:
 		k.config, k.bad, k.held = r.stored, err, r.Held
 	}
+}
+
+// routedPatience bounds the question how far the router has come.
+const routedPatience = 5 * time.Second
+
+// routed is how far the router has come; nil: not known. A subscription can be
+// disabled all the same.
+func (s *session) routed(ctx context.Context) map[string][]int64 {
+	if s.w.cfg.RouterGroup == "" {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, routedPatience)
+	defer cancel()
+	at, err := kafkax.UpTo(ctx, s.tail.client, s.w.cfg.RouterGroup)
+	if err != nil {
+		s.w.deps.Log.Warn("how far the router has come is not known: what a subscription misses begins at the time it is disabled", "err", err)
+	}
+	return at
 }
 
 func (s *session) add(key, value []byte) {

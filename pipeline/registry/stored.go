@@ -76,8 +76,11 @@ type StateInfo struct {
 	FailingSince time.Time `json:"failing_since,omitzero"`
 	// Missed are the times in which it was disabled, of which nothing was
 	// delivered since; oldest first, at most MaxMissed.
-	Missed  []MissedSpan   `json:"missed,omitempty"`
-	Unknown jsontext.Value `json:",embed"`
+	Missed []MissedSpan `json:"missed,omitempty"`
+	// Routed is how far the router had come at the latest when it was disabled:
+	// see MissedSpan.
+	Routed  map[string][]int64 `json:"routed,omitempty"`
+	Unknown jsontext.Value     `json:",embed"`
 }
 
 // MissedSpan is a time in which a subscription was disabled. Which events it
@@ -86,6 +89,11 @@ type MissedSpan struct {
 	From   time.Time `json:"from"`
 	To     time.Time `json:"to"`
 	Reason string    `json:"reason,omitempty"`
+	// Routed are offsets of the topics of events, by topic and partition, below
+	// which everything had been routed when the time began: what was produced
+	// before it, and not routed yet, was missed, too. -1, or none: not known, as
+	// in records of older versions. It may be less than was routed.
+	Routed map[string][]int64 `json:"routed,omitempty"`
 }
 
 // MaxMissed bounds StateInfo.Missed; beyond it the two oldest become one.
@@ -100,24 +108,37 @@ func (st *StateInfo) left(revision int64, now time.Time) []MissedSpan {
 	if st.State != pipeline.StateDisabled || st.Revision != revision {
 		return st.Missed
 	}
-	spans := append(slices.Clip(st.Missed), MissedSpan{From: st.Since, To: now, Reason: st.Reason})
+	spans := append(slices.Clip(st.Missed), MissedSpan{From: st.Since, To: now, Reason: st.Reason, Routed: st.Routed})
 	if len(spans) > MaxMissed {
-		spans[1].From = spans[0].From
+		spans[1].From, spans[1].Routed = spans[0].From, spans[0].Routed
 		spans = spans[1:]
 	}
 	return spans
 }
 
+// maxStateBytes bounds a state's record, well below what is read.
+const maxStateBytes = MaxRecordBytes / 2
+
 // StateRecord gives the record that puts a subscription into st.State; for the
-// transactions of others. V is set here.
+// transactions of others. V is set here. Where offsets of very many partitions
+// would make it too long, those of the oldest times are left out.
 func StateRecord(id string, st *StateInfo) (key, value []byte) {
 	out := *st
-	out.V = SchemaVersion
-	value, err := json.Marshal(&out, json.Deterministic(true))
-	if err != nil {
-		panic("BUG: encoding the state of subscription " + id + ": " + err.Error())
+	out.V, out.Missed = SchemaVersion, slices.Clone(st.Missed)
+	for i := 0; ; i++ {
+		value, err := json.Marshal(&out, json.Deterministic(true))
+		if err != nil {
+			panic("BUG: encoding the state of subscription " + id + ": " + err.Error())
+		}
+		switch {
+		case len(value) <= maxStateBytes || i > len(out.Missed):
+			return []byte(id + stateSuffix), value
+		case i == len(out.Missed):
+			out.Routed = nil
+		default:
+			out.Missed[i].Routed = nil
+		}
 	}
-	return []byte(id + stateSuffix), value
 }
 
 // Record is one record of the topic, read and checked.

@@ -2,6 +2,7 @@ package registry
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -134,5 +135,30 @@ func TestBuilder(t *testing.T) {
 	}
 	if first.Get("a") == nil || first.Get("a").State != pipeline.StateActive || first.Len() != 1 {
 		t.Error("a published snapshot has changed")
+	}
+}
+
+// Offsets of very many partitions do not make a state unreadable: those of the
+// oldest times go first, and the times stay.
+func TestStateWithTooManyOffsets(t *testing.T) {
+	many := map[string][]int64{"events": make([]int64, 5000)}
+	for i := range many["events"] {
+		many["events"][i] = 1 << 40
+	}
+	st := StateInfo{Revision: 1, State: pipeline.StateDisabled, Routed: many, Missed: []MissedSpan{{Reason: "a", Routed: many}, {Reason: "b", Routed: many}}}
+	key, value := StateRecord("s", &st)
+	r, err := ParseRecord(key, value, testPolicy())
+	if err != nil || len(r.State.Routed["events"]) != 5000 || len(r.State.Missed) != 2 || r.State.Missed[0].Routed != nil {
+		t.Errorf("%v, %d bytes", err, len(value))
+	}
+	if len(st.Missed[0].Routed) == 0 {
+		t.Error("what was given is changed")
+	}
+	many["events"] = slices.Repeat(many["events"], 4)
+	if key, value = StateRecord("s", &st); len(value) > maxStateBytes {
+		t.Errorf("%d bytes", len(value))
+	}
+	if r, err = ParseRecord(key, value, testPolicy()); err != nil || r.State.Routed != nil || len(r.State.Missed) != 2 {
+		t.Errorf("%v, %+v", err, r.State)
 	}
 }

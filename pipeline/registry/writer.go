@@ -225,6 +225,9 @@ func (w *Writer) setState(ctx context.Context, id string, state pipeline.State, 
 				return []Change{{ID: id, Action: Unchanged, Revision: st.Revision}}, nil
 			}
 		}
+		if state == pipeline.StateDisabled {
+			st.Routed = s.routed(ctx)
+		}
 		s.add(StateRecord(id, &st))
 		return []Change{{ID: id, Action: Updated, Revision: st.Revision, Reason: reason}}, nil
 	})

@@ -3,6 +3,7 @@ package replay
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -55,6 +56,31 @@ func (w *world) cancelled(env *pipeline.Envelope, at time.Time) {
 	rec.Timestamp = at
 	if err := w.cl.ProduceSync(w.Context(), rec).FirstErr(); err != nil {
 		w.Fatal(err)
+	}
+}
+
+// The router was hours behind when the subscription was disabled, and went on
+// afterwards: what it had not routed until then is part of what was missed.
+func TestRouterWasBehindWhenItWasDisabled(t *testing.T) {
+	w := newWorld(t)
+	w.produce(4, time.Now().Add(-6*time.Hour))
+	w.routed()
+	w.produce(10, time.Now().Add(-5*time.Hour))
+	w.state(pipeline.StateDisabled, "gone")
+	w.routed()
+	w.produce(2, time.Now())
+	w.routed()
+	w.state(pipeline.StatePaused, pipeline.ReasonCatchUp)
+	for i, want := range []int{12, 0} {
+		if _, p, err := w.r.Run(t.Context(), missed, Options{}); err != nil || p.Enqueued != want {
+			t.Errorf("run %d enqueued %d deliveries, want %d (%v)", i, p.Enqueued, want, err)
+		}
+	}
+	got, _ := w.enqueued()
+	for i := range got {
+		if n := i % 10; got[i] != fmt.Sprintf(`{"kind":"k","n":%d}`, n) {
+			t.Errorf("number %d is %s", i, got[i])
+		}
 	}
 }
 

@@ -219,11 +219,11 @@ func (p *planner) times(ctx context.Context, since time.Time, skip map[placeKey]
 		if err := p.archivedTimes(ctx, int32(i), since, skip); err != nil {
 			return err
 		}
-		from := max(topics[s.Topic][s.Partition], s.start)
-		err := p.r.fetcher.Scan(ctx, s.Topic, s.Partition, from, s.end, func(rec *kgo.Record) error {
-			if rec.Timestamp.Before(since) {
-				return nil
-			}
+		from := topics[s.Topic][s.Partition]
+		if behind := p.routedTo(s); behind >= 0 {
+			from = min(from, behind)
+		}
+		err := p.r.fetcher.Scan(ctx, s.Topic, s.Partition, max(from, s.start), s.end, func(rec *kgo.Record) error {
 			_, err := p.consider(rec, int32(i), skip)
 			return err
 		})
@@ -244,9 +244,21 @@ func (p *planner) archivedTimes(ctx context.Context, i int32, since time.Time, s
 		p.incomplete = "events that Kafka does not retain any more were not looked for: ClickHouse is not configured"
 		return nil
 	}
+	if behind := p.routedTo(s); behind >= 0 { // what is older, and was not routed yet
+		if err := p.archivedOf(ctx, i, behind, time.Time{}, since, skip); err != nil {
+			return err
+		}
+	}
+	return p.archivedOf(ctx, i, 0, since, p.sel.Until, skip)
+}
+
+// archivedOf does so for offsets of one source, and events of a time.
+func (p *planner) archivedOf(ctx context.Context, i int32, from int64, since, until time.Time, skip map[placeKey]string) error {
+	s := &p.sources[i]
 	at := s.Position
-	for to := min(s.start, s.end); ; {
-		recs, err := p.r.deps.Archive.EventRecords(ctx, at, to, since, p.sel.Until, archivePage)
+	at.Offset = from
+	for to := min(s.start, s.end); at.Offset < to; {
+		recs, err := p.r.deps.Archive.EventRecords(ctx, at, to, since, until, archivePage)
 		if err != nil {
 			return err
 		}
@@ -261,16 +273,17 @@ func (p *planner) archivedTimes(ctx context.Context, i int32, since time.Time, s
 			at.Offset = rec.Offset + 1
 		}
 		if len(recs) < archivePage {
-			return nil
+			break
 		}
 	}
+	return nil
 }
 
 // consider takes the event if it matches.
 func (p *planner) consider(rec *kgo.Record, i int32, skip map[placeKey]string) (taken bool, err error) {
 	switch {
 	case p.sel.needsArchive(): // it has told which
-	case p.sel.Missed && !slices.ContainsFunc(p.spans, func(m registry.MissedSpan) bool { return !rec.Timestamp.Before(m.From) && rec.Timestamp.Before(m.To) }),
+	case p.sel.Missed && !slices.ContainsFunc(p.spans, p.mayBeOf(rec, &p.sources[i])),
 		!p.sel.Missed && !p.sel.contains(rec.Timestamp):
 		return false, nil
 	}
@@ -292,6 +305,37 @@ func (p *planner) consider(rec *kgo.Record, i int32, skip map[placeKey]string) (
 	}
 	p.items = append(p.items, item{key: rec.Timestamp.UnixMilli(), offset: rec.Offset, source: i})
 	return true, nil
+}
+
+// mayBeOf tells whether an event may have been missed in a time: it was produced
+// in it, or before it and not routed yet when it began.
+func (p *planner) mayBeOf(rec *kgo.Record, s *source) func(registry.MissedSpan) bool {
+	return func(m registry.MissedSpan) bool {
+		if !rec.Timestamp.Before(m.To) {
+			return false
+		}
+		at := routedIn(&m, s)
+		return !rec.Timestamp.Before(m.From) || at >= 0 && rec.Offset >= at
+	}
+}
+
+// routedIn is how far the router had come in a source when a time began; -1: not known.
+func routedIn(m *registry.MissedSpan, s *source) int64 {
+	if at := m.Routed[s.Topic]; int(s.Partition) < len(at) {
+		return at[s.Partition]
+	}
+	return -1
+}
+
+// routedTo is the least of these; -1: none is known.
+func (p *planner) routedTo(s *source) int64 {
+	least := int64(-1)
+	for i := range p.spans {
+		if at := routedIn(&p.spans[i], s); at >= 0 && (least < 0 || at < least) {
+			least = at
+		}
+	}
+	return least
 }
 
 // positions takes the events that the archive names.
@@ -426,7 +470,7 @@ func (p *planner) missedSpans(ctx context.Context) ([]registry.MissedSpan, error
 	}
 	spans := slices.Clone(st.Missed)
 	if st.State == pipeline.StateDisabled {
-		spans = append(spans, registry.MissedSpan{From: st.Since, To: forever})
+		spans = append(spans, registry.MissedSpan{From: st.Since, To: forever, Routed: st.Routed})
 	}
 	return spans, nil
 }

@@ -64,7 +64,7 @@ func newWorld(t *testing.T) *world {
 	}
 	w := &world{T: t, kafka: kc, topic: "events", cl: cl}
 	topics := kc.Topics()
-	w.writer = registry.NewWriter(registry.Config{Topic: topics.Subscriptions(), AuditTopic: topics.Audit()}, registry.Deps{
+	w.writer = registry.NewWriter(registry.Config{Topic: topics.Subscriptions(), AuditTopic: topics.Audit(), RouterGroup: kc.RouterGroup()}, registry.Deps{
 		Client: base, Policy: registry.Policy{URL: endpoint.Policy{}, MaxTimeout: time.Minute},
 	})
 	if _, err := w.writer.Apply(t.Context(), []registry.Document{{ID: "erp", Tenant: "*", URL: "https://erp.example.com/"}}, false); err != nil {
