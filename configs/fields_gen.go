@@ -37,7 +37,7 @@ var fieldDocs = map[string]string{
 	"HOOKLINE_SESSION_TIMEOUT":            "After which the group takes a silent process's partitions.",
 	"HOOKLINE_MAX_QUEUED":                 "Bounds the deliveries of one subscription that wait in memory, per partition; more are parked in Kafka.",
 	"HOOKLINE_SLOW_AFTER":                 "How long deliveries wait in memory behind a request of their own subscription before they are parked, when the partition is held up by it (ten times as long when it is not).",
-	"HOOKLINE_MAX_PARKED":                 "Bounds the parked deliveries of one subscription that fails or is paused, and the lanes of any; beyond it the subscription is disabled with reason backlog. One that takes what it is sent may be further behind.",
+	"HOOKLINE_MAX_PARKED":                 "Bounds the parked deliveries of one subscription that fails or is paused, and the lanes of any; beyond it the subscription is disabled with reason backlog. One that takes what it is sent may be further behind, and of one that gets what it missed first ten times as many may be held.",
 	"HOOKLINE_MAX_PARKED_AGE":             "Bounds how long a delivery stays parked, not counting while its lane is held; beyond it the subscription is disabled.",
 	"HOOKLINE_MAX_PARKED_OFFSETS":         "Bounds the parked deliveries whose places are kept in memory, per partition; the places of more are read again from Kafka when they are needed.",
 	"HOOKLINE_MAX_RECORDS":                "Bounds the unsettled deliveries records in memory, per partition.",

@@ -52,6 +52,11 @@ const (
 // before anything else: the lanes of its catch-up are not held.
 const ReasonCatchUp = "catching up"
 
+// MaxReplayWaiting is how many deliveries of a subscription may wait before a replay
+// to it does: a tenth of MAX_PARKED's default. So many of a catch-up wait besides
+// the live ones that are held behind it.
+const MaxReplayWaiting = 10_000
+
 // Limits and defaults of a subscription's fields.
 const (
 	MaxRetries         = 3

@@ -38,7 +38,8 @@ type Config struct {
 	// it (ten times as long when it is not).
 	SlowAfter kafkax.Duration `env:"SLOW_AFTER" envDefault:"1s"`
 	// MaxParked bounds the parked deliveries of one subscription that fails or is paused, and the lanes of any; beyond it the
-	// subscription is disabled with reason backlog. One that takes what it is sent may be further behind.
+	// subscription is disabled with reason backlog. One that takes what it is sent may be further behind, and of one that gets
+	// what it missed first ten times as many may be held.
 	MaxParked int `env:"MAX_PARKED" envDefault:"100000"`
 	// MaxParkedAge bounds how long a delivery stays parked, not counting while
 	// its lane is held; beyond it the subscription is disabled.

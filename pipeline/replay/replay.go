@@ -118,9 +118,8 @@ const (
 	batchEvents = 500
 	batchBytes  = 8 << 20
 	// waitingMost is how many deliveries of the subscription may wait before the
-	// replay does: a tenth of MAX_PARKED's default, beyond which the subscription
-	// would be disabled.
-	waitingMost = 10_000
+	// replay does.
+	waitingMost = pipeline.MaxReplayWaiting
 	// statusEvery is how often it is asked how many do.
 	statusEvery = time.Second
 	// transactionTimeout of one batch.

@@ -24,7 +24,8 @@ type Config struct {
 	SlowAfter time.Duration
 	// MaxParked bounds the parked deliveries of one subscription that fails or is
 	// paused, and the lanes of any; beyond it the subscription is disabled with
-	// reason backlog. One that takes what it is sent may have more to catch up.
+	// reason backlog. One that takes what it is sent may have more to catch up, and
+	// of one that gets what it missed first ten times as many may be held.
 	MaxParked int
 	// MaxParkedAge bounds how long a delivery stays parked (not while held);
 	// beyond it the subscription is disabled with reason backlog.

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"slices"
 	"time"
+
+	"github.com/hookline/hookline/pipeline"
 )
 
 // makeWaiting gives the lane a record in lanes/p and parks what waits in
@@ -59,12 +61,30 @@ func (t *Task) countParked(l *lane) {
 	}
 }
 
+// behindFactor times MaxParked may be parked of a subscription that catches up, or
+// works off what was held meanwhile: enough for hours of a busy one, and an end.
+const behindFactor = 10
+
 // overfull tells whether more is parked of a subscription than may be. One that
 // takes what it is sent is only behind, as after hours without a dispatcher: to
-// give it up would turn a backlog that is being worked off into dead letters.
-// Its parked deliveries cost Kafka's disk and no memory; its lanes cost memory.
+// give it up would turn a backlog that is being worked off into dead letters. So
+// is one that gets what it missed first: what is held meanwhile says nothing of
+// its endpoint, and has a bound of its own until no more than the usual one is
+// left. Parked deliveries cost Kafka's disk and no memory; lanes cost memory.
 func (t *Task) overfull(s *sub) bool {
-	return s.parked > t.cfg.MaxParked && (s.health.failures > 0 || s.mode() != modeSend || s.lanes > t.cfg.MaxParked)
+	catchingUp := s.catchingUp()
+	if s.parked <= t.cfg.MaxParked {
+		s.behind = catchingUp
+		return false
+	}
+	s.behind = s.behind || catchingUp
+	switch {
+	case s.behind:
+		return s.parked > behindFactor*t.cfg.MaxParked+pipeline.MaxReplayWaiting || s.lanes > t.cfg.MaxParked+pipeline.MaxReplayWaiting
+	case s.health.failures > 0 || s.mode() != modeSend:
+		return true
+	}
+	return s.lanes > t.cfg.MaxParked
 }
 
 // park makes e, which was tried, the first parked entry of its lane, not to be

@@ -231,6 +231,8 @@ func (t *Task) recoverLane(now time.Time, key string, rec *laneRecord, parked *p
 		}
 	}
 	s.parked += l.nparked()
+	// Who had the task before did not find it too many.
+	s.behind = s.parked > t.cfg.MaxParked && s.mode() != modeDrain
 	s.health.backlog = s.parked >= max(1, t.cfg.MaxParked/2) // told of already
 	if f := l.first; f != nil && (len(l.parked) == 0 || l.parked[0].origin != f.Origin) {
 		l.first = nil

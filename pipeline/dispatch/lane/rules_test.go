@@ -416,6 +416,62 @@ func TestRule9BacklogOfOneThatSucceeds(t *testing.T) {
 	}
 }
 
+// What is held behind a catch-up does not count as what an endpoint does not take,
+// and may be worked off afterwards although the endpoint fails now and then; but
+// there is an end to it.
+func TestRule9BacklogBehindACatchUp(t *testing.T) {
+	catchUp := func(s *pipeline.Subscription) {
+		s.State, s.StateReason = pipeline.StatePaused, pipeline.ReasonCatchUp
+	}
+	begin := func(t *testing.T) *rig {
+		return newRig(t, func(c *Config, s *pipeline.Subscription) { c.MaxParked = 3; catchUp(s) })
+	}
+	disabled := func(b *Batch) bool {
+		return slices.ContainsFunc(b.Outs, func(o *Out) bool { return o.Kind == OutState && o.StateReason == ReasonBacklog })
+	}
+	t.Run("worked off", func(t *testing.T) {
+		r := begin(t)
+		for range 20 {
+			r.deliver("")
+		}
+		if disabled(r.commit()) {
+			t.Fatal("disabled while it catches up")
+		}
+		r.restart()
+		r.set(func(s *pipeline.Subscription) { s.State, s.StateReason = pipeline.StateActive, "" })
+		r.send(0, pipeline.OutcomeTimeout)
+		r.deliver("")
+		if disabled(r.commit()) {
+			t.Fatal("disabled by the first failure after the catch-up")
+		}
+		r.retries()
+		r.after(30 * time.Second)
+		for o := range int64(20) {
+			r.send(o, pipeline.OutcomeSuccess)
+		}
+		r.send(20, pipeline.OutcomeTimeout)
+		for range 4 {
+			r.deliver("")
+		}
+		if !disabled(r.commit()) {
+			t.Error("it had caught up: the bound is as before")
+		}
+	})
+	t.Run("without end", func(t *testing.T) {
+		r := begin(t)
+		for range behindFactor*3 + pipeline.MaxReplayWaiting {
+			r.deliver("")
+		}
+		if disabled(r.commit()) {
+			t.Fatal("disabled too soon")
+		}
+		r.deliver("")
+		if !disabled(r.commit()) {
+			t.Error("not disabled")
+		}
+	})
+}
+
 func TestRule10Paused(t *testing.T) {
 	r := newRig(t, nil)
 	r.deliver("")

@@ -80,10 +80,11 @@ type sub struct {
 	conf     *pipeline.Subscription // as the registry has it; nil: deleted
 	kind     pipeline.Ordering      // the kind of lane that new deliveries go to
 	lanes    int
-	inflight int // slots taken: Works that are out or ready
-	queued   int // entries in mem over all lanes
-	parked   int // entries in parked (pending ones and tails included) over all lanes
-	heads    int // heads in retry.* over all lanes
+	inflight int  // slots taken: Works that are out or ready
+	queued   int  // entries in mem over all lanes
+	parked   int  // entries in parked (pending ones and tails included) over all lanes
+	heads    int  // heads in retry.* over all lanes
+	behind   bool // more than MaxParked may be parked: see overfull
 	suspect  bool
 	tookAt   time.Time // the last success; zero: none that is remembered
 	local    string    // why its last try was none, as a secret that is missing; empty: it was one
@@ -405,10 +406,15 @@ func (s *sub) mode() mode {
 // before all else: it is paused for the others meanwhile.
 func (l *lane) mode() mode {
 	m := l.sub.mode()
-	if m == modeHold && l.catchUp && l.sub.conf.StateReason == pipeline.ReasonCatchUp {
+	if m == modeHold && l.catchUp && l.sub.catchingUp() {
 		return modeSend
 	}
 	return m
+}
+
+// catchingUp tells whether it gets what it missed before all else.
+func (s *sub) catchingUp() bool {
+	return s.mode() == modeHold && s.conf.StateReason == pipeline.ReasonCatchUp
 }
 
 // drainReason says why a subscription's deliveries end without a try.
