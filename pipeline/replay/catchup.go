@@ -28,9 +28,10 @@ const (
 
 // Resume takes a subscription into use again and delivers first what it missed
 // while it was disabled, in the order of the sources; live deliveries are held
-// until that is settled. It returns then. When ctx ends before, the subscription
-// stays paused (catching up): Resume again goes on; a plain resume ends it, and
-// what is left of it goes on beside live deliveries.
+// until that is settled. It returns then. What waits in its lanes when it begins
+// is part of that. When ctx ends before, the subscription stays disabled or paused
+// (catching up): Resume again goes on; a plain resume ends it, and what is left of
+// it goes on beside live deliveries.
 func (r *Replayer) Resume(ctx context.Context, id string, opts Options) (*control.Result, error) {
 	begun := r.now()
 	it, err := r.deps.Writer.Get(ctx, id)
@@ -43,8 +44,8 @@ func (r *Replayer) Resume(ctx context.Context, id string, opts Options) (*contro
 		out.Outcome, out.Detail = control.Nothing, "it is active, and has missed nothing that hookline knows of"
 		return out, nil
 	}
-	if it.Effective == pipeline.StateDisabled && it.State != string(pipeline.StateDisabled) {
-		if err := r.drained(ctx, id, opts); err != nil {
+	if it.State != string(pipeline.StateDisabled) {
+		if err := r.drain(ctx, it, opts); err != nil {
 			return nil, err
 		}
 	}
@@ -81,6 +82,25 @@ func (r *Replayer) Resume(ctx context.Context, id string, opts Options) (*contro
 	out.Revision, out.Detail = done.Revision, fmt.Sprintf("%d missed deliveries went first", total)
 	out.TookMS = r.now().Sub(begun).Milliseconds()
 	return out, nil
+}
+
+// drain sees to it that nothing waits that the catch-up would overtake. Who has
+// missed something and is active or paused now, may have been so again before all
+// that waited when it was disabled had ended in dead; what is left of that is
+// older than what was missed later, and what was sent to it since is not. So it
+// is disabled once more: all of it becomes part of what was missed, in order. Not
+// so in a catch-up that was interrupted: that has drained already.
+func (r *Replayer) drain(ctx context.Context, it *registry.Item, opts Options) error {
+	if it.Effective != pipeline.StateDisabled {
+		st := it.Decided
+		if st == nil || len(st.Missed) == 0 || st.State == pipeline.StatePaused && st.Reason == pipeline.ReasonCatchUp {
+			return nil
+		}
+		if _, err := r.deps.Writer.As(opts.Who).SetState(ctx, it.ID, pipeline.StateDisabled, pipeline.ReasonCatchUp); err != nil {
+			return err
+		}
+	}
+	return r.drained(ctx, it.ID, opts)
 }
 
 // drained waits until every delivery of before the subscription was disabled has

@@ -198,10 +198,24 @@ func TestCatchUpDoesNotWaitForWhatWaitsForIt(t *testing.T) {
 }
 
 // What waited when it was disabled, and has not ended yet, is not overtaken: the
-// subscription stays disabled until then.
+// subscription stays disabled until then, or is disabled again where somebody put
+// an end to the draining.
 func TestResumeWaitsUntilItIsDrained(t *testing.T) {
-	w := newWorld(t)
-	w.state(pipeline.StateDisabled, "gone")
+	for name, since := range map[string]pipeline.State{"": "", "paused meanwhile": pipeline.StatePaused, "resumed meanwhile": pipeline.StateActive} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.state(pipeline.StateDisabled, "gone")
+			if since != "" {
+				w.state(since, "by ann")
+			}
+			w.resumeWaits()
+		})
+	}
+}
+
+// resumeWaits checks that a resumption leaves it disabled while 5 deliveries wait.
+func (w *world) resumeWaits() {
+	t := w.T
 	ctx, cancel := context.WithCancel(t.Context())
 	told := make(chan struct{})
 	go func() { defer close(told); w.tells(ctx, command.Status{Parked: 5, State: pipeline.StateDisabled}) }()
