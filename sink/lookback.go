@@ -219,6 +219,9 @@ func (r *Reader) openSince(ctx context.Context, q *DeliveryQuery, where []string
 	if err != nil {
 		return oldest, false, err
 	}
+	if q.Tenant == "" && !bounds[0].since.IsZero() {
+		return bounds[0].since, true, nil // by the sums by minute, which count both kinds of open ones
+	}
 	left := uint64(r.openLook)
 	for _, b := range bounds {
 		var at time.Time
@@ -235,10 +238,6 @@ func (r *Reader) openSince(ctx context.Context, q *DeliveryQuery, where []string
 		if left -= n; left == 0 {
 			return oldest, true, nil
 		}
-	}
-	if last := bounds[len(bounds)-1]; q.Tenant == "" && !last.since.IsZero() {
-		// The sums by minute count both kinds of open ones: there are more behind.
-		return last.since, true, nil
 	}
 	return oldest, false, nil
 }
