@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/user"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -105,13 +106,13 @@ func sentence(r *control.Result) string {
 	text := strings.Join(parts, " ")
 	add := func(format string, args ...any) { text += ", " + fmt.Sprintf(format, args...) }
 	if r.Lanes > 0 && (r.Action == audit.ActionSkip || r.Action == audit.ActionRetry) {
-		add("%d lanes", r.Lanes)
+		add("%s", count(r.Lanes, "lane"))
 	}
 	if t := r.Test; t != nil {
 		add("%s in %v from %s (delivery %s)", strings.TrimSpace(t.Outcome+" "+statusText(t.StatusCode)), time.Duration(t.ElapsedUS)*time.Microsecond, t.URL, t.DeliveryID)
 	}
 	if r.InFlight > 0 {
-		add("%d requests are still under way", r.InFlight)
+		add("%s still under way", are(r.InFlight, "request"))
 	}
 	if r.Detail != "" {
 		add("%s", r.Detail)
@@ -310,7 +311,7 @@ func (it *liveItem) waits() string {
 	n := st.Queued + st.Parked + st.Heads
 	text := fmt.Sprint(n)
 	if st.Blocked > 0 {
-		text += fmt.Sprintf(" (%d lanes blocked)", st.Blocked)
+		text += fmt.Sprintf(" (%s blocked)", count(st.Blocked, "lane"))
 	}
 	return text
 }
@@ -322,22 +323,28 @@ func (it *liveItem) rows(row func(name, value string)) {
 		row("waiting", "no process has told: is a dispatcher running?")
 		return
 	}
-	row("waiting", fmt.Sprintf("%d in memory, %d parked, %d for a retry; %d requests under way; %d lanes, %d waiting, %d blocked", st.Queued, st.Parked,
-		st.Heads, st.InFlight, st.Lanes, st.Waiting, st.Blocked))
+	row("waiting", fmt.Sprintf("%d in memory, %d parked, %d for a retry; %s under way; %s, %d waiting, %d blocked", st.Queued, st.Parked,
+		st.Heads, count(st.InFlight, "request"), count(st.Lanes, "lane"), st.Waiting, st.Blocked))
 	row("cannot send", st.Local)
 	row("owner", fmt.Sprintf("%s, partition %d", st.Node, st.Partition))
 	for i := range st.Stuck {
 		s := &st.Stuck[i]
-		text := fmt.Sprintf("%s after %d attempts, %d behind it", orText(s.Delivery, "a delivery"), s.Attempts, s.Behind)
-		switch {
-		case s.Blocked:
-			text += ", blocked: skip or retry it"
-		case !s.NextAt.IsZero():
-			text += ", next attempt at " + s.NextAt.Format(time.RFC3339)
-		}
-		if s.Entity != "" {
-			text = s.Entity + ": " + text
-		}
-		row("stuck", text)
+		row(waitsFor(s))
 	}
+}
+
+// waitsFor says what a lane's first delivery, which has failed, waits for: an
+// operator, a moment, or room.
+func waitsFor(s *lanecmd.Stuck) (name, text string) {
+	text = fmt.Sprintf("%s after %s, %d behind it", orText(s.Delivery, "a delivery"), count(s.Attempts, "attempt"), s.Behind)
+	if s.Entity != "" {
+		text = s.Entity + ": " + text
+	}
+	switch {
+	case s.Blocked:
+		return "blocked", text + ", waits until somebody does: hookline subs retry, or subs skip"
+	case s.NextAt.IsZero():
+		return "retrying", text + ", waits for room to be sent"
+	}
+	return "retrying", text + ", waits for attempt " + strconv.Itoa(s.Attempts+1) + " at " + s.NextAt.Format(time.RFC3339)
 }

@@ -39,7 +39,7 @@ func (c *cli) receiverCmd() *cobra.Command {
 			if err := r.Run(cmd.Context()); err != nil {
 				return fmt.Errorf("running the receiver: %w", err)
 			}
-			fmt.Fprintf(c.out, "receiver: %d requests\n", r.Total())
+			fmt.Fprintf(c.out, "receiver: %s\n", count(r.Total(), "request"))
 			return nil
 		},
 	}

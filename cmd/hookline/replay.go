@@ -176,14 +176,14 @@ func (c *cli) replay(ctx context.Context, o *replayFlags, rate int) error {
 		_, err = fmt.Fprintln(c.out, safe(planText(&plan)+"; nothing was enqueued"))
 		return err
 	}
-	_, err = fmt.Fprintf(c.out, "replay %s: %d events: %d deliveries enqueued, %d events passed over; hookline logs --subscription shows what becomes of them\n",
-		p.ID, p.Events, p.Enqueued, p.Passed)
+	_, err = fmt.Fprintf(c.out, "replay %s: %s: %s enqueued, %d passed over; hookline logs --subscription shows what becomes of them\n",
+		p.ID, count(p.Events, "event"), count(p.Enqueued, "delivery"), p.Passed)
 	return err
 }
 
 // planText says what a replay would do.
 func planText(p *replay.Plan) string {
-	text := fmt.Sprintf("%d events", p.Events)
+	text := count(p.Events, "event")
 	if p.Events > 0 && !p.First.IsZero() {
 		text += fmt.Sprintf(", produced %s to %s", p.First.Format(time.RFC3339), p.Last.Format(time.RFC3339))
 	}
@@ -241,12 +241,12 @@ func (s *replayProgress) progress(p replay.Progress, w replay.Waiting) {
 	if s.quiet {
 		return
 	}
-	text := fmt.Sprintf("%d of %d events", p.Events, p.Total)
+	text := fmt.Sprintf("%d of %s", p.Events, count(p.Total, "event"))
 	switch {
 	case w.Silent:
 		text += ": no process has told what waits (is a dispatcher running?)"
 	case w.Deliveries > 0:
-		text += fmt.Sprintf(": %d deliveries of the subscription wait", w.Deliveries)
+		text += fmt.Sprintf(": waiting for the subscription: %s", count(w.Deliveries, "delivery"))
 	}
 	if telemetry.IsTerminal(s.c.err) {
 		fmt.Fprintf(s.c.err, "\r\x1b[K%s", text)

@@ -148,6 +148,9 @@ func (c *cli) printRotated(change registry.Change, fresh *rotation, overlap time
 	if _, err := fmt.Fprintf(c.out, "%s %s; the old secrets sign for another %s\n", safe(change.ID), change.Action, overlap); err != nil {
 		return err
 	}
+	if _, err := fmt.Fprintln(c.out, "a file that you apply must have the new secret too (or a reference to it): the next subs apply would take it back"); err != nil {
+		return err
+	}
 	var err error
 	switch {
 	case fresh.file != "":

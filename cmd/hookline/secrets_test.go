@@ -50,7 +50,7 @@ func TestSecretsByTheCommand(t *testing.T) {
 	if _, err := os.Stat(made); err == nil {
 		t.Error("a secret that is not in force was left behind")
 	}
-	try(keys(k1), exitDone, "the new secret is in "+made, "subs", "rotate-secret", "a", "--out", made)
+	try(keys(k1), exitDone, "the next subs apply would take it back\nthe new secret is in "+made, "subs", "rotate-secret", "a", "--out", made)
 	try(keys(k1), exitDone, "the old secrets sign for another 24h0m0s", "subs", "rotate-secret", "a") // where nobody says otherwise
 	try(keys(k1), exitFailed, "file exists", "subs", "rotate-secret", "a", "--out", made)
 	try(keys(k1), exitDone, "public key for the receiver: whpk_", "subs", "rotate-secret", "a", "--ed25519")

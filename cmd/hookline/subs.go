@@ -270,7 +270,7 @@ func (c *cli) subsList() *cobra.Command {
 const (
 	wideCell   = 48
 	narrowCell = 24
-	eventCell  = 38 // the longest id that hookline makes: that of a test event
+	eventCell  = 36 // a UUID; ids that hookline makes are shorter
 )
 
 func (c *cli) printItems(items []liveItem) error {

@@ -236,6 +236,9 @@ func (a *App) registryReadiness() admin.Part {
 	p := admin.Part{Name: "registry", Ready: snap != nil, Detail: "reading the subscriptions"}
 	if snap != nil {
 		p.Detail = fmt.Sprintf("%d subscriptions at version %d", snap.Len(), snap.Version())
+		if snap.Len() == 1 {
+			p.Detail = fmt.Sprintf("1 subscription at version %d", snap.Version())
+		}
 		if n := snap.Bad(); n > 0 {
 			p.Degraded = true
 			p.Detail += fmt.Sprintf(", %d that cannot be read: %s", n, firstRefused(snap))

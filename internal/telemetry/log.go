@@ -77,7 +77,7 @@ func NewLogger(c *Config, w io.Writer) *Logger {
 		}
 	}
 	handler := func(w io.Writer) slog.Handler {
-		opts := &slog.HandlerOptions{Level: lvl}
+		opts := &slog.HandlerOptions{Level: lvl, ReplaceAttr: withUnit}
 		if format == "text" {
 			return slog.NewTextHandler(w, opts)
 		}
@@ -87,6 +87,15 @@ func NewLogger(c *Config, w io.Writer) *Logger {
 	l.throttle = newThrottle(handler(l.lines), throttleWindow)
 	l.Logger = slog.New(l.throttle)
 	return l
+}
+
+// withUnit writes a duration with its unit ("1.5s"): slog's JSON has a number of
+// nanoseconds, which nothing says.
+func withUnit(_ []string, a slog.Attr) slog.Attr {
+	if a.Value.Kind() == slog.KindDuration {
+		a.Value = slog.StringValue(a.Value.Duration().String())
+	}
+	return a
 }
 
 // droppedNote is the line that tells of n lines that are not there.

@@ -57,8 +57,11 @@ func TestLoggerFormats(t *testing.T) {
 	for format, want := range map[string]string{"text": "level=INFO msg=hello", "json": `"msg":"hello"`, "auto": `"msg":"hello"`} {
 		var out bytes.Buffer
 		l := NewLogger(&Config{LogLevel: "info", LogFormat: format}, &out)
-		l.Info("hello")
+		l.Info("hello", "took", 1500*time.Millisecond)
 		l.Close(time.Minute)
+		if !strings.Contains(out.String(), "1.5s") {
+			t.Errorf("format %s: a duration without its unit: %q", format, out.String())
+		}
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("format %s: %q lacks %q", format, out.String(), want)
 		}
