@@ -47,6 +47,7 @@ type shop struct {
 	answer func(n int) int
 	// produced is the time of what produce writes; zero: now.
 	produced time.Time
+	delay    time.Duration // before each answer; set before anything is sent
 	adm      *kadm.Client
 
 	mu      sync.Mutex
@@ -122,7 +123,7 @@ func (s *shop) visit(r *receiver.Request) receiver.Reply {
 	} else {
 		s.refused = append(s.refused, v)
 	}
-	return receiver.Reply{Status: status}
+	return receiver.Reply{Status: status, Delay: s.delay}
 }
 
 // produce writes events from to to, to excluded.
@@ -266,6 +267,83 @@ func TestDisabledSubscriptionGetsAllThatItMissed(t *testing.T) {
 	for _, p := range procs {
 		p.terminate(30 * time.Second)
 	}
+}
+
+// uncommittedFor is how long before a kill an answer may have come that no
+// transaction had taken in: COMMIT_INTERVAL is 50 ms, and the machine is busy.
+const uncommittedFor = 2 * time.Second
+
+// TestCatchUpSurvivesAKill: the process that owns the lanes is killed in the
+// middle of a catch-up. Another one goes on: everything arrives, in order; what is
+// sent twice is what had been answered last, from some place on.
+func TestCatchUpSurvivesAKill(t *testing.T) {
+	t.Parallel()
+	s := newShop(t, nil, "")
+	s.delay = 5 * time.Millisecond // a request is under way at any time
+	procs := map[int]*process{}
+	for _, name := range []string{"process 1", "process 2"} {
+		p := s.run(name)
+		procs[p.cmd.Process.Pid] = p
+	}
+	s.status.Store(410)
+	s.produce(0, 30)
+	s.until("it to be disabled", func() bool { return s.live().State == "disabled" })
+	s.produce(30, 1000)
+	s.status.Store(200)
+	resume := exec.CommandContext(t.Context(), hookline.get(t), "subs", "resume", "erp", "--replay")
+	resume.Env, resume.SysProcAttr = environ(s.vars), childAttr()
+	if err := resume.Start(); err != nil {
+		t.Fatal(err)
+	}
+	s.until("a part of what it missed", func() bool { got, _ := s.visits(); return len(got) > 100 })
+	var owner *process
+	s.until("the owner of its lanes to be told", func() bool {
+		if l := s.live().Live; l != nil {
+			pid, _ := strconv.Atoi(l.Node[strings.LastIndex(l.Node, "/")+1:])
+			owner = procs[pid]
+		}
+		return owner != nil
+	})
+	owner.kill()
+	killed := time.Now()
+	before, _ := s.visits()
+	if err := resume.Wait(); err != nil {
+		t.Errorf("resume --replay: %v", err)
+	}
+	got, _ := s.visits()
+	if len(before) >= 1000 {
+		t.Fatalf("all %d were sent before the kill", len(before))
+	}
+	again := resumedFrom(t, got, len(before))
+	t.Logf("killed after %d requests; %d were sent again", len(before), again)
+	if again > 0 && killed.Sub(before[len(before)-again].at) > uncommittedFor {
+		t.Errorf("%d were sent again, the first was answered %v before the kill", again, killed.Sub(before[len(before)-again].at))
+	}
+	once(t, slices.Concat(before[:len(before)-again], got[len(before):]), 0, 1000)
+	for _, p := range procs {
+		if p != owner {
+			p.terminate(30 * time.Second)
+		}
+	}
+}
+
+// resumedFrom is how many of the first n requests were made again: those from
+// some place on to the last of them, in the same order.
+func resumedFrom(t *testing.T, got []visit, n int) int {
+	t.Helper()
+	if n == len(got) {
+		return 0
+	}
+	at := slices.IndexFunc(got[:n], func(v visit) bool { return v.n == got[n].n })
+	if at < 0 {
+		return 0
+	}
+	for i, v := range got[at:n] {
+		if n+i >= len(got) || got[n+i].n != v.n {
+			t.Errorf("after the kill, request %d is not of event %d again", i, v.n)
+		}
+	}
+	return n - at
 }
 
 // TestResumeDeliversWhatWasNotRoutedYet: the router was hours behind when the
