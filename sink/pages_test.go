@@ -35,8 +35,14 @@ func TestEnginePagesAreThePlainAnswer(t *testing.T) {
 	for _, state := range append([]DeliveryState{""}, DeliveryStates[:]...) {
 		for _, since := range []time.Time{{}, now.Add(-9 * 24 * time.Hour)} {
 			for _, about := range []DeliveryQuery{
-				{}, {Subscription: "sub-000007"}, {Subscription: "sub-000001"}, {Tenant: "tenant-3"}, {Tenant: "rare"}, {Tenant: "none"},
-				{Until: now.Add(-8 * 24 * time.Hour)}, {Tenant: "tenant-7", Until: now.Add(-5 * time.Hour)},
+				{},
+				{Subscription: "sub-000007"},
+				{Subscription: "sub-000001"},
+				{Tenant: "tenant-3"},
+				{Tenant: "rare"},
+				{Tenant: "none"},
+				{Until: now.Add(-8 * 24 * time.Hour)},
+				{Tenant: "tenant-7", Until: now.Add(-5 * time.Hour)},
 			} {
 				about.State, about.Since = state, since
 				tests = append(tests, about)
