@@ -50,6 +50,9 @@ func (a *App) addDispatcher() error {
 		if !p.Ready {
 			p.Detail = "joining the group, or recovering partitions"
 		}
+		if why := d.Stuck(); why != "" {
+			p.Ready, p.Detail = false, why
+		}
 		return p
 	})
 	return nil

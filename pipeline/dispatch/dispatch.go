@@ -1,6 +1,7 @@
 package dispatch
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -92,9 +93,13 @@ type Dispatcher struct {
 	rejoining       bool                // a new member client is being made; the loop's
 	recoveringCount atomic.Int32        // partitions that are being recovered
 
-	routed  atomic.Pointer[routedAt] // written by open, then by the watchdog
-	control controlState             // operators' commands
-	testing sync.WaitGroup           // test requests under way
+	routed atomic.Pointer[routedAt] // written by open, then by the watchdog
+	stable stability
+	// For how long offsets and records may wait for a transaction; tests have shorter ones.
+	unstableLimit, heldLimit time.Duration
+
+	control controlState   // operators' commands
+	testing sync.WaitGroup // test requests under way
 
 	// What reaches the loop.
 	finished mailbox[*job]
@@ -142,7 +147,7 @@ func New(cfg Config, deps Deps) (*Dispatcher, error) {
 		recoveries: map[int32]*recovery{}, recoverySlots: make(chan struct{}, recoveriesAtOnce), tasks: map[int32]*ownedTask{}, droppedAt: map[int32]uint64{}, sched: &lane.Scheduler{}, localRows: map[string]time.Time{},
 		fetched: make(chan fetchedRecords), calls: make(chan func()), commits: make(chan *commitRun, 1),
 		loopDone: make(chan struct{}), jobs: make(chan *job, cfg.MaxInFlight+cfg.MaxSlow), acks: newAckGroup(),
-		control: newControlState(),
+		control: newControlState(), unstableLimit: cmp.Or(deps.unstableLimit, unstableLimit), heldLimit: cmp.Or(deps.unstableLimit, heldLimit),
 	}
 	d.finished.init()
 	d.slots.init(&d.cfg)
@@ -197,6 +202,7 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	if err := d.join(); err == nil {
 		side.Go(func() { d.keepGate(inner) })
 		side.Go(func() { d.readControl(inner) })
+		side.Go(func() { d.watchStable(inner) })
 		side.Go(func() { (&watchdog{d: d, since: map[int32]time.Time{}}).run(inner) })
 		d.loop(ctx, inner)
 	} else {

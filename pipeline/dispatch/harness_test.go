@@ -46,6 +46,8 @@ type bench struct {
 	version int64
 	metrics Metrics      // nil: nobody counts
 	log     *slog.Logger // nil: nobody reads
+	// unstableLimit of its dispatchers; zero: the real one.
+	unstableLimit time.Duration
 }
 
 func newBench(t *testing.T, addrs []string, partitions int32, subs ...*pipeline.Subscription) *bench {
@@ -116,7 +118,7 @@ func (b *bench) start(change func(*Config)) *running {
 			}
 			return []byte(id + "#health"), []byte(since.Format(time.RFC3339Nano))
 		},
-		RedactURL: func(u string) string { return u },
+		RedactURL: func(u string) string { return u }, unstableLimit: b.unstableLimit,
 	})
 	if err != nil {
 		b.t.Fatal(err)

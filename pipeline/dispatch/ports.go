@@ -70,6 +70,8 @@ type Deps struct {
 	HealthRecord func(id string, revision int64, failingSince time.Time) (key, value []byte)
 	// RedactURL is how a subscription's URL stands in the log.
 	RedactURL func(url string) string
+
+	unstableLimit time.Duration // tests: a shorter one
 }
 
 // Disabled is a subscription that a task disables.

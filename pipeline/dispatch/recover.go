@@ -22,8 +22,10 @@ var errStopped = errors.New("the dispatcher has stopped, or the partition was ta
 // recoverUntilDone recovers partition p, again and again until it succeeds or
 // the assignment ends. A task is never begun on a part of its state.
 func (d *Dispatcher) recoverUntilDone(ctx context.Context, p int32, member string) {
+	steps := d.watchRecovery(p)
+	defer steps.end()
 	for pause := 50 * time.Millisecond; ; pause = min(2*pause, 2*time.Second) {
-		err := d.recoverTask(ctx, p, member)
+		err := d.recoverTask(ctx, p, member, steps)
 		if err == nil || ctx.Err() != nil || errors.Is(err, errStopped) {
 			return
 		}
@@ -43,10 +45,8 @@ func (d *Dispatcher) recoverUntilDone(ctx context.Context, p int32, member strin
 // predecessor holds a pending commit for them; then lanes up to its end as of
 // after that; then parked; deliveries and retry.* are fed from the positions
 // that result.
-func (d *Dispatcher) recoverTask(ctx context.Context, p int32, member string) error {
+func (d *Dispatcher) recoverTask(ctx context.Context, p int32, member string, steps *recoverySteps) error {
 	begun := time.Now()
-	steps := d.watchRecovery(p)
-	defer steps.end()
 	names := []string{d.topics.Deliveries(), d.topics.Retry(1), d.topics.Retry(2), d.topics.Retry(3)}
 	want := map[string][]int32{}
 	for _, t := range names {
@@ -107,12 +107,12 @@ type recoverySteps struct {
 	begun time.Time
 
 	mu    sync.Mutex
-	step  string      // under mu
+	step  string      // under mu; never empty
 	timer *time.Timer // under mu; nil: ended
 }
 
 func (d *Dispatcher) watchRecovery(p int32) *recoverySteps {
-	s := &recoverySteps{d: d, p: p, begun: time.Now()}
+	s := &recoverySteps{d: d, p: p, begun: time.Now(), step: "beginning"}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.timer = time.AfterFunc(d.patience(), s.warn)
@@ -131,7 +131,8 @@ func (s *recoverySteps) warn() {
 	if s.timer == nil {
 		return
 	}
-	s.d.log.Warn("recovering a partition takes long; nothing of it is delivered meanwhile", "partition", s.p, "since", time.Since(s.begun).Round(time.Second), "step", s.step,
+	s.d.stable.recoveringSlowly(s.p, s.begun, s.step)
+	s.d.log.Warn("recovering a partition takes long; nothing of it is delivered meanwhile", "group", s.d.group, "partition", s.p, "since", s.begun, "step", s.step,
 		"remedy", "if it stays so, look for a transaction without an end: kafka-transactions.sh find-hanging, and abort it")
 	s.timer.Reset(s.d.patience())
 }
@@ -141,6 +142,7 @@ func (s *recoverySteps) end() {
 	defer s.mu.Unlock()
 	s.timer.Stop()
 	s.timer = nil
+	s.d.stable.recoveringSlowly(s.p, s.begun, "")
 }
 
 func (d *Dispatcher) scanLanes(ctx context.Context, p int32, rec *lane.Recovery) error {

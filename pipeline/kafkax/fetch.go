@@ -234,6 +234,29 @@ func (f *Fetcher) StableEnds(ctx context.Context, topics ...string) (map[string]
 	return flatten(f.adm.ListCommittedOffsets(ctx, topics...))
 }
 
+// Held gives those partitions of the topics that readers of what is committed
+// cannot read to the end of, since a transaction is open there; each with the
+// offset from which on they wait.
+func (f *Fetcher) Held(ctx context.Context, topics ...string) (map[TopicPartition]int64, error) {
+	ends, err := f.EndOffsets(ctx, topics...) // first: what is stable later only grows
+	if err != nil {
+		return nil, err
+	}
+	stable, err := f.StableEnds(ctx, topics...)
+	if err != nil {
+		return nil, err
+	}
+	held := map[TopicPartition]int64{}
+	for t, ps := range ends {
+		for p, end := range ps {
+			if at, ok := stable[t][p]; ok && at < end {
+				held[TopicPartition{t, p}] = at
+			}
+		}
+	}
+	return held, nil
+}
+
 // OffsetsAfter gives for every partition the offset of the first record at or
 // after a time, or the partition's end where there is none.
 func (f *Fetcher) OffsetsAfter(ctx context.Context, at time.Time, topics ...string) (map[string]map[int32]int64, error) {

@@ -38,18 +38,12 @@ var errUnstable = errors.New("committed offsets wait for a transaction that does
 // watchStable and mend write it; Stuck reads it from any goroutine.
 type stability struct {
 	mu      sync.Mutex
-	stuck   map[kafkax.TopicPartition]stuckOffset
+	stuck   kafkax.Standstill
 	last    time.Time // when all were stable last; zero: not seen yet
 	next    time.Time // when a mend may be tried (again)
 	tries   int       // mends since the offsets were stable
 	due     bool      // the next session begins with a mend
 	explain string    // why the router is not ready; "": it is
-}
-
-// stuckOffset is an offset that waits, and since when it has not changed.
-type stuckOffset struct {
-	offset int64
-	since  time.Time
 }
 
 // Stuck says why the router cannot go on, or "" where nothing is known to be in
@@ -94,15 +88,7 @@ func (r *Router) watchStable(ctx context.Context, aux *kgo.Client, giveUp func()
 func (s *stability) note(now time.Time, unstable map[kafkax.TopicPartition]int64, answered bool, limit time.Duration) []any {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	old := s.stuck
-	s.stuck = make(map[kafkax.TopicPartition]stuckOffset, len(unstable))
-	for at, offset := range unstable {
-		so, ok := old[at]
-		if !ok || so.offset != offset { // transactions come and go
-			so = stuckOffset{offset: offset, since: now}
-		}
-		s.stuck[at] = so
-	}
+	where, since := s.stuck.Note(now, unstable, limit)
 	if !answered {
 		return nil // and what waits counts from the next answer on
 	}
@@ -110,20 +96,9 @@ func (s *stability) note(now time.Time, unstable map[kafkax.TopicPartition]int64
 		s.last, s.tries, s.explain = now, 0, ""
 		return nil
 	}
-	var where []string
-	since := now
-	for at, so := range s.stuck {
-		if now.Sub(so.since) >= limit {
-			where = append(where, fmt.Sprintf("%s/%d", at.Topic, at.Partition))
-			if so.since.Before(since) {
-				since = so.since
-			}
-		}
-	}
 	if len(where) == 0 {
 		return nil
 	}
-	slices.Sort(where)
 	s.explain = fmt.Sprintf("committed offsets wait since %s for a transaction that does not end: %s", since.UTC().Format(time.RFC3339), strings.Join(where, " "))
 	if now.Before(s.next) {
 		return nil

@@ -6,66 +6,10 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
-	"github.com/twmb/franz-go/pkg/kerr"
-	"github.com/twmb/franz-go/pkg/kgo"
-	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/hookline/hookline/internal/testkit"
 	"github.com/hookline/hookline/pipeline/kafkax"
 )
-
-// oldCommit is a commit that does not make the group a part of its transaction.
-type oldCommit struct{ *kmsg.TxnOffsetCommitRequest }
-
-func (oldCommit) MaxVersion() int16 { return 3 }
-
-// hang leaves an offset of the router's group waiting for a transaction that Kafka
-// knows nothing of: on a broker that does not verify transactions it is enough not
-// to tell the transaction's coordinator. That is how a broker leaves it that has
-// dropped the markers of an end.
-func (b *bench) hang(topic, txnID string, offset int64) {
-	b.t.Helper()
-	base, err := b.kafka.ClientOpts(nil)
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	cl, err := kgo.NewClient(append(base, kgo.TransactionalID(txnID))...)
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	defer cl.Close()
-	ctx, group := b.ctx(), b.kafka.RouterGroup()
-	id, epoch, err := cl.ProducerID(ctx)
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	req := kmsg.NewPtrTxnOffsetCommitRequest()
-	req.TransactionalID, req.Group, req.ProducerID, req.ProducerEpoch, req.Generation = txnID, group, id, epoch, -1
-	rt := kmsg.NewTxnOffsetCommitRequestTopic()
-	rp := kmsg.NewTxnOffsetCommitRequestTopicPartition()
-	rt.Topic, rp.Offset = topic, offset
-	rt.Partitions = append(rt.Partitions, rp)
-	req.Topics = append(req.Topics, rt)
-	found := kadm.NewClient(cl).FindGroupCoordinators(ctx, group)[group]
-	if found.Err != nil {
-		b.t.Fatal(found.Err)
-	}
-	resp, err := cl.Broker(int(found.NodeID)).RetriableRequest(ctx, oldCommit{req})
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	if err := kerr.ErrorForCode(resp.(*kmsg.TxnOffsetCommitResponse).Topics[0].Partitions[0].ErrorCode); err != nil {
-		b.t.Fatal(err)
-	}
-	at := kafkax.TopicPartition{Topic: topic}
-	if got, err := kafkax.NewFetcher(b.cl).Unstable(ctx, group); err != nil || len(got) != 1 || got[at] != 0 {
-		b.t.Fatalf("unstable are %v, %v; want %v at 0", got, err, at)
-	}
-	open, err := kadm.NewClient(cl).DescribeTransactions(ctx, txnID)
-	if err != nil || open[txnID].State != "Empty" {
-		b.t.Fatalf("Kafka knows of a transaction: %v, %v", open, err)
-	}
-}
 
 // TestOffsetsThatStayUnstable: what a transaction without an end keeps from being
 // read is aborted, never committed, and routed: its own id's, and one's of a process
@@ -74,7 +18,7 @@ func TestOffsetsThatStayUnstable(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts real Kafka")
 	}
-	addrs := testkit.KafkaWith(t, 1, "transaction.partition.verification.enable=false").Addrs()
+	addrs := testkit.KafkaWith(t, 1, testkit.HangProperties).Addrs()
 	for name, txn := range map[string]string{"its own": "here", "another's": "gone"} {
 		t.Run(name, func(t *testing.T) {
 			b := &bench{t: t}
@@ -92,7 +36,11 @@ func TestOffsetsThatStayUnstable(t *testing.T) {
 				t.Fatal(err)
 			}
 			b.produce(event(topic, 0, `{"t":"a","id":"n0"}`), event(topic, 0, `{"t":"a","id":"n1"}`))
-			b.hang(topic, group+"."+txn, 2)
+			testkit.HangOffset(t, addrs, group, group+"."+txn, topic, 2)
+			at := kafkax.TopicPartition{Topic: topic}
+			if got, err := kafkax.NewFetcher(b.cl).Unstable(b.ctx(), group); err != nil || len(got) != 1 || got[at] != 0 {
+				t.Fatalf("unstable are %v, %v; want %v at 0", got, err, at)
+			}
 			r, _ := b.start()
 			b.eventually("the router says why it does not route", func() bool {
 				return strings.Contains(r.Stuck(), topic+"/0")
