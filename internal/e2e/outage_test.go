@@ -128,12 +128,14 @@ func TestKafkaOutage(t *testing.T) {
 		t.Errorf("/healthz without Kafka: status %d, %v; want 200: a restart would not help", code, err)
 	}
 	kafka.Start(1)
-	back := s.ledger.now()
+	back, started := s.ledger.now(), time.Now()
 	first := s.ledger.count()
 	s.posts(1, 2*time.Minute)
 	t.Logf("%d posts until the outage, %d in it; the first one %v after the broker was back", sent, first-sent, (s.ledger.now() - back).Round(time.Millisecond))
 	wait()
 	s.await("every pair is settled", settleLimit, s.ledger.all)
+	_, said := p.logged(started, time.Now())
+	t.Logf("logged since the broker was back:%s", most(said)) // whether there was something to mend
 	s.judgeDrain(back, float64(rate*s.plan.expected)/float64(events))
 	s.rowsFor(s.ledger.count())
 	if code, body, err := get(s.ctx, "http://"+p.admin+"/readyz"); err != nil || code != 200 {

@@ -95,7 +95,8 @@ func (s *stability) recoveringSlowly(p int32, since time.Time, step string) {
 // watchStable asks until ctx or the loop ends what waits for transactions, and
 // tells of what waits for too long.
 func (d *Dispatcher) watchStable(ctx context.Context) {
-	tick := time.NewTicker(min(stableEvery, d.unstableLimit/4))
+	every := min(stableEvery, d.unstableLimit/4)
+	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
 		select {
@@ -108,6 +109,11 @@ func (d *Dispatcher) watchStable(ctx context.Context) {
 		lctx, cancel := context.WithTimeout(ctx, stableEvery)
 		d.lookForHanging(lctx)
 		cancel()
+		next := every
+		if d.Stuck() != "" {
+			next = min(every, time.Second) // that it is over shows soon
+		}
+		tick.Reset(next)
 	}
 }
 
