@@ -234,6 +234,10 @@ func TestClickHouseDown(t *testing.T) {
 	if s.Lag() <= 0 {
 		t.Error("no lag while ClickHouse is down")
 	}
+	// However far it has read: one record of 41 is stored.
+	if s.reportKafkaLag(t.Context()); errs.kafkaLag.Load() != 40 {
+		t.Errorf("a lag of %d records while ClickHouse is down, want 40", errs.kafkaLag.Load())
+	}
 	if n := strings.Count(w.logs.String(), "ClickHouse refuses or is away"); n != 1 {
 		t.Errorf("%d lines of trouble, want 1", n)
 	}
@@ -242,6 +246,9 @@ func TestClickHouseDown(t *testing.T) {
 	w.committed(41)
 	if s.Healthy() != nil {
 		t.Errorf("healthy %v afterwards", s.Healthy())
+	}
+	if s.reportKafkaLag(t.Context()); errs.kafkaLag.Load() != 0 || s.Lag() != 0 {
+		t.Errorf("a lag of %d records, %v, when all is stored", errs.kafkaLag.Load(), s.Lag())
 	}
 	s.stop()
 	if s.buffer.bytes != 0 {
@@ -365,12 +372,18 @@ type counting struct {
 	noMetrics
 	errs          chan struct{}
 	missing, dead atomic.Int64
+	kafkaLag      atomic.Int64 // as set last
 }
 
 func (c *counting) SinkMissing(_ string, n int64) { c.missing.Add(n) }
 
-func (c *counting) SinkDead(string)      { c.dead.Add(1) }
-func (*counting) KafkaLag(string, int64) {}
+func (c *counting) SinkDead(string) { c.dead.Add(1) }
+func (c *counting) KafkaLag(topic string, records int64) {
+	if topic != attemptsTopic {
+		panic("BUG: the lag of " + topic)
+	}
+	c.kafkaLag.Store(records)
+}
 
 func (c *counting) SinkInsertError(string) {
 	select {

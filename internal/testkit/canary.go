@@ -4,7 +4,13 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
+	"html"
+	"html/template"
+	"maps"
+	"net/url"
+	"slices"
 	"strings"
 	"testing"
 
@@ -15,16 +21,51 @@ import (
 )
 
 // SecretForms are the ways in which secrets could be written: as they are, in hex,
-// in base64; of what is base64 itself, what it stands for, too.
+// escaped for URLs, JSON and HTML, and in base64, also as a part of something
+// longer; of what is base64 itself, what it stands for, too.
 func SecretForms(secrets ...string) []string {
 	var out []string
 	for _, s := range secrets {
-		raw := []byte(s)
 		if decoded, err := base64.StdEncoding.DecodeString(s); err == nil {
-			out = append(out, string(decoded), hex.EncodeToString(decoded))
+			out = append(out, formsOf(string(decoded))...)
 		}
-		out = append(out, s, hex.EncodeToString(raw), strings.TrimRight(base64.StdEncoding.EncodeToString(raw), "="),
-			strings.TrimRight(base64.URLEncoding.EncodeToString(raw), "="))
+		out = append(out, formsOf(s)...)
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+func formsOf(s string) []string {
+	quoted, err := json.Marshal(s)
+	if err != nil {
+		panic("BUG: a text is not JSON: " + err.Error())
+	}
+	inHex := hex.EncodeToString([]byte(s))
+	out := []string{s, inHex, strings.ToUpper(inHex), url.QueryEscape(s), url.PathEscape(s), html.EscapeString(s), template.HTMLEscapeString(s), string(quoted[1 : len(quoted)-1])}
+	for before := range 3 { // bytes that stand before s in what is encoded
+		raw := append(make([]byte, before), s...)
+		// Without the characters that its neighbours have a part in.
+		from, to := (8*before+5)/6, 8*len(raw)/6
+		standard, forURLs := base64.StdEncoding.EncodeToString(raw)[from:to], base64.URLEncoding.EncodeToString(raw)[from:to]
+		out = append(out, standard, forURLs, url.QueryEscape(standard), template.HTMLEscapeString(standard))
+	}
+	for _, form := range out { // as ClickHouse writes JSON
+		out = append(out, strings.ReplaceAll(form, "/", `\/`))
+	}
+	return out
+}
+
+// Exposed says where one of the forms stands in what each place shows, with what
+// is around it.
+func Exposed(places map[string]string, forms []string) []string {
+	var out []string
+	for _, place := range slices.Sorted(maps.Keys(places)) {
+		text := places[place]
+		for _, form := range forms {
+			if i := strings.Index(text, form); i >= 0 {
+				out = append(out, fmt.Sprintf("%s: a secret is shown: ...%s...", place, text[max(0, i-300):min(len(text), i+60)]))
+			}
+		}
 	}
 	return out
 }

@@ -26,24 +26,30 @@ func (r *Router) watchLag(ctx context.Context, consumer, aux *kgo.Client) {
 		case <-tick.C:
 		}
 		lctx, cancel := context.WithTimeout(ctx, lagEvery)
-		lags, err := lagOf(lctx, fet, consumer.CommittedOffsets())
+		err := r.reportLag(lctx, fet, consumer.CommittedOffsets(), told)
 		cancel()
-		if err != nil {
-			if ctx.Err() == nil {
-				r.log.Debug("measuring the lag", "error", err)
-			}
-			continue
-		}
-		for topic := range told {
-			if _, ours := lags[topic]; !ours {
-				r.metrics.KafkaLag(topic, 0) // another process's by now
-			}
-		}
-		for topic, n := range lags {
-			told[topic] = true
-			r.metrics.KafkaLag(topic, n)
+		if err != nil && ctx.Err() == nil {
+			r.log.Debug("measuring the lag", "error", err)
 		}
 	}
+}
+
+// reportLag measures once, from the committed offsets, and adds to told.
+func (r *Router) reportLag(ctx context.Context, fet *kafkax.Fetcher, at map[string]map[int32]kgo.EpochOffset, told map[string]bool) error {
+	lags, err := lagOf(ctx, fet, at)
+	if err != nil {
+		return err
+	}
+	for topic := range told {
+		if _, ours := lags[topic]; !ours {
+			r.metrics.KafkaLag(topic, 0) // another process's by now
+		}
+	}
+	for topic, n := range lags {
+		told[topic] = true
+		r.metrics.KafkaLag(topic, n)
+	}
+	return nil
 }
 
 // lagOf sums up what lies between the offsets and the ends of their partitions.
