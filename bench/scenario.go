@@ -60,7 +60,7 @@ var scenarios = []scenario{
 	base("latency at 10 % load", func(s *scenario) { s.fanOut, s.load, s.deliveries, s.long = 1, 10, 10_000, true }),
 	base("latency at 90 % load", func(s *scenario) { s.fanOut, s.load, s.long = 1, 90, true }),
 	base("sink alone", func(s *scenario) { s.noSink, s.sinkAlone, s.deliveries, s.long = true, true, 400_000, true }),
-	base("20ms endpoints, 256", func(s *scenario) { s.delay, s.subs, s.fanOut = 20*time.Millisecond, 1000, 10 }),
+	base("20ms endpoints, 256", func(s *scenario) { s.delay, s.subs, s.deliveries = 20*time.Millisecond, 1000, 100_000 }),
 	base("10% failing", func(s *scenario) { s.failing = 10 }),
 	base("no sink", func(s *scenario) { s.noSink, s.long = true, true }),
 	base("no signing", func(s *scenario) { s.signing, s.long = false, true }),
@@ -71,7 +71,8 @@ var scenarios = []scenario{
 	base("1 subscription", func(s *scenario) { s.subs, s.fanOut, s.long = 1, 1, true }),
 	base("100,000 subscriptions", func(s *scenario) { s.subs, s.long = 100_000, true }),
 	base("20ms endpoints, 1024", func(s *scenario) {
-		s.delay, s.subs, s.inflight, s.long = 20*time.Millisecond, 4000, 1024, true
+		s.delay, s.subs, s.inflight, s.deliveries, s.long = 20*time.Millisecond, 4000, 1024, 150_000, true
+		s.extra = []string{"HOOKLINE_MAX_CONNECTIONS_PER_HOST=2048"} // one receiver for all
 	}),
 	base("256 B", func(s *scenario) { s.sizeBytes, s.long = 256, true }),
 	base("16 KiB", func(s *scenario) { s.sizeBytes, s.deliveries, s.long = 16<<10, 20_000, true }),
