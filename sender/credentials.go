@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/hookline/hookline/internal/failpoint"
 	"github.com/hookline/hookline/pipeline"
 	"github.com/hookline/hookline/pipeline/endpoint"
 	"github.com/hookline/hookline/pipeline/secret"
@@ -121,6 +122,7 @@ func (c *Client) resolveCredentials(t *target) *credentials {
 		// None of it: a request without its signature is worse than none.
 		return &credentials{err: r.cr.err}
 	}
+	failpoint.Holding(failpoint.CredentialsHeld, func() string { return r.cr.authorization })
 	return r.cr
 }
 

@@ -2,10 +2,12 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -20,14 +22,17 @@ import (
 	"github.com/hookline/hookline/internal/receiver"
 	"github.com/hookline/hookline/internal/telemetry"
 	"github.com/hookline/hookline/pipeline/registry"
+	"github.com/hookline/hookline/pipeline/secret"
 )
 
 // demoOptions are the flags of hookline demo.
 type demoOptions struct {
-	events     int
-	delays     string
-	fast, keep bool
+	events        int
+	delays, level string
+	fast, keep    bool
 }
+
+var logLevels = []string{"debug", "info", "warn", "error"}
 
 const (
 	demoDelays = "2s,2s,2s"
@@ -52,13 +57,17 @@ func (c *cli) demoCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return c.demo(cmd.Context(), plan, o.keep)
+			if !slices.Contains(logLevels, o.level) {
+				return usagef("reading options: hookline demo: --log-level: %q is none of %s", o.level, strings.Join(logLevels, ", "))
+			}
+			return c.demo(cmd.Context(), plan, &o)
 		},
 	}
 	f := cmd.Flags()
 	f.IntVar(&o.events, "events", demo.DefaultEvents, "how many events")
 	f.StringVar(&o.delays, "retry-delays", demoDelays, "waits before retries 1, 2 and 3; the service's default is 30s,30s,30s")
 	f.BoolVar(&o.fast, "fast", false, "fewer events and shorter waits")
+	f.StringVar(&o.level, "log-level", "info", "of the log in the demo's directory: "+strings.Join(logLevels, ", "))
 	f.BoolVar(&o.keep, "keep", false, "go on running afterwards, until interrupted")
 	return cmd
 }
@@ -95,26 +104,26 @@ type demoRun struct {
 }
 
 // demo runs in a directory of its own, which is removed when all went well.
-func (c *cli) demo(ctx context.Context, plan *demo.Plan, keep bool) error {
+func (c *cli) demo(ctx context.Context, plan *demo.Plan, o *demoOptions) error {
 	dir, err := os.MkdirTemp("", "hookline-demo-")
 	if err != nil {
 		return fmt.Errorf("making a directory: %w", err)
 	}
 	r := &demoRun{c: c, plan: plan, dir: dir, began: time.Now()}
-	err = r.run(ctx, keep)
+	err = r.run(ctx, o)
 	if err == nil {
 		return os.RemoveAll(dir)
 	}
 	return fmt.Errorf("%w\nits data and log are in %s", err, dir)
 }
 
-func (r *demoRun) run(ctx context.Context, keep bool) error {
+func (r *demoRun) run(ctx context.Context, o *demoOptions) error {
 	logFile, err := os.Create(filepath.Join(r.dir, "hookline.log"))
 	if err != nil {
 		return fmt.Errorf("making the log: %w", err)
 	}
 	defer logFile.Close()
-	r.log = telemetry.NewLogger(&telemetry.Config{LogLevel: "info", LogFormat: "text"}, logFile)
+	r.log = telemetry.NewLogger(&telemetry.Config{LogLevel: o.level, LogFormat: "text"}, logFile)
 	defer r.log.Close(logPatience)
 	if err := r.configure(); err != nil {
 		return err
@@ -135,7 +144,7 @@ func (r *demoRun) run(ctx context.Context, keep bool) error {
 		if err := r.work(ctx); err != nil {
 			return err
 		}
-		return r.after(ctx, keep)
+		return r.after(ctx, o.keep)
 	})
 }
 
@@ -144,11 +153,28 @@ func (r *demoRun) run(ctx context.Context, keep bool) error {
 func (r *demoRun) configure() error {
 	r.cfg = configs.Default()
 	return errors.Join(
+		provide(demo.BearerVariable, func() (string, error) { return rand.Text(), nil }),
+		provide(demo.SigningVariable, func() (string, error) {
+			key, err := secret.NewHMACKey()
+			return key.Reveal(), err
+		}),
 		r.cfg.Set("EVENTS_TOPICS", demo.EventsTopics),
 		r.cfg.Set("RETRY_DELAYS", demo.Delays(r.plan.RetryDelays)),
 		r.cfg.Set("ADMIN_ADDR", "127.0.0.1:0"),
 		r.cfg.Set("CLICKHOUSE_FLUSH_INTERVAL", "250ms"),
 	)
+}
+
+// provide makes a secret, unless its variable has one: the subscription refers to it.
+func provide(variable string, fresh func() (string, error)) error {
+	if os.Getenv(variable) != "" {
+		return nil
+	}
+	text, err := fresh()
+	if err != nil {
+		return fmt.Errorf("making a secret: %w", err)
+	}
+	return os.Setenv(variable, text)
 }
 
 // around runs the receiver and the app while f works, and waits for both.

@@ -3,9 +3,10 @@
 // with the tag failpoint; in all others Enabled is false, Hit does nothing, and
 // the compiler leaves both out.
 //
-// HOOKLINE_FAILPOINT=point[:n][:stop] names the point: at the nth time (first by
+// HOOKLINE_FAILPOINT=point[:n][:stop|:panic|:leak] names the point: at the nth time (first by
 // default) that the process comes there, it sends itself SIGKILL, or with stop
-// SIGSTOP.
+// SIGSTOP. With panic it panics there, and with leak it does so with what it holds:
+// a fault, so that tests can show that they would find it.
 package failpoint
 
 // Point is a step between two effects.
@@ -28,9 +29,11 @@ const (
 	BlockInserting Point = "block-inserting"
 	// BlockInserted: a block is in ClickHouse; its offset is not committed.
 	BlockInserted Point = "block-inserted"
+	// CredentialsHeld: the secrets of a subscription were read and are at hand.
+	CredentialsHeld Point = "credentials-held"
 )
 
 // Points returns all points.
 func Points() []Point {
-	return []Point{AttemptMade, RetryProduced, RetryCommitted, Routed, BlockDeclared, BlockInserting, BlockInserted}
+	return []Point{AttemptMade, RetryProduced, RetryCommitted, Routed, BlockDeclared, BlockInserting, BlockInserted, CredentialsHeld}
 }

@@ -21,6 +21,8 @@ type chosen struct {
 	point  Point
 	nth    int
 	signal syscall.Signal
+	panics bool // instead
+	leaks  bool // what it holds, in its panic
 }
 
 var (
@@ -44,17 +46,22 @@ func parse(text string) chosen {
 		case part == "":
 		case part == "stop":
 			c.signal = syscall.SIGSTOP
+		case part == "panic", part == "leak":
+			c.panics, c.leaks = true, part == "leak"
 		case err == nil && n > 0:
 			c.nth = n
 		default:
-			panic(fmt.Sprintf("HOOKLINE_FAILPOINT: %q is neither a number nor stop", part))
+			panic(fmt.Sprintf("HOOKLINE_FAILPOINT: %q is none of a number, stop, panic, leak", part))
 		}
 	}
 	return c
 }
 
 // Hit is a step between two effects.
-func Hit(p Point) {
+func Hit(p Point) { Holding(p, func() string { return "" }) }
+
+// Holding is a step at which something is at hand that must not be shown.
+func Holding(p Point, text func() string) {
 	c := setting()
 	if p != c.point {
 		return
@@ -63,6 +70,12 @@ func Hit(p Point) {
 	defer mu.Unlock()
 	if hits++; hits != c.nth {
 		return
+	}
+	if c.leaks {
+		panic("failpoint " + string(p) + ": " + text())
+	}
+	if c.panics {
+		panic("failpoint " + string(p))
 	}
 	if err := syscall.Kill(os.Getpid(), c.signal); err != nil {
 		panic(err)

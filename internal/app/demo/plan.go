@@ -11,6 +11,7 @@ import (
 
 	"github.com/hookline/hookline/internal/receiver"
 	"github.com/hookline/hookline/pipeline/registry"
+	"github.com/hookline/hookline/pipeline/secret"
 )
 
 // Topics of the demo's events, and EventsTopics, which describes them as
@@ -101,13 +102,30 @@ func order(i int, kind string, now time.Time) Event {
 		i, kind, entity, now.UTC().Format(stamp), i, 10+i%90)}
 }
 
+// The variables that have the secrets of Good.
+const (
+	BearerVariable  = "DEMO_BEARER_TOKEN"
+	SigningVariable = "DEMO_SIGNING_SECRET" // whsec_
+)
+
+func refer(variable string) secret.Value {
+	v, err := secret.Ref("env:" + variable)
+	if err != nil {
+		panic("BUG: a variable of the demo: " + err.Error())
+	}
+	return v
+}
+
 // Subscriptions are what is applied; base is the receiver's URL.
 func (p *Plan) Subscriptions(base string) []registry.Document {
 	sub := func(id, about, format string, events ...string) registry.Document {
 		return registry.Document{ID: id, Tenant: "*", Description: about, URL: base + "/" + id, Format: []string{format}, Events: events}
 	}
+	good := sub(Good, "answers at once; signed, with a token", "cotalker", "COTTask.*")
+	good.Auth = &registry.AuthDoc{Bearer: &registry.BearerDoc{Secret: refer(BearerVariable)}}
+	good.Signing = &registry.SigningDoc{Secrets: []registry.SecretDoc{{Secret: refer(SigningVariable)}}}
 	return []registry.Document{
-		sub(Good, "answers at once", "cotalker", "COTTask.*"),
+		good,
 		sub(Slow, "answers late", "json", "order.placed"),
 		sub(Flaky, "is down at first, then well", "cotalker", "COTTask.*"),
 		sub(Broken, "always fails", "json", "order.refunded"),
