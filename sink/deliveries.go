@@ -140,13 +140,17 @@ type DeliveryPage struct {
 	Next DeliveryCursor
 }
 
-// lookAhead is how many more attempts than deliveries are read at once: not every
-// one is the last of its delivery. Those that ended it are, but before a replay.
-func (q *DeliveryQuery) lookAhead() int {
-	if q.State == "" {
-		return 4
+// lookAhead is how many attempts are read at once for that many deliveries: not
+// every one is the last of its delivery. Those that ended it are, but before a
+// replay.
+func (q *DeliveryQuery) lookAhead(deliveries int) int {
+	switch {
+	case q.State == "":
+		return 4 * deliveries
+	case q.open():
+		return 2 * deliveries
 	}
-	return 2
+	return deliveries + deliveries/8 + 1
 }
 
 // looks bounds how often a page that is not full looks on: for deliveries that are
@@ -174,7 +178,7 @@ func (r *Reader) Deliveries(ctx context.Context, q DeliveryQuery) (*DeliveryPage
 		return nil, fmt.Errorf("listing deliveries: %w", err)
 	}
 	for range q.looks() {
-		n := q.lookAhead() * (q.Limit - len(page.Deliveries))
+		n := q.lookAhead(q.Limit - len(page.Deliveries))
 		found, next, err := r.lastAttempts(ctx, &q, n)
 		if err != nil {
 			return nil, fmt.Errorf("listing deliveries: %w", err)
@@ -197,7 +201,10 @@ func (r *Reader) Deliveries(ctx context.Context, q DeliveryQuery) (*DeliveryPage
 		if next.IsZero() {
 			return page, nil
 		}
-		q.After = next
+		dear := q.State != "" && q.wide(bound{since: next.StartedAt})
+		if q.After = next; dear {
+			break
+		}
 	}
 	page.Next = q.After
 	return page, nil
@@ -218,12 +225,14 @@ func (r *Reader) lastAttempts(ctx context.Context, q *DeliveryQuery, n int) (fou
 		return nil, next, err
 	}
 	for _, b := range bounds {
-		more, err := r.newest(ctx, q, b, where, args, n-len(found))
+		most := q.most(b, n-len(found))
+		more, err := r.newest(ctx, q, b, where, args, most)
 		if err != nil {
 			return nil, next, err
 		}
-		if found = append(found, more...); len(found) == n {
-			return found, DeliveryCursor{found[n-1].StartedAt, found[n-1].AttemptID}, nil
+		if found = append(found, more...); len(more) == most {
+			last := &found[len(found)-1]
+			return found, DeliveryCursor{last.StartedAt, last.AttemptID}, nil
 		}
 	}
 	return found, next, nil

@@ -22,9 +22,12 @@ type pageLog struct {
 
 const pageDeliveries = 45
 
-// newPageLog stores deliveries to three subscriptions that began within the last
-// hour; those that failed were tried up to four times.
-func newPageLog(t *testing.T, base time.Time) *pageLog {
+// apart is how long after each other the deliveries of a page log began.
+const apart = 40 * time.Second
+
+// newPageLog stores deliveries to three subscriptions that began since base, step
+// after each other; those that failed were tried up to four times.
+func newPageLog(t *testing.T, base time.Time, step time.Duration) *pageLog {
 	cfg, _ := engineConfig(t)
 	if err := Migrate(t.Context(), cfg); err != nil {
 		t.Fatal(err)
@@ -36,7 +39,7 @@ func newPageLog(t *testing.T, base time.Time) *pageLog {
 	t.Cleanup(func() { s.close() })
 	l := &pageLog{r: openReader(t, cfg), want: map[string]DeliveryState{}, last: map[string]time.Time{}}
 	for i := range pageDeliveries {
-		l.deliver(i, base.Add(time.Duration(i)*40*time.Second))
+		l.deliver(i, base.Add(time.Duration(i)*step))
 	}
 	rec := &kgo.Record{Topic: attemptsTopic, Value: attemptlog.AppendBatch(nil, l.list, attemptlog.Options{})}
 	b := newBlock(tableAttempts, newAttemptRows())
@@ -120,7 +123,7 @@ func compareStrings(a, b string) int {
 
 func TestEngineDeliveryPages(t *testing.T) {
 	base := time.Now().Add(-time.Hour).Truncate(time.Microsecond)
-	l := newPageLog(t, base)
+	l := newPageLog(t, base, apart)
 	type asked struct {
 		name string
 		q    DeliveryQuery
@@ -156,6 +159,22 @@ func TestEngineDeliveryPages(t *testing.T) {
 	}
 }
 
+// A tenant's pages that are found by the time of their attempts lack none of those
+// that began at the same time.
+func TestEngineDeliveryPagesOfOneTime(t *testing.T) {
+	l := newPageLog(t, time.Now().Add(-5*24*time.Hour).Truncate(time.Microsecond), 0)
+	for i, tenant := range []string{"t0", "t1"} {
+		for _, state := range append([]DeliveryState{""}, DeliveryStates[:]...) {
+			want := l.expected(func(id string, n int) bool { return n%2 == i && (state == "" || l.want[id] == state) })
+			for _, limit := range []int{3, MaxDeliveries} {
+				if got := l.read(t, DeliveryQuery{Tenant: tenant, State: state, Limit: limit}); !slices.Equal(got, want) {
+					t.Errorf("%s %s in pages of %d:\ngot  %v\nwant %v", tenant, state, limit, got, want)
+				}
+			}
+		}
+	}
+}
+
 // read turns page after page and gives the ids.
 func (l *pageLog) read(t *testing.T, q DeliveryQuery) []string {
 	t.Helper()
@@ -185,7 +204,7 @@ func (l *pageLog) read(t *testing.T, q DeliveryQuery) []string {
 
 func TestEngineSeries(t *testing.T) {
 	base := time.Now().Add(-time.Hour).Truncate(time.Minute)
-	l := newPageLog(t, base)
+	l := newPageLog(t, base, apart)
 	for _, sub := range []string{"", "sub-2"} {
 		for _, step := range []time.Duration{time.Minute, 7 * time.Minute, time.Hour} {
 			q := SeriesQuery{Subscription: sub, Since: base.Truncate(step), Until: base.Add(2 * time.Hour).Truncate(step), Step: step}
@@ -244,7 +263,7 @@ func (l *pageLog) checkSeries(t *testing.T, q SeriesQuery, points []Point) {
 
 func TestEngineSubscriptionStats(t *testing.T) {
 	base := time.Now().UTC().Add(-30 * time.Minute).Truncate(time.Millisecond)
-	l := newPageLog(t, base)
+	l := newPageLog(t, base, apart)
 	want := map[string]SubscriptionStats{}
 	for i := range l.list {
 		a := &l.list[i]
@@ -293,7 +312,7 @@ func TestEngineSubscriptionStats(t *testing.T) {
 
 // A delivery that waits for a retry is counted until that is due.
 func TestEngineRetrying(t *testing.T) {
-	l := newPageLog(t, time.Now().Add(-15*time.Minute).Truncate(time.Microsecond))
+	l := newPageLog(t, time.Now().Add(-15*time.Minute).Truncate(time.Microsecond), apart)
 	got, err := l.r.SubscriptionStats(t.Context(), nil, time.Now().Add(-time.Hour))
 	if err != nil {
 		t.Fatal(err)

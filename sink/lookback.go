@@ -59,7 +59,7 @@ func (q *DeliveryQuery) settings(b bound) string {
 
 // wide tells of a part of the time for which a tenant's list is the table's.
 func (q *DeliveryQuery) wide(b bound) bool {
-	return q.Tenant != "" && b.since.Before(q.newestEnd().Add(-recently[len(recently)-1]))
+	return q.Tenant != "" && q.Subscription == "" && !q.byID() && b.since.Before(q.newestEnd().Add(-recently[len(recently)-1]))
 }
 
 // narrowed are the conditions with what the table's key can use.
@@ -72,6 +72,19 @@ func (q *DeliveryQuery) narrowed(b bound, where []string, args []any) ([]string,
 		}
 	}
 	return where, args
+}
+
+// wideRows bounds what one question takes of the table for a tenant's list in one
+// state: nearly every row is in another granule, of which all columns are read. A
+// page that needs more is short.
+const wideRows = 100
+
+// most is how many of n attempts a question for a part of the time asks for.
+func (q *DeliveryQuery) most(b bound, n int) int {
+	if q.State != "" && q.wide(b) {
+		return min(n, wideRows)
+	}
+	return n
 }
 
 // tenantSubscriptions is how many subscriptions of a tenant a question names.
@@ -196,8 +209,10 @@ func (r *Reader) openAttempts(ctx context.Context, q *DeliveryQuery, n int) (fou
 	// Of the attempts that end their delivery, those that were the first and only
 	// one follow none; nearly all are.
 	follow, followArgs := q.narrowed(near, append(about, "(NOT final OR attempt != 1 OR round != 0 OR replay != '')"), aboutArgs)
-	condition := "attempt_id IN (SELECT tupleElement(last, 1) FROM (SELECT argMax((attempt_id, final), (started_at, round, attempt, attempt_id)) AS last FROM " +
-		r.cfg.Database + ".attempts WHERE " + strings.Join(follow, " AND ") + " GROUP BY subscription_id, delivery_id) WHERE NOT tupleElement(last, 2))"
+	// The whole key, so that of all columns only the places of what was found are read.
+	condition := "(subscription_id, started_at, attempt_id) IN (SELECT subscription_id, tupleElement(last, 1), tupleElement(last, 2) FROM (SELECT subscription_id," +
+		" argMax((started_at, attempt_id, NOT final AND next_attempt_at IS " + nullness(q.State) + "), (started_at, round, attempt, attempt_id)) AS last FROM " +
+		r.cfg.Database + ".attempts WHERE " + strings.Join(follow, " AND ") + " GROUP BY subscription_id, delivery_id) WHERE tupleElement(last, 3))"
 	found, err = r.newest(ctx, q, b, append(where, condition), append(args[:len(args):len(args)], followArgs...), n)
 	if err != nil {
 		return nil, next, err
@@ -209,6 +224,14 @@ func (r *Reader) openAttempts(ctx context.Context, q *DeliveryQuery, n int) (fou
 		next.StartedAt = oldest // whose own attempts were all looked at: no id is before the empty one
 	}
 	return found, next, nil
+}
+
+// nullness is what next_attempt_at of an open delivery in that state is.
+func nullness(s DeliveryState) string {
+	if s == DeliveryWaiting {
+		return "NULL"
+	}
+	return "NOT NULL"
 }
 
 // openSince is the time of the openLook-th attempt that meets the conditions, of

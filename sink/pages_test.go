@@ -42,7 +42,8 @@ func TestEnginePagesAreThePlainAnswer(t *testing.T) {
 				{Tenant: "rare"},
 				{Tenant: "none"},
 				{Until: now.Add(-8 * 24 * time.Hour)},
-				{Tenant: "tenant-7", Until: now.Add(-5 * time.Hour)},
+				{Tenant: "tenant-7", Until: now.Add(-5 * time.Hour)}, // fails always
+				{Tenant: "tenant-7", Subscription: "sub-000007"},
 			} {
 				about.State, about.Since = state, since
 				tests = append(tests, about)
@@ -55,14 +56,19 @@ func TestEnginePagesAreThePlainAnswer(t *testing.T) {
 	}
 	found := 0
 	for _, q := range tests {
-		q.Limit = MaxDeliveries
 		if q.Since.IsZero() && q.Subscription+q.Tenant == "" && (q.State == "" || q.State == DeliveryDelivered) {
 			continue // all of it: as with a bound, and long
 		}
-		got, want := r.allPages(t, q), plain(t, r, q)
+		limits := []int{MaxDeliveries}
+		if q.Tenant != "" && q.State != "" && q.State != DeliveryDelivered {
+			limits = append(limits, 20) // pages that one question for the table fills, and those that it does not
+		}
+		want := plain(t, r, q)
 		found += len(want)
-		if !slices.Equal(got, want) {
-			t.Errorf("%+v: %d deliveries, want %d\ngot  %.200q\nwant %.200q", q, len(got), len(want), got, want)
+		for _, q.Limit = range limits {
+			if got := r.allPages(t, q); !slices.Equal(got, want) {
+				t.Errorf("%+v: %d deliveries, want %d\ngot  %.200q\nwant %.200q", q, len(got), len(want), got, want)
+			}
 		}
 	}
 	if found < 5_000 {
@@ -134,6 +140,9 @@ func TestEnginePagesReadLittle(t *testing.T) {
 		{DeliveryQuery{Since: now.Add(-24 * time.Hour)}, 60_000},
 		{DeliveryQuery{State: DeliveryFailed}, 140_000},
 		{DeliveryQuery{State: DeliveryRetrying, Since: now.Add(-24 * time.Hour)}, 150_000},
+		{DeliveryQuery{State: DeliveryRetrying}, 650_000},
+		{DeliveryQuery{Tenant: "tenant-20", State: DeliveryFailed}, 600_000},
+		{DeliveryQuery{Tenant: "tenant-20", State: DeliveryRetrying}, 400_000},
 		{DeliveryQuery{Subscription: "sub-000000"}, 80_000},
 		{DeliveryQuery{Delivery: testkit.FilledID("dlv", deliveries/2)}, 150_000},
 		{DeliveryQuery{Event: testkit.FilledID("evt", deliveries/20)}, 200_000},
