@@ -28,6 +28,8 @@ const (
 	parkedCacheBytes    = 32 << 20
 	leastPartitionBytes = 1 << 20
 	mostPartitionBytes  = 12 << 20
+	// lastReadBytes bounds what is kept of a partition's last read as it came.
+	lastReadBytes = 4 << 20
 	// drainedAfter is how long an empty shelf is kept.
 	drainedAfter = 5 * time.Second
 	// recordOverheadBytes is about what a kept record costs beside its payload.
@@ -171,8 +173,21 @@ func (c *parkedCache) get(ctx context.Context, p int32, sub string, off int64) (
 		return nil, &unreadableError{why: fmt.Sprintf("%s/%d has no record at offset %d", c.topic, p, off)}
 	}
 	pp.put(sub, off, recs[i+1:])
-	pp.last = recs
+	pp.keepLast(recs)
 	return detached(recs[i]), nil
+}
+
+// keepLast keeps what a read brought, unless that is far more than was asked for,
+// as where it was compressed well.
+func (pp *parkedPartition) keepLast(recs []*kgo.Record) {
+	pp.last = nil
+	n := 0
+	for _, r := range recs {
+		n += size(r)
+	}
+	if n <= lastReadBytes {
+		pp.last = recs
+	}
 }
 
 // kept finds a record among what was read already.
