@@ -274,6 +274,7 @@ func TestCatchUpsAreForgotten(t *testing.T) {
 		if _, err := rs.CatchUp(t.Context(), "ann", "long"); err != nil {
 			t.Fatal(err)
 		}
+		synctest.Wait() // the long one has looked at it
 		f.running = 0
 		for i := range keptReplays + 10 {
 			if _, err := rs.CatchUp(t.Context(), "ann", fmt.Sprintf("s%03d", i)); err != nil {
