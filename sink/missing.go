@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	clickhouse "github.com/ClickHouse/clickhouse-go/v2"
 )
@@ -119,13 +120,26 @@ func (s *server) makeAnew(ctx context.Context, d ddl, steps []migration, have ma
 	return gone, nil
 }
 
-// heal makes anew what was dropped while the sink runs. Others that are at it
-// are not waited for.
+// healAfter is how long a table must be gone before the sink that runs makes it
+// anew: whoever moves it away to put it, or a better one, back does not find
+// another one in its place.
+const healAfter = 30 * time.Second
+
+// heal makes anew what was dropped while the sink runs and has been gone for a
+// while. Others that are at it are not waited for.
 func (s *Sink) heal(ctx context.Context) {
 	if !s.healing.TryLock() {
 		return
 	}
 	defer s.healing.Unlock()
+	now := s.deps.Now()
+	if now.Sub(s.missed) > 2*lastRetry { // inserts have gone well since
+		s.missing = now
+	}
+	s.missed = now
+	if now.Sub(s.missing) < s.healAfter {
+		return
+	}
 	if err := s.migrate(ctx); err != nil && ctx.Err() == nil {
 		s.health.failed(err)
 	}

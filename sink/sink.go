@@ -102,7 +102,10 @@ type Sink struct {
 	buffer buffer
 	count  atomic.Int64 // of partitions; read without mu by those who hold a partition's lock
 
-	healing    sync.Mutex                 // held by who makes dropped tables anew
+	healing    sync.Mutex                 // held by who makes dropped tables anew; guards missing and missed
+	missing    time.Time                  // since when a table is gone
+	missed     time.Time                  // when it was last seen to be
+	healAfter  time.Duration              // the constant, but in tests
 	mu         sync.Mutex                 // guards what follows
 	partitions map[partitionID]*partition // those assigned
 	fatal      error
@@ -145,7 +148,7 @@ func New(cfg Config, deps Deps) (*Sink, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Sink{cfg: cfg, deps: deps, server: srv, begun: make(chan struct{}), builds: make(chan struct{}, cfg.Inserts), grace: graceStop, partitions: map[partitionID]*partition{}}
+	s := &Sink{cfg: cfg, deps: deps, server: srv, begun: make(chan struct{}), builds: make(chan struct{}, cfg.Inserts), grace: graceStop, healAfter: healAfter, partitions: map[partitionID]*partition{}}
 	s.health.log, s.health.now = deps.Logger, deps.Now
 	s.buffer.limit = int64(cfg.BufferBytes)
 	s.blocks.events = func() *block { return newBlock(tableEvents, newEventRows(deps.ParseEvent, deps.Taken)) }

@@ -95,7 +95,7 @@ func (w *world) start(change ...func(*Config, *Deps)) *running {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	s.grace = 100 * time.Millisecond
+	s.grace, s.healAfter = 100*time.Millisecond, 100*time.Millisecond
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()
