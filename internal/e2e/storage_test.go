@@ -27,8 +27,8 @@ func TestClickHouseRefuses(t *testing.T) {
 	for _, fault := range []struct{ name, do, undo string }{
 		{"table renamed", "RENAME TABLE hookline.attempts TO hookline.attempts_away", "RENAME TABLE hookline.attempts_away TO hookline.attempts"},
 		{
-			"column dropped", "ALTER TABLE hookline.attempts RENAME COLUMN correlation_id TO gone",
-			"ALTER TABLE hookline.attempts RENAME COLUMN gone TO correlation_id",
+			"column dropped", "ALTER TABLE hookline.attempts RENAME COLUMN response_body TO gone",
+			"ALTER TABLE hookline.attempts RENAME COLUMN gone TO response_body",
 		},
 		{
 			"too many parts", "ALTER TABLE hookline.attempts MODIFY SETTING parts_to_delay_insert = 1, parts_to_throw_insert = 1",
