@@ -207,23 +207,29 @@ func (s *service) ready(t *testing.T) bool {
 	return body.Ready
 }
 
-// From a file to an endpoint, by the commands that people use.
-func TestFromProduceToDelivery(t *testing.T) {
-	cluster := testkit.KFake(t, kfake.SeedTopics(3, "orders", "tasks"))
-	recv, err := receiver.New(receiver.Config{KeepBodies: true})
+// receiving runs a receiver until the test ends, and gives the time that the test has.
+func receiving(t *testing.T, cfg receiver.Config) (*receiver.Receiver, context.Context) {
+	t.Helper()
+	recv, err := receiver.New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Second)
-	defer cancel()
 	received := make(chan error, 1)
 	go func() { received <- recv.Run(ctx) }()
-	defer func() {
+	t.Cleanup(func() {
 		cancel()
 		if err := <-received; err != nil {
 			t.Error(err)
 		}
-	}()
+	})
+	return recv, ctx
+}
+
+// From a file to an endpoint, by the commands that people use.
+func TestFromProduceToDelivery(t *testing.T) {
+	cluster := testkit.KFake(t, kfake.SeedTopics(3, "orders", "tasks"))
+	recv, ctx := receiving(t, receiver.Config{KeepBodies: true})
 
 	env := []string{
 		"HOOKLINE_KAFKA_BROKERS=" + strings.Join(cluster.ListenAddrs(), ","), "HOOKLINE_EVENTS_TOPICS=orders=json:type=/kind;tasks=cotalker",
@@ -231,7 +237,7 @@ func TestFromProduceToDelivery(t *testing.T) {
 		"HOOKLINE_ALLOW_PORTS=1-65535", "HOOKLINE_ADMIN_ADDR=127.0.0.1:0", "HOOKLINE_RETRY_DELAYS=100ms", "HOOKLINE_REPLICATION=1",
 	}
 	subs := filepath.Join(t.TempDir(), "subs.yaml")
-	err = os.WriteFile(subs, []byte(`subscriptions:
+	err := os.WriteFile(subs, []byte(`subscriptions:
   - {id: all, tenant: "*", url: "`+recv.URL()+`/fail?first=1"}
   - {id: other, tenant: "*", format: cotalker, url: "`+recv.URL()+`/ok"}
 `), 0o600)

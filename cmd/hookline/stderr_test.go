@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -61,20 +60,7 @@ func TestDeliversWithoutAReaderOfItsLog(t *testing.T) {
 
 func deliversInto(t *testing.T, stderr *os.File) {
 	cluster := testkit.KFake(t, kfake.SeedTopics(1, "orders"))
-	recv, err := receiver.New(receiver.Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Second)
-	defer cancel()
-	received := make(chan error, 1)
-	go func() { received <- recv.Run(ctx) }()
-	defer func() {
-		cancel()
-		if err := <-received; err != nil {
-			t.Error(err)
-		}
-	}()
+	recv, ctx := receiving(t, receiver.Config{})
 	admin := fmt.Sprintf("127.0.0.1:%d", testkit.FreePort(t))
 	env := []string{
 		"HOOKLINE_KAFKA_BROKERS=" + cluster.ListenAddrs()[0], "HOOKLINE_EVENTS_TOPICS=orders=json:type=/kind", "HOOKLINE_START=earliest",

@@ -26,15 +26,16 @@ import (
 
 // crowd is healthy endpoints and others, and one hookline for both.
 type crowd struct {
-	t    *testing.T
-	ctx  context.Context
-	cl   *kgo.Client
-	vars map[string]string
-	proc *process
-	got  atomic.Int64 // requests that the healthy ones have answered
-	want int64        // deliveries to them so far
-	hold string       // port at which every 127.x.y.z takes connections and says nothing
-	hole string       // port at which every 127.x.y.z drops what comes
+	t     *testing.T
+	ctx   context.Context
+	cl    *kgo.Client
+	vars  map[string]string
+	proc  *process
+	gauge *gauge       // of proc
+	got   atomic.Int64 // requests that the healthy ones have answered
+	want  int64        // deliveries to them so far
+	hold  string       // port at which every 127.x.y.z takes connections and says nothing
+	hole  string       // port at which every 127.x.y.z drops what comes
 
 	held atomic.Int64 // connections that hold has taken
 }
@@ -247,8 +248,7 @@ func profiles() string { return os.Getenv("HOOKLINE_E2E_PROFILE") }
 // watch tells, when the function that it returns is called, how much of a core the process has used meanwhile, and
 // writes a profile of the first seconds.
 func (c *crowd) watch(name string) (end func()) {
-	before, _ := use(c.proc.cmd.Process.Pid)
-	began := time.Now()
+	began := c.gauge.now()
 	var work sync.WaitGroup
 	if profiles() != "" {
 		work.Go(func() {
@@ -262,32 +262,18 @@ func (c *crowd) watch(name string) (end func()) {
 		})
 	}
 	return func() {
-		after, _ := use(c.proc.cmd.Process.Pid)
-		c.t.Logf("%s: %.2f cores", name, (after.cpu-before.cpu).Seconds()/time.Since(began).Seconds())
+		c.t.Logf("%s: %.2f cores", name, cores(c.gauge.between(began, c.gauge.now())))
 		work.Wait()
 	}
 }
 
 // fetch reads from the process's admin address.
 func (c *crowd) fetch(path string) (string, error) {
-	req, err := http.NewRequestWithContext(c.ctx, http.MethodGet, "http://"+c.proc.admin+path, nil)
-	if err != nil {
-		return "", err
+	code, body, err := getAs(c.ctx, "http://"+c.proc.admin+path, c.vars["ADMIN_TOKEN"])
+	if err == nil && code != http.StatusOK {
+		err = fmt.Errorf("%s: status %d: %s", path, code, body)
 	}
-	if token := c.vars["ADMIN_TOKEN"]; token != "" {
-		req.Header.Set("Authorization", "Bearer "+token)
-	}
-	req.Close = true
-	res, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return "", err
-	}
-	defer res.Body.Close()
-	body, err := io.ReadAll(res.Body)
-	if err == nil && res.StatusCode != http.StatusOK {
-		err = fmt.Errorf("%s: status %d: %s", path, res.StatusCode, body)
-	}
-	return string(body), err
+	return body, err
 }
 
 func (c *crowd) rounds(size isolationSize, name, beside string) float64 {
@@ -321,7 +307,7 @@ func TestIsolation(t *testing.T) {
 	c.apply(slices.Concat(good, c.dark(size.dark), c.failing(size.failing)))
 	c.proc = launch(t, plain, "process", c.vars, "--roles", "router,dispatcher")
 	c.proc.ready()
-	gauge := watchUse(t, c.proc)
+	c.gauge = watchUse(t, c.proc)
 	c.rounds(size, "warming up", "")
 	before := c.rounds(size, "alone", "")
 	dark := c.rounds(size, fmt.Sprintf("beside %d that never answer", size.dark), "dark")
@@ -334,7 +320,7 @@ func TestIsolation(t *testing.T) {
 	after := c.rounds(size, "alone again", "")
 	alone := (before + after) / 2
 	t.Logf("of %.0f deliveries a second alone the healthy ones keep %.0f %% beside %d that never answer, and %.0f %% beside %d that fail besides; peak memory %d MiB",
-		alone, 100*dark/alone, size.dark, 100*fail/alone, size.failing, peakRSS(gauge.between(0, gauge.now()))/mib)
+		alone, 100*dark/alone, size.dark, 100*fail/alone, size.failing, peakRSS(c.gauge.between(0, c.gauge.now()))/mib)
 	if dark < least*alone || fail < least*alone {
 		t.Errorf("less than %.0f %%", 100*least)
 	}

@@ -223,6 +223,17 @@ func once(t *testing.T, got []visit, from, to int) {
 	}
 }
 
+// begin runs a command of the CLI and does not wait for its end.
+func (s *shop) begin(args ...string) *exec.Cmd {
+	s.t.Helper()
+	cmd := exec.CommandContext(s.t.Context(), hookline.get(s.t), args...)
+	cmd.Env, cmd.SysProcAttr = environ(s.vars), childAttr()
+	if err := cmd.Start(); err != nil {
+		s.t.Fatal(err)
+	}
+	return cmd
+}
+
 // TestDisabledSubscriptionGetsAllThatItMissed: an endpoint that was gone comes
 // back; what came meanwhile arrives once and in order, before what comes now,
 // although the command that sees to it is killed.
@@ -238,11 +249,7 @@ func TestDisabledSubscriptionGetsAllThatItMissed(t *testing.T) {
 	s.produce(60, 1030)
 	s.status.Store(200)
 
-	resume := exec.CommandContext(t.Context(), hookline.get(t), "subs", "resume", "erp", "--replay")
-	resume.Env, resume.SysProcAttr = environ(s.vars), childAttr()
-	if err := resume.Start(); err != nil {
-		t.Fatal(err)
-	}
+	resume := s.begin("subs", "resume", "erp", "--replay")
 	s.until("a part of what it missed", func() bool { got, _ := s.visits(); return len(got) > 130 })
 	_ = resume.Process.Kill()
 	_ = resume.Wait()
@@ -290,11 +297,7 @@ func TestCatchUpSurvivesAKill(t *testing.T) {
 	s.until("it to be disabled", func() bool { return s.live().State == "disabled" })
 	s.produce(30, 1000)
 	s.status.Store(200)
-	resume := exec.CommandContext(t.Context(), hookline.get(t), "subs", "resume", "erp", "--replay")
-	resume.Env, resume.SysProcAttr = environ(s.vars), childAttr()
-	if err := resume.Start(); err != nil {
-		t.Fatal(err)
-	}
+	resume := s.begin("subs", "resume", "erp", "--replay")
 	s.until("a part of what it missed", func() bool { got, _ := s.visits(); return len(got) > 100 })
 	var owner *process
 	s.until("the owner of its lanes to be told", func() bool {

@@ -258,10 +258,16 @@ func (p *process) ready() {
 }
 
 // get fetches a page, without leaving a connection behind.
-func get(ctx context.Context, url string) (int, string, error) {
+func get(ctx context.Context, url string) (int, string, error) { return getAs(ctx, url, "") }
+
+// getAs does so with a token; empty: without.
+func getAs(ctx context.Context, url, token string) (int, string, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return 0, "", err
+	}
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
 	}
 	req.Close = true
 	res, err := http.DefaultClient.Do(req)

@@ -59,8 +59,7 @@ func (f *Fetcher) allOffsets(ctx context.Context, group string, stable bool) (ma
 	g := kmsg.NewOffsetFetchRequestGroup()
 	g.Group, g.Topics = group, nil // nil: all
 	req.Groups = append(req.Groups, g)
-	adm := kadm.NewClient(f.cl)
-	found := adm.FindGroupCoordinators(ctx, group)[group]
+	found := f.adm.FindGroupCoordinators(ctx, group)[group]
 	if found.Err != nil {
 		return nil, fmt.Errorf("finding the coordinator of group %s: %w", group, found.Err)
 	}
