@@ -34,15 +34,17 @@ func (b *bed) startProfiles(ctx context.Context) *profiles {
 	return p
 }
 
-// save writes SCENARIO.cpu.pprof and SCENARIO.allocs.pprof, the latter since the
-// process began.
+// save writes SCENARIO.cpu.pprof, SCENARIO.allocs.pprof, which is since the
+// process began, and SCENARIO.heap.pprof, what is live after a collection.
 func (p *profiles) save(folder, scenario string) error {
 	if err := os.MkdirAll(folder, 0o755); err != nil {
 		return err
 	}
 	allocs, err := download(context.Background(), p.admin+"/debug/pprof/allocs")
+	heap, errHeap := download(context.Background(), p.admin+"/debug/pprof/heap?gc=1")
 	name := filepath.Join(folder, strings.NewReplacer(" ", "-", ",", "", "%", "").Replace(scenario))
-	return errors.Join(err, os.WriteFile(name+".cpu.pprof", <-p.cpu, 0o600), os.WriteFile(name+".allocs.pprof", allocs, 0o600))
+	return errors.Join(err, errHeap, os.WriteFile(name+".cpu.pprof", <-p.cpu, 0o600),
+		os.WriteFile(name+".allocs.pprof", allocs, 0o600), os.WriteFile(name+".heap.pprof", heap, 0o600))
 }
 
 func download(ctx context.Context, url string) ([]byte, error) {

@@ -196,8 +196,7 @@ func (d *driver) begin(t *pipeline.Try) {
 		d.end(t, x)
 		return
 	}
-	key := x.to.key
-	key.identity = cr.identity
+	key := c.key(x.to, cr.identity)
 	for {
 		cn := c.pool.takeIdle(key)
 		if cn == nil || cn.recheckDue(res.StartedAt) || !d.b.poll.register(cn) {

@@ -20,6 +20,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/valyala/fasthttp"
+
 	"github.com/hookline/hookline/pipeline"
 	"github.com/hookline/hookline/pipeline/secret"
 )
@@ -67,14 +69,15 @@ type Client struct {
 	now       func() time.Time
 	gate      func() bool
 	metrics   Metrics
-	userAgent string
+	firstLine []byte // of every request's headers: the User-Agent
 	dialer    *dialer
 	pool      *pool
 	secrets   *secret.Resolver
-	prepared  cache[*target] // by subscription id: what is the same for every try
-	redacted  cache[string]  // by URL
-	exchanges sync.Pool      // of *exchange
+	prepared  *cache[*target] // by subscription id: what is the same for every try
+	redacted  *cache[string]  // by URL, for who asks without sending
+	exchanges sync.Pool       // of *exchange
 
+	aged    atomic.Int64 // Unix nanoseconds: when tidy last went through what is kept
 	closing atomic.Bool
 	ctx     context.Context // ends with Close
 	cancel  context.CancelFunc
@@ -109,8 +112,9 @@ func New(cfg Config, deps Deps) (*Client, error) {
 	}
 	c := &Client{
 		secrets: deps.Secrets,
-		cfg:     cfg, parsed: p, now: deps.Now, gate: deps.Gate, metrics: deps.Metrics, userAgent: "hookline/" + deps.Version,
-		pool: newPool(&cfg), prepared: cache[*target]{limit: maxPrepared}, redacted: cache[string]{limit: maxPrepared},
+		cfg:     cfg, parsed: p, now: deps.Now, gate: deps.Gate, metrics: deps.Metrics,
+		firstLine: appendLine(nil, fasthttp.HeaderUserAgent, "hookline/"+deps.Version),
+		pool:      newPool(&cfg), prepared: newCache[*target](maxPrepared), redacted: newCache[string](maxPrepared),
 	}
 	c.exchanges.New = func() any { return newExchange() }
 	c.ctx, c.cancel = context.WithCancel(context.Background())
@@ -126,11 +130,12 @@ func New(cfg Config, deps Deps) (*Client, error) {
 		slots:   make(chan struct{}, cfg.MaxDials),
 
 		deadSlots: make(chan struct{}, max(1, cfg.MaxDials/4)),
-		dead:      map[poolKey]bool{},
+		dead:      map[poolKey]time.Time{},
 	}
 	if cidrs := trimmed(cfg.AllowCIDRs); len(cidrs) > 0 || cfg.AllowHTTP {
 		deps.Log.Warn("sending is allowed beyond https to public addresses", "allow_cidrs", cidrs, "allow_http", cfg.AllowHTTP)
 	}
+	c.aged.Store(deps.Now().UnixNano())
 	c.done.Go(c.janitor)
 	return c, nil
 }
@@ -158,9 +163,23 @@ func (c *Client) janitor() {
 		case <-c.ctx.Done():
 			return
 		case <-ticker.C:
-			c.pool.expire(c.now())
+			c.tidy()
 		}
 	}
+}
+
+// tidy lets go of what has not been used for long.
+func (c *Client) tidy() {
+	now := c.now()
+	c.pool.expire(now)
+	last := c.aged.Load()
+	if now.Sub(time.Unix(0, last)) < forgetEvery || !c.aged.CompareAndSwap(last, now.UnixNano()) {
+		return
+	}
+	c.prepared.age()
+	c.redacted.age()
+	c.dialer.names.forget(now)
+	c.dialer.forget(now)
 }
 
 // Send makes one try; see pipeline.Sender.
@@ -264,8 +283,7 @@ func (c *Client) release(x *exchange, cn *conn, err error) {
 
 // connection takes a kept connection or makes a new one.
 func (c *Client) connection(to *target, cr *credentials, res *pipeline.Result, deadline time.Time, fresh bool) (*conn, phase, error) {
-	key := to.key
-	key.identity = cr.identity
+	key := c.key(to, cr.identity)
 	cn, err := c.pool.take(key, fresh)
 	for cn != nil && c.dialer.moved(c.ctx, cn, c.now(), deadline) {
 		c.pool.put(cn, false, c.now())

@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -14,6 +15,10 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if os.Getenv(churnReceiverEnv) != "" {
+		churnReceiver()
+		return
+	}
 	// The benchmarks run fasthttp's own server and client, whose goroutines
 	// outlive them; the sender starts none of these.
 	goleak.VerifyTestMain(twice{m},

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -133,8 +134,7 @@ func (r *reader) signing() error {
 	}
 	keys := make([]sign.Key, 0, len(s.Secrets))
 	for i, k := range s.Secrets {
-		what := fmt.Sprintf("signing.secrets.%d", i)
-		text, err := r.read(what, k.Secret)
+		text, err := r.read("signing.secrets."+strconv.Itoa(i), k.Secret)
 		if err != nil {
 			// What has expired, or soon will, may be gone already.
 			if i > 0 && !k.ExpiresAt.IsZero() && !r.c.now().Before(k.ExpiresAt) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -80,11 +81,16 @@ type dialer struct {
 	// that a thousand dead hosts do not keep the living from being dialled.
 	deadSlots chan struct{}
 	mu        sync.Mutex
-	dead      map[poolKey]bool
+	dead      map[poolKey]time.Time // since they were last found so
 }
 
-// maxDead bounds the hosts that are remembered as dead.
-const maxDead = 1 << 16
+const (
+	// maxDead bounds the hosts that are remembered as dead.
+	maxDead = 1 << 16
+	// deadFor is how long they are: one that gets no requests any more would be
+	// for ever.
+	deadFor = 10 * time.Minute
+)
 
 // dial fills times as far as it came, also when it fails.
 func (d *dialer) dial(ctx context.Context, key poolKey, u *endpoint.URL, own *tls.Config, times *dialTimes) (*conn, error) {
@@ -171,7 +177,16 @@ func acquire(ctx context.Context, slots chan struct{}) error {
 func (d *dialer) isDead(key poolKey) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.dead[key]
+	_, dead := d.dead[key]
+	return dead
+}
+
+// forget takes hosts of which it was long ago that they were found dead for
+// living ones.
+func (d *dialer) forget(now time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	maps.DeleteFunc(d.dead, func(_ poolKey, at time.Time) bool { return now.Sub(at) >= deadFor })
 }
 
 func (d *dialer) setDead(key poolKey, dead bool) {
@@ -184,7 +199,7 @@ func (d *dialer) setDead(key poolKey, dead bool) {
 	if len(d.dead) >= maxDead {
 		clear(d.dead) // they will be found out again
 	}
-	d.dead[key] = true
+	d.dead[key] = d.now()
 }
 
 // resolve returns addresses of which every one is allowed: one bad answer among

@@ -146,8 +146,58 @@ func TestChangedSubscriptionIsPreparedAnew(t *testing.T) {
 	if a, b := first.requests.Load(), second.requests.Load(); a != 2 || b != 1 {
 		t.Errorf("%d and %d requests", a, b)
 	}
-	if n := c.prepared.n.Load(); n != 1 {
+	if n := c.prepared.len(); n != 1 {
 		t.Errorf("%d subscriptions prepared", n)
+	}
+}
+
+// TestUnusedSubscriptionIsForgotten: one that is gone, or rarely gets an event,
+// is not kept prepared.
+func TestUnusedSubscriptionIsForgotten(t *testing.T) {
+	cfg, now := localConfig(), time.Unix(1_700_000_000, 0)
+	clock := func() time.Time { return now }
+	c := &Client{
+		now: clock, pool: newPool(&cfg), prepared: newCache[*target](10), redacted: newCache[string](10),
+		dialer: &dialer{names: newNames(t.Context(), nil, time.Minute, clock), now: clock, dead: map[poolKey]time.Time{}},
+	}
+	c.aged.Store(now.UnixNano())
+	used := &target{}
+	c.prepared.put("unused", &target{})
+	c.prepared.put("used", used)
+	c.dialer.setDead(poolKey{host: "gone.example"}, true)
+	c.dialer.names.put("gone.example", nameEntry{at: now, until: now.Add(time.Minute)})
+	for range 15 {
+		now = now.Add(forgetEvery / 5)
+		c.tidy()
+		c.dialer.setDead(poolKey{host: "dead.example"}, true)
+		if got, ok := c.prepared.get("used"); !ok || got != used || !c.dialer.isDead(poolKey{host: "dead.example"}) {
+			t.Fatal("one that is used all the time was forgotten")
+		}
+	}
+	if c.dialer.isDead(poolKey{host: "gone.example"}) || len(c.dialer.names.byHost) > 0 {
+		t.Error("a host that gets no requests any more is remembered")
+	}
+	if _, kept := c.prepared.get("unused"); kept || c.prepared.len() > 2 {
+		t.Errorf("kept: %t; %d entries", kept, c.prepared.len())
+	}
+}
+
+func TestCacheIsBounded(t *testing.T) {
+	c := newCache[int](10)
+	for i := range 1000 {
+		c.put(strconv.Itoa(i), i)
+		if n := c.len(); n > 20 {
+			t.Fatalf("%d entries", n)
+		}
+		if i%3 == 0 {
+			c.put(strconv.Itoa(i), i)
+		}
+		if got, ok := c.get(strconv.Itoa(i)); ok && got != i {
+			t.Fatalf("got %d for %d", got, i)
+		}
+		if i%7 == 0 {
+			c.age()
+		}
 	}
 }
 
@@ -181,19 +231,6 @@ func TestConfigReportsEverythingAtOnce(t *testing.T) {
 		if cfg.Validate() == nil {
 			t.Errorf("SUCCESS_STATUS=%q passes", entry)
 		}
-	}
-}
-
-func TestCacheIsBounded(t *testing.T) {
-	c := cache[int]{limit: 10}
-	for i := range 12 {
-		c.put(strconv.Itoa(i), i)
-		c.put(strconv.Itoa(i), i)
-	}
-	n := 0
-	c.m.Range(func(any, any) bool { n++; return true })
-	if last, ok := c.get("11"); n != 2 || !ok || last != 11 || c.n.Load() != 2 {
-		t.Errorf("%d entries, the last one %d %v", n, last, ok)
 	}
 }
 

@@ -3,52 +3,82 @@ package sender
 import (
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/hookline/hookline/pipeline"
 	"github.com/hookline/hookline/pipeline/endpoint"
 )
 
-// maxPrepared bounds the subscriptions that are kept prepared; beyond it all are
-// forgotten and prepared again, at a few microseconds each.
-const maxPrepared = 1 << 18
+const (
+	// maxPrepared bounds the subscriptions that are kept prepared; beyond it all are
+	// forgotten and prepared again, at a few microseconds each.
+	maxPrepared = 1 << 18
+	// forgetEvery is how often what was not used since the time before is
+	// forgotten: subscriptions that are gone, or rarely get an event.
+	forgetEvery = 5 * time.Minute
+)
 
-// cache is a map that forgets everything when it has grown beyond limit.
+// cache is a map that forgets what has not been used for one to two times of
+// forgetEvery, and everything where it has grown beyond limit.
 type cache[V any] struct {
 	limit int64
-	m     sync.Map // string -> V
-	n     atomic.Int64
+	// The younger generation has what was used since the last call of age, the
+	// older one what was used between the last two.
+	younger, older atomic.Pointer[generation]
+}
+
+type generation struct {
+	m sync.Map // string -> V
+	n atomic.Int64
+}
+
+func newCache[V any](limit int64) *cache[V] {
+	c := &cache[V]{limit: limit}
+	c.clear()
+	return c
+}
+
+func (c *cache[V]) clear() {
+	c.younger.Store(&generation{})
+	c.older.Store(&generation{})
 }
 
 func (c *cache[V]) get(key string) (value V, ok bool) {
-	known, ok := c.m.Load(key)
-	if ok {
-		value = known.(V)
+	known, ok := c.younger.Load().m.Load(key)
+	if !ok {
+		if known, ok = c.older.Load().m.Load(key); !ok {
+			return value, false
+		}
+		c.put(key, known.(V))
 	}
-	return value, ok
+	return known.(V), true
 }
 
 func (c *cache[V]) put(key string, value V) {
-	if _, replaced := c.m.Swap(key, value); !replaced && c.n.Add(1) > c.limit {
-		c.m.Clear()
-		c.m.Store(key, value)
-		c.n.Store(1)
+	g := c.younger.Load()
+	if _, replaced := g.m.Swap(key, value); !replaced && g.n.Add(1) > c.limit {
+		c.clear()
 	}
 }
 
-// target is a subscription ready to be sent to. Immutable.
-type target struct {
-	sub     *pipeline.Subscription
-	shown   string // the URL as the log has it
-	err     error  // the URL or the headers are refused
-	url     *endpoint.URL
-	key     poolKey
-	head    head              // of every request
-	inbound endpoint.Inbounds // those that the URL is one of
+// age forgets what was not used since it was called last.
+func (c *cache[V]) age() { c.older.Store(c.younger.Swap(&generation{})) }
 
-	signature string        // the header that carries the signature; empty: not signed
-	hubHeader string        // the same, of the older way of signing
-	tokenURL  *endpoint.URL // of oauth2
-	held      held
+// len is how many there are, those in both generations twice.
+func (c *cache[V]) len() int64 { return c.younger.Load().n.Load() + c.older.Load().n.Load() }
+
+// target is a subscription ready to be sent to. Immutable. There may be one for
+// each of very many subscriptions: what is cheap to tell from sub and url is not
+// kept.
+type target struct {
+	sub      *pipeline.Subscription
+	shown    string // the URL as the log has it
+	err      error  // the URL or the headers are refused
+	url      *endpoint.URL
+	custom   *customHead       // nil: none
+	inbound  endpoint.Inbounds // those that the URL is one of
+	tokenURL *endpoint.URL     // of oauth2
+	held     held
 }
 
 // prepare returns the subscription's target. A subscription that changed is
@@ -77,45 +107,60 @@ func (c *Client) RedactURL(raw string) string {
 	if known, ok := c.redacted.get(raw); ok {
 		return known
 	}
-	shown := "[not a valid URL]"
-	if u, err := endpoint.ParseURL(raw, c.parsed.policy); err == nil {
-		shown = u.Redacted()
-	}
+	u, err := endpoint.ParseURL(raw, c.parsed.policy)
+	shown := shownURL(raw, u, err)
 	c.redacted.put(raw, shown)
 	return shown
 }
 
+// shownURL is raw as the log has it; u and err are what came of parsing it.
+func shownURL(raw string, u *endpoint.URL, err error) string {
+	if err != nil {
+		return "[not a valid URL]"
+	}
+	if shown := u.Redacted(); shown != raw {
+		return shown
+	}
+	return raw // which the subscription keeps anyway
+}
+
 func (c *Client) newTarget(sub *pipeline.Subscription) *target {
-	t := &target{sub: sub, shown: c.RedactURL(sub.URL)}
-	if t.url, t.err = endpoint.ParseURL(sub.URL, c.parsed.policy); t.err != nil {
+	t := &target{sub: sub}
+	t.url, t.err = endpoint.ParseURL(sub.URL, c.parsed.policy)
+	t.shown = shownURL(sub.URL, t.url, t.err)
+	if t.err != nil {
 		return t
 	}
 	if t.err = endpoint.CheckHeaders(sub.Headers); t.err != nil {
 		return t
 	}
 	t.inbound = c.parsed.policy.Inbound.At(t.url)
-	t.key = poolKey{tenant: sub.Tenant, host: t.url.Host, port: t.url.Port, tls: t.url.TLS()}
-	if c.cfg.ShareConnections {
-		t.key.tenant = ""
+	t.held.needed = sub.Signing != nil || sub.Auth != nil || sub.CA != ""
+	if a := sub.Auth; a != nil && a.OAuth2 != nil {
+		t.tokenURL, t.err = endpoint.ParseURL(a.OAuth2.TokenURL, c.parsed.policy)
 	}
-	t.err = c.prepareCredentials(t)
-	t.head = newHead(t.url, c.userAgent, t.signature, sub)
+	t.custom = newCustomHead(sub)
 	return t
 }
 
-// prepareCredentials notes what the target's secrets are for; they are read when
-// they are first needed.
-func (c *Client) prepareCredentials(t *target) (err error) {
-	sub := t.sub
-	t.held.needed = sub.Signing != nil || sub.Auth != nil || sub.CA != ""
-	if s := sub.Signing; s != nil {
-		t.signature = "webhook-signature"
-		if s.Scheme == pipeline.SigningHub {
-			t.hubHeader, t.signature = s.Header, s.Header
-		}
+// key says whose connections the target's requests may use, with credentials of
+// that identity.
+func (c *Client) key(t *target, identity string) poolKey {
+	key := poolKey{tenant: t.sub.Tenant, host: t.url.Host, port: t.url.Port, tls: t.url.TLS(), identity: identity}
+	if c.cfg.ShareConnections {
+		key.tenant = ""
 	}
-	if a := sub.Auth; a != nil && a.OAuth2 != nil {
-		t.tokenURL, err = endpoint.ParseURL(a.OAuth2.TokenURL, c.parsed.policy)
+	return key
+}
+
+// signatureHeader is the header that carries the signature, and whether it is
+// that of the older way; empty: requests are not signed.
+func signatureHeader(sub *pipeline.Subscription) (name string, hub bool) {
+	switch s := sub.Signing; {
+	case s == nil:
+		return "", false
+	case s.Scheme == pipeline.SigningHub:
+		return s.Header, true
 	}
-	return err
+	return "webhook-signature", false
 }

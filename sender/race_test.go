@@ -5,3 +5,5 @@ package sender
 import "time"
 
 func init() { overrun = 250 * time.Millisecond }
+
+const raceEnabled = true

@@ -11,35 +11,33 @@ import (
 	"github.com/hookline/hookline/pipeline/endpoint"
 )
 
-// head is what all requests of a subscription begin with, as bytes: a request is
-// this and a handful of lines more.
-type head struct {
-	line  []byte // the request line
-	first []byte // the lines before Content-Type
-	rest  []byte // the lines behind Content-Length
-	// logged is rest as the log has it, without secret values.
+// customHead is the headers that a subscription has of its own, as bytes.
+type customHead struct {
+	wire []byte
+	// logged is the same as the log has it, without secret values.
 	logged []byte
 }
 
-// newHead takes the headers of one subscription; signature is the one that
-// carries the signature and so is not its to set, in any case of letters.
-func newHead(u *endpoint.URL, userAgent, signature string, sub *pipeline.Subscription) head {
-	h := head{line: []byte(fasthttp.MethodPost + " " + u.Target + " HTTP/1.1\r\n")}
-	h.first = appendLine(appendLine(nil, fasthttp.HeaderUserAgent, userAgent), fasthttp.HeaderHost, u.Authority)
-	h.rest = appendLine(nil, "X-Hookline-Subscription", endpoint.SafeValue(sub.ID))
-	h.logged = append(h.logged, h.rest...)
+// newCustomHead gives nil where there are none. The header that carries the
+// signature is not the subscription's to set, in any case of letters.
+func newCustomHead(sub *pipeline.Subscription) *customHead {
+	if len(sub.Headers) == 0 {
+		return nil
+	}
+	signature, _ := signatureHeader(sub)
+	var h customHead
 	for _, custom := range sub.Headers {
 		if strings.EqualFold(custom.Name, signature) {
 			continue
 		}
-		h.rest = appendLine(h.rest, custom.Name, custom.Value)
+		h.wire = appendLine(h.wire, custom.Name, custom.Value)
 		if endpoint.SecretHeader(custom.Name) {
 			h.logged = appendRedacted(h.logged, custom.Name)
 		} else {
 			h.logged = appendLine(h.logged, custom.Name, custom.Value)
 		}
 	}
-	return h
+	return &h
 }
 
 // appendLine appends a header line. A line break in the value would begin
@@ -63,16 +61,28 @@ func appendRedacted(dst []byte, name string) []byte {
 	return append(append(dst, name...), ": [redacted]\r\n"...)
 }
 
+const (
+	requestLineStart = fasthttp.MethodPost + " "
+	requestLineEnd   = " HTTP/1.1\r\n"
+)
+
 // build makes the request and its log form, of what render has made. The error
 // says why it cannot be signed.
 func (x *exchange) build(c *Client, to *target, cr *credentials, req *pipeline.Request, res *pipeline.Result) error {
-	h, body := &to.head, x.content.Body
-	b := append(append(x.wire[:0], h.line...), h.first...)
+	body := x.content.Body
+	b := append(append(append(x.wire[:0], requestLineStart...), to.url.Target...), requestLineEnd...)
+	from := len(b)
+	b = append(append(b, c.firstLine...), fasthttp.HeaderHost+": "...)
+	b = append(append(b, to.url.Authority...), '\r', '\n')
 	b = appendLine(b, fasthttp.HeaderContentType, x.content.ContentType)
 	b = append(b, fasthttp.HeaderContentLength+": "...)
 	b = append(strconv.AppendInt(b, int64(len(body)), 10), '\r', '\n')
-	logged := append(append(res.RequestHeaders, b[len(h.line):]...), h.logged...)
-	b = append(b, h.rest...)
+	b = append(append(b, "X-Hookline-Subscription: "...), endpoint.SafeValue(to.sub.ID)...)
+	b = append(b, '\r', '\n')
+	logged := append(res.RequestHeaders, b[from:]...)
+	if to.custom != nil {
+		b, logged = append(b, to.custom.wire...), append(logged, to.custom.logged...)
+	}
 	own := len(b)
 	for _, line := range x.content.Headers {
 		b = appendLine(b, line.Name, line.Value)
@@ -140,17 +150,18 @@ func appendTrace(b []byte, trace *pipeline.TraceContext) []byte {
 // sign appends the headers of the signature over the body as it is sent, and
 // what the log has of them.
 func (x *exchange) sign(b, logged []byte, to *target, cr *credentials, id string, now time.Time) (wire, log []byte, err error) {
-	if to.hubHeader == "" {
+	signature, hub := signatureHeader(to.sub)
+	if !hub {
 		at := len(b)
 		b = append(b, "webhook-timestamp: "...)
 		b = append(strconv.AppendInt(b, now.Unix(), 10), '\r', '\n')
 		logged = append(logged, b[at:]...)
 	}
-	b = append(append(b, to.signature...), ": "...)
+	b = append(append(b, signature...), ": "...)
 	if b, err = cr.signer.Append(b, id, now, x.content.Body); err != nil {
 		return b, logged, err
 	}
-	return append(b, '\r', '\n'), appendRedacted(logged, to.signature), nil
+	return append(b, '\r', '\n'), appendRedacted(logged, signature), nil
 }
 
 // headerExternalID carries the id that SIGNL4's caller once gave the alert.

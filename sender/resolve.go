@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"strings"
@@ -194,6 +195,13 @@ func (n *names) put(host string, e nameEntry) {
 		}
 	}
 	n.byHost[host] = e
+}
+
+// forget drops what is too old to be used even while the resolver fails.
+func (n *names) forget(now time.Time) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	maps.DeleteFunc(n.byHost, func(_ string, e nameEntry) bool { return !now.Before(e.until) && now.Sub(e.at) >= staleNames })
 }
 
 func (n *names) alive(since time.Time) bool {

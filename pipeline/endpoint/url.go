@@ -96,7 +96,10 @@ func ParseURL(raw string, pol Policy) (*URL, error) {
 	if err := u.setPort(p, pol); err != nil {
 		return nil, err
 	}
-	u.Authority = authority(u)
+	// Most are written as they are sent: no second copy.
+	if u.Authority = authority(u); u.Authority == p.Host {
+		u.Authority = p.Host
+	}
 	u.Target = target(p)
 	return u, nil
 }
@@ -169,7 +172,10 @@ func (u *URL) setAddr(host string, pol Policy) error {
 	if err := pol.Addr(addr); err != nil {
 		return fmt.Errorf("parsing url: %w", err)
 	}
-	u.Addr, u.Host = addr, addr.String()
+	u.Addr, u.Host = addr, host
+	if text := addr.String(); text != host {
+		u.Host = text
+	}
 	return nil
 }
 

@@ -4,12 +4,10 @@ package sign
 
 import (
 	"crypto/ed25519"
-	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
-	"hash"
 	"strconv"
 	"sync"
 	"time"
@@ -27,57 +25,62 @@ type Key struct {
 // ErrExpired says that no key is left that signs.
 var ErrExpired = errors.New("every signing secret has expired (hookline subs rotate-secret)")
 
-// Signer signs the requests of one subscription. Safe for concurrent use; it
-// keeps as many hash states as requests were ever signed at once.
+// Signer signs the requests of one subscription. Safe for concurrent use. It is
+// small, since a process has one for each of its subscriptions: of an HMAC key it
+// keeps what the hash makes of it (hmac.go), and hashes are shared by all.
 type Signer struct {
 	scheme pipeline.SigningScheme
 	keys   []key
-
-	mu   sync.Mutex
-	free []*state
 }
 
 type key struct {
-	secret.SigningKey
-	expires int64 // Unix seconds; 0: never
+	mac     macKey
+	ed25519 ed25519.PrivateKey // instead of mac where it is not nil
+	expires int64              // Unix seconds; 0: never
 }
 
-// state has one hash for each HMAC key, keyed once and reset from then on: a
-// third of the cost of making them anew, and no garbage.
+// state is what one signature needs while it is made.
 type state struct {
-	macs    []hash.Hash
+	mac     mac
 	message []byte // of ed25519, which wants it in one piece
 	head    []byte
 	sum     [sha256.Size]byte
 }
+
+var states = sync.Pool{New: func() any { return &state{mac: newMAC()} }}
 
 // maxKeptMessage bounds the buffer for ed25519 that is kept between requests.
 const maxKeptMessage = 64 << 10
 
 // New makes a signer with keys, newest first. Errors never show a key.
 func New(scheme pipeline.SigningScheme, keys []Key) (*Signer, error) {
-	s := &Signer{scheme: scheme}
 	if len(keys) == 0 {
 		return nil, errors.New("no signing secrets")
 	}
-	for _, k := range keys {
-		own := key{}
+	s := &Signer{scheme: scheme, keys: make([]key, len(keys))}
+	st := states.Get().(*state)
+	defer states.Put(st)
+	for i, k := range keys {
+		own := &s.keys[i]
 		if !k.ExpiresAt.IsZero() {
 			own.expires = k.ExpiresAt.Unix()
 		}
+		var parsed secret.SigningKey
 		var err error
 		switch scheme {
 		case pipeline.SigningStandard:
-			own.SigningKey, err = secret.ParseSigningKey(k.Secret)
+			parsed, err = secret.ParseSigningKey(k.Secret)
 		case pipeline.SigningHub:
-			own.HMAC, err = []byte(k.Secret.Reveal()), secret.CheckHub(k.Secret)
+			parsed.HMAC, err = []byte(k.Secret.Reveal()), secret.CheckHub(k.Secret)
 		default:
 			err = errors.New("unknown signing scheme")
 		}
 		if err != nil {
 			return nil, err
 		}
-		s.keys = append(s.keys, own)
+		if own.ed25519 = parsed.Ed25519; own.ed25519 == nil {
+			own.mac = st.mac.key(parsed.HMAC)
+		}
 	}
 	return s, nil
 }
@@ -88,8 +91,8 @@ func New(scheme pipeline.SigningScheme, keys []Key) (*Signer, error) {
 // webhook-timestamp says, in whole seconds; body is what is sent. ErrExpired
 // where no key is left.
 func (s *Signer) Append(dst []byte, id string, at time.Time, body []byte) ([]byte, error) {
-	st := s.take()
-	defer s.give(st)
+	st := states.Get().(*state)
+	defer st.put()
 	seconds := at.Unix()
 	st.head = append(st.head[:0], id...)
 	st.head = append(st.head, '.')
@@ -102,15 +105,15 @@ func (s *Signer) Append(dst []byte, id string, at time.Time, body []byte) ([]byt
 			continue
 		}
 		if s.scheme == pipeline.SigningHub {
-			return st.appendHub(dst, st.macs[i], body), nil
+			return st.appendHub(dst, &k.mac, body), nil
 		}
 		if len(dst) > start {
 			dst = append(dst, ' ')
 		}
-		if k.Ed25519 != nil {
-			dst = st.appendV1a(dst, k.Ed25519, body)
+		if k.ed25519 != nil {
+			dst = st.appendV1a(dst, k.ed25519, body)
 		} else {
-			dst = st.appendV1(dst, st.macs[i], body)
+			dst = st.appendV1(dst, &k.mac, body)
 		}
 	}
 	if len(dst) == start {
@@ -119,11 +122,9 @@ func (s *Signer) Append(dst []byte, id string, at time.Time, body []byte) ([]byt
 	return dst, nil
 }
 
-func (st *state) appendV1(dst []byte, mac hash.Hash, body []byte) []byte {
-	mac.Reset()
-	mac.Write(st.head)
-	mac.Write(body)
-	return base64.StdEncoding.AppendEncode(append(dst, "v1,"...), mac.Sum(st.sum[:0]))
+func (st *state) appendV1(dst []byte, k *macKey, body []byte) []byte {
+	sum := st.mac.sum(st.sum[:0], k, st.head, body)
+	return base64.StdEncoding.AppendEncode(append(dst, "v1,"...), sum)
 }
 
 func (st *state) appendV1a(dst []byte, key ed25519.PrivateKey, body []byte) []byte {
@@ -131,35 +132,13 @@ func (st *state) appendV1a(dst []byte, key ed25519.PrivateKey, body []byte) []by
 	return base64.StdEncoding.AppendEncode(append(dst, "v1a,"...), ed25519.Sign(key, st.message))
 }
 
-func (st *state) appendHub(dst []byte, mac hash.Hash, body []byte) []byte {
-	mac.Reset()
-	mac.Write(body)
-	return hex.AppendEncode(append(dst, "sha256="...), mac.Sum(st.sum[:0]))
+func (st *state) appendHub(dst []byte, k *macKey, body []byte) []byte {
+	return hex.AppendEncode(append(dst, "sha256="...), st.mac.sum(st.sum[:0], k, nil, body))
 }
 
-func (s *Signer) take() *state {
-	s.mu.Lock()
-	if n := len(s.free); n > 0 {
-		st := s.free[n-1]
-		s.free = s.free[:n-1]
-		s.mu.Unlock()
-		return st
-	}
-	s.mu.Unlock()
-	st := &state{macs: make([]hash.Hash, len(s.keys))}
-	for i := range s.keys {
-		if k := s.keys[i].HMAC; k != nil {
-			st.macs[i] = hmac.New(sha256.New, k)
-		}
-	}
-	return st
-}
-
-func (s *Signer) give(st *state) {
+func (st *state) put() {
 	if cap(st.message) > maxKeptMessage {
 		st.message = nil
 	}
-	s.mu.Lock()
-	s.free = append(s.free, st)
-	s.mu.Unlock()
+	states.Put(st)
 }

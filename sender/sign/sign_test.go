@@ -2,12 +2,17 @@ package sign
 
 import (
 	"crypto/ed25519"
+	"crypto/hmac"
+	"crypto/sha256"
 	"encoding/base64"
 	"errors"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"pgregory.net/rapid"
 
 	"github.com/hookline/hookline/pipeline"
 	"github.com/hookline/hookline/pipeline/secret"
@@ -130,9 +135,45 @@ func TestConcurrentUse(t *testing.T) {
 		})
 	}
 	done.Wait()
-	if len(s.free) > 8 {
-		t.Errorf("%d hash states are kept for 8 users", len(s.free))
+}
+
+// TestSumIsHMAC holds sums to crypto/hmac's, keys longer than a block included.
+func TestSumIsHMAC(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		bytes := rapid.SliceOfN(rapid.Byte(), 0, 300)
+		secret, head, body := bytes.Draw(t, "secret"), bytes.Draw(t, "head"), bytes.Draw(t, "body")
+		want := hmac.New(sha256.New, secret)
+		want.Write(head)
+		want.Write(body)
+		m := newMAC()
+		k := m.key(secret)
+		for range 2 {
+			if got := m.sum(nil, &k, head, body); !hmac.Equal(got, want.Sum(nil)) {
+				t.Fatalf("got %x, want %x", got, want.Sum(nil))
+			}
+		}
+	})
+}
+
+// TestSignerIsSmall: a process has one for each subscription.
+func TestSignerIsSmall(t *testing.T) {
+	const n = 1000
+	keys, kept := []Key{key1(hmacKey)}, make([]*Signer, n)
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	for i := range kept {
+		kept[i] = signer(t, pipeline.SigningStandard, keys...)
+		if _, err := kept[i].Append(nil, vectorID, vectorTime, nil); err != nil {
+			t.Fatal(err)
+		}
 	}
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	if each := (int64(after.HeapAlloc) - int64(before.HeapAlloc)) / n; each > 256 {
+		t.Errorf("%d bytes each, want at most 256", each)
+	}
+	runtime.KeepAlive(kept)
 }
 
 func TestRefusedKeys(t *testing.T) {
@@ -154,6 +195,9 @@ func TestRefusedKeys(t *testing.T) {
 }
 
 func TestAppendAllocates(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector drops pooled items at random")
+	}
 	body := []byte(strings.Repeat("x", 1000))
 	for _, tt := range []struct {
 		name string
