@@ -94,7 +94,7 @@ func newAttemptRows() *attemptRows {
 func (r *attemptRows) columns() []namedColumn { return r.list }
 
 func (r *attemptRows) bytes() int {
-	return len(r.requestHeaders.Buf) + len(r.responseHeaders.Buf) + len(r.responseBody.Buf) + len(r.url.Buf) + len(r.errText.Buf)
+	return len(r.requestHeaders.wire) + len(r.responseHeaders.wire) + len(r.responseBody.wire) + len(r.url.wire) + len(r.errText.wire)
 }
 
 // add appends a batch. Where its end is unreadable, the attempts before that

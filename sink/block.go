@@ -5,7 +5,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/ClickHouse/ch-go/compress"
 	"github.com/ClickHouse/ch-go/proto"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
@@ -15,10 +14,6 @@ const (
 	tableAttempts = "attempts"
 	tableEvents   = "events"
 )
-
-// frameBytes of a block are compressed at once: ClickHouse's own default for a
-// compressed buffer.
-const frameBytes = 1 << 20
 
 // fill appends the rows of one record to a block's columns. A record that
 // cannot be stored gives an error; rows appended before it stay. It must give
@@ -48,14 +43,14 @@ type block struct {
 	fill  fill
 	names string // "(a, b, c)"
 	input []proto.InputColumn
-	raw   proto.Buffer
-	lz4   *compress.Writer
-	body  []byte // compressed frames of raw
-	rows  int
+	raw   proto.Buffer // columns that are not kept as they are sent
+	// frames are what is sent.
+	frames frames
+	rows   int
 }
 
 func newBlock(table string, f fill) *block {
-	b := &block{table: table, fill: f, lz4: compress.NewWriter(compress.LevelZero, compress.LZ4)}
+	b := &block{table: table, fill: f, frames: newFrames()}
 	names := make([]string, 0, len(f.columns()))
 	for _, c := range f.columns() {
 		b.input = append(b.input, proto.InputColumn{Name: c.name, Data: c.col})
@@ -88,22 +83,21 @@ func (b *block) build(recs []*kgo.Record, from origin, limit int) (used int, bad
 	return used, bad
 }
 
-// encode writes the block in format Native and compresses it into b.body.
+// encode writes the block in format Native and compresses it into b.frames.
 func (b *block) encode() error {
 	b.raw.Reset()
+	b.frames.reset()
 	head := proto.Block{Columns: len(b.input), Rows: b.rows}
+	w := proto.NewWriter(&b.frames, &b.raw)
 	// Revision 0: over HTTP client_protocol_version does not apply to inserts.
-	if err := head.EncodeRawBlock(&b.raw, 0, b.input); err != nil {
+	if err := head.WriteBlock(w, 0, b.input); err != nil {
 		return fmt.Errorf("encoding a block of %s: %w", b.table, err)
 	}
-	b.body = b.body[:0]
-	for rest := b.raw.Buf; len(rest) > 0; {
-		n := min(len(rest), frameBytes)
-		if err := b.lz4.Compress(rest[:n]); err != nil {
-			return fmt.Errorf("compressing a block of %s: %w", b.table, err)
-		}
-		b.body = append(b.body, b.lz4.Data...)
-		rest = rest[n:]
+	if _, err := w.Flush(); err != nil {
+		return fmt.Errorf("compressing a block of %s: %w", b.table, err)
+	}
+	if err := b.frames.close(); err != nil {
+		return fmt.Errorf("compressing a block of %s: %w", b.table, err)
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package sink
 
 import (
+	"encoding/binary"
 	"strconv"
 	"strings"
 	"time"
@@ -19,10 +20,53 @@ type column interface {
 	value(row int) any
 }
 
-// strColumn also fills LowCardinality(String): the server converts it.
-type strColumn struct{ proto.ColStr }
+// strColumn also fills LowCardinality(String): the server converts it. Its rows
+// are kept as the format Native has them, each with its length before it, so that
+// a block is compressed from where they stand.
+type strColumn struct {
+	wire []byte
+	rows int
+	ends []int // in wire, of the rows that value was asked for so far
+}
 
-func (c *strColumn) value(row int) any { return c.Row(row) }
+var _ column = (*strColumn)(nil)
+
+func (*strColumn) Type() proto.ColumnType { return proto.ColumnTypeString }
+func (c *strColumn) Rows() int            { return c.rows }
+func (c *strColumn) Reset()               { c.wire, c.rows, c.ends = c.wire[:0], 0, c.ends[:0] }
+
+// Append and AppendBytes add a row.
+func (c *strColumn) Append(s string)      { c.wire, c.rows = appendRow(c.wire, s), c.rows+1 }
+func (c *strColumn) AppendBytes(s []byte) { c.wire, c.rows = appendRow(c.wire, s), c.rows+1 }
+
+func appendRow[S string | []byte](wire []byte, s S) []byte {
+	if len(s) < 0x80 { // most rows: a length of one byte
+		return append(append(wire, byte(len(s))), s...)
+	}
+	return append(binary.AppendUvarint(wire, uint64(len(s))), s...)
+}
+
+func (c *strColumn) EncodeColumn(b *proto.Buffer) { b.PutRaw(c.wire) }
+func (c *strColumn) WriteColumn(w *proto.Writer)  { w.ChainWrite(c.wire) }
+
+// value is quick where rows are asked for in their order.
+func (c *strColumn) value(row int) any {
+	at := 0
+	if n := len(c.ends); n > 0 {
+		at = c.ends[n-1]
+	}
+	for len(c.ends) <= row {
+		length, n := binary.Uvarint(c.wire[at:])
+		at += n + int(length)
+		c.ends = append(c.ends, at)
+	}
+	from := 0
+	if row > 0 {
+		from = c.ends[row-1]
+	}
+	_, n := binary.Uvarint(c.wire[from:])
+	return string(c.wire[from+n : c.ends[row]])
+}
 
 type uuidColumn struct{ proto.ColUUID }
 
@@ -146,7 +190,7 @@ func (c *nullMicroColumn) time(t time.Time) {
 // mapColumn is Map(String, String); a key may occur more than once.
 type mapColumn struct {
 	ends         proto.ColUInt64
-	keys, values proto.ColStr
+	keys, values strColumn
 }
 
 func (c *mapColumn) Type() proto.ColumnType { return "Map(String, String)" }
@@ -168,7 +212,7 @@ func (c *mapColumn) value(row int) any {
 		from = int(c.ends[row-1])
 	}
 	for i := from; i < int(c.ends[row]); i++ {
-		m[c.keys.Row(i)] = c.values.Row(i)
+		m[c.keys.value(i).(string)] = c.values.value(i).(string)
 	}
 	return m
 }

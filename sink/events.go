@@ -56,7 +56,7 @@ func newEventRows(parse func(*kgo.Record, *pipeline.Position) (*pipeline.Event, 
 
 func (r *eventRows) columns() []namedColumn { return r.list }
 
-func (r *eventRows) bytes() int { return len(r.raw.Buf) + len(r.payloadApart.Buf) }
+func (r *eventRows) bytes() int { return len(r.raw.wire) + len(r.payloadApart.wire) }
 
 // add appends the event that rec is, unless nobody takes it. A record that
 // cannot be parsed is skipped: the router puts it into events.dead.

@@ -116,9 +116,9 @@ func (s *server) insert(ctx context.Context, b *block, token string) error {
 
 // insertBody is what is sent of a block.
 func insertBody(b *block) io.Reader {
-	body := bytes.NewReader(b.body)
+	body := bytes.NewReader(b.frames.body)
 	if failpoint.Enabled && b.table == tableAttempts {
-		return failpoint.Halfway(failpoint.BlockInserting, body, len(b.body))
+		return failpoint.Halfway(failpoint.BlockInserting, body, len(b.frames.body))
 	}
 	return body
 }
