@@ -59,13 +59,19 @@ func (b *bed) metric(admin, name string) (float64, error) {
 }
 
 // sinkAlone has a process with no role but the sink's store all attempts and
-// events so far, and tells how fast it was.
-func (b *bed) sinkAlone(ctx context.Context) (string, error) {
+// events so far, and tells how fast it was. Its profile is written to the folder
+// profile, unless that is empty.
+func (b *bed) sinkAlone(ctx context.Context, profile string) (string, error) {
 	dispatchers := len(b.procs)
 	if err := b.start(ctx, "sink"); err != nil {
 		return "", err
 	}
 	admin, pid := b.admin[dispatchers], b.procs[dispatchers].Process.Pid
+	var prof *profiles
+	if profile != "" {
+		prof = startProfiles(ctx, admin)
+	}
+	engine := b.engineCPU()
 	var rows, last, first float64
 	var begun, ended time.Time // of the rows after the first ones that were seen
 	for quiet := 0; quiet < 20; {
@@ -88,8 +94,19 @@ func (b *bed) sinkAlone(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("the sink alone stored %.0f rows of attempts and events, those after the first %.0f in %.1f s: %.0f rows/s, %.1f µs of CPU each with its start",
-		rows, first, took.Seconds(), (rows-first)/took.Seconds(), float64(cpu.Microseconds())/rows), nil
+	engine = b.engineCPU() - engine
+	if prof != nil {
+		err = prof.save(profile, "the sink")
+	}
+	return fmt.Sprintf("the sink alone stored %.0f rows of attempts and events, those after the first %.0f in %.1f s: %.0f rows/s, %.1f µs of CPU each with its start, %.1f µs of the engine's",
+		rows, first, took.Seconds(), (rows-first)/took.Seconds(), float64(cpu.Microseconds())/rows, float64(engine.Microseconds())/rows), err
+}
+
+// engineCPU is the CPU time of the ClickHouse engine so far, merges included; 0
+// where it cannot be read.
+func (b *bed) engineCPU() time.Duration {
+	d, _ := cpuOf(b.st.enginePID)
+	return d
 }
 
 // readPatience is how long nothing must come of a topic to be its end.

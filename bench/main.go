@@ -73,7 +73,7 @@ func run() error {
 	flag.IntVar(&o.rounds, "rounds", 5, "rounds of each scenario")
 	flag.IntVar(&o.events, "deliveries", 40_000, "deliveries in each round")
 	flag.StringVar(&o.out, "out", "", "folder for report.md and report.svg; empty: print only")
-	flag.StringVar(&o.profile, "profile", "", "folder for CPU and allocation profiles of hookline, one pair for each scenario")
+	flag.StringVar(&o.profile, "profile", "", "folder for CPU and allocation profiles of hookline, one pair for each round")
 	flag.DurationVar(&o.timeout, "timeout", 60*time.Minute, "give up after this long")
 	flag.StringVar(&o.role, "role", "", "for the bench's own child processes")
 	flag.StringVar(&o.url, "url", "", "child: where to POST")

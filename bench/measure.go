@@ -118,12 +118,12 @@ func runScenario(ctx context.Context, st *stage, sc scenario, o *options) result
 	}
 	for i := range o.rounds {
 		var prof *profiles
-		if o.profile != "" && i == 0 {
-			prof = b.startProfiles(ctx)
+		if o.profile != "" && len(b.admin) > 0 {
+			prof = startProfiles(ctx, b.admin[0])
 		}
 		one, err := b.round(ctx, n, o)
 		if prof != nil {
-			err = errors.Join(err, prof.save(o.profile, sc.name))
+			err = errors.Join(err, prof.save(o.profile, fmt.Sprintf("%s-%d", sc.name, i+1)))
 		}
 		if err != nil {
 			r.err = err
@@ -133,7 +133,7 @@ func runScenario(ctx context.Context, st *stage, sc scenario, o *options) result
 	}
 	r.memoryMiB = b.peakMiB
 	if sc.sinkAlone {
-		note, err := b.sinkAlone(ctx)
+		note, err := b.sinkAlone(ctx, o.profile)
 		r.err, r.notes = err, append(r.notes, note)
 	}
 	if sc.fanOut >= 100 {

@@ -25,6 +25,7 @@ type stage struct {
 	self       string // this program
 	brokers    string
 	clickhouse string
+	enginePID  int
 	ends       []func()
 }
 
@@ -99,7 +100,7 @@ func (s *stage) engine(ctx context.Context) error {
 		return err
 	}
 	s.ends = append(s.ends, func() { stopProcess(c) })
-	s.clickhouse = "http://" + addr
+	s.clickhouse, s.enginePID = "http://"+addr, c.Process.Pid
 	return until(ctx, 30*time.Second, func() bool { return get(s.clickhouse+"/ping", nil) == nil })
 }
 

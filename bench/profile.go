@@ -15,15 +15,15 @@ import (
 // within 30 s.
 const profileSeconds = 8
 
-// profiles of the first process of a bed, over about one round: the CPU profile
-// takes in what it does for nothing while the bare loop runs as well.
+// profiles of one process, over about one round: the CPU profile takes in what it
+// does for nothing while the bare loop runs as well.
 type profiles struct {
 	admin string
 	cpu   chan []byte // one value, empty after an error
 }
 
-func (b *bed) startProfiles(ctx context.Context) *profiles {
-	p := &profiles{admin: b.admin[0], cpu: make(chan []byte, 1)}
+func startProfiles(ctx context.Context, admin string) *profiles {
+	p := &profiles{admin: admin, cpu: make(chan []byte, 1)}
 	go func() {
 		data, err := download(ctx, fmt.Sprintf("%s/debug/pprof/profile?seconds=%d", p.admin, profileSeconds))
 		if err != nil {
@@ -34,17 +34,17 @@ func (b *bed) startProfiles(ctx context.Context) *profiles {
 	return p
 }
 
-// save writes SCENARIO.cpu.pprof, SCENARIO.allocs.pprof, which is since the
-// process began, and SCENARIO.heap.pprof, what is live after a collection.
-func (p *profiles) save(folder, scenario string) error {
+// save writes NAME.cpu.pprof, NAME.allocs.pprof, which is since the process
+// began, and NAME.heap.pprof, what is live after a collection.
+func (p *profiles) save(folder, name string) error {
 	if err := os.MkdirAll(folder, 0o755); err != nil {
 		return err
 	}
 	allocs, err := download(context.Background(), p.admin+"/debug/pprof/allocs")
 	heap, errHeap := download(context.Background(), p.admin+"/debug/pprof/heap?gc=1")
-	name := filepath.Join(folder, strings.NewReplacer(" ", "-", ",", "", "%", "").Replace(scenario))
-	return errors.Join(err, errHeap, os.WriteFile(name+".cpu.pprof", <-p.cpu, 0o600),
-		os.WriteFile(name+".allocs.pprof", allocs, 0o600), os.WriteFile(name+".heap.pprof", heap, 0o600))
+	path := filepath.Join(folder, strings.NewReplacer(" ", "-", ",", "", "%", "").Replace(name))
+	return errors.Join(err, errHeap, os.WriteFile(path+".cpu.pprof", <-p.cpu, 0o600),
+		os.WriteFile(path+".allocs.pprof", allocs, 0o600), os.WriteFile(path+".heap.pprof", heap, 0o600))
 }
 
 func download(ctx context.Context, url string) ([]byte, error) {
