@@ -101,7 +101,7 @@ chaos: ## break processes, brokers, ClickHouse and endpoints for 10 minutes, and
 
 .PHONY: chaos-short
 chaos-short: ## three minutes of it, with a fixed seed
-	$(GO) run ./bench/chaos -for 100s -static -seed 1 -subs 20 -faults kill,killtwo,pause,blink,stop,join,engine,endpoint,update $(ARGS)
+	$(GO) run ./bench/chaos -for 100s -static -seed 1 -subs 20 -faults kill,killtwo,pause,blink,stop,join,engine,endpoint,update,delete $(ARGS)
 
 .PHONY: chaos-mutants
 chaos-mutants: ## runs with mutants of hookline, each of which must be caught (ARGS="-mutants early-retry")

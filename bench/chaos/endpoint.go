@@ -81,9 +81,13 @@ func (e *endpoint) handle(ctx *fasthttp.RequestCtx) {
 		return
 	}
 	var delay time.Duration
+	var after string
 	p.N, p.At = e.arrive()
-	p.Status, delay = e.world.answer(p.Sub, p.Seq, p.Attempt, time.Now())
+	p.Status, delay, after = e.world.answer(p.Sub, p.Seq, p.Attempt, time.Now())
 	p.Until = time.Since(e.began) + delay
+	if seconds, err := strconv.Atoi(after); err == nil && seconds > 0 {
+		p.RetryAfter = time.Duration(seconds) * time.Second
+	}
 	if err := e.journal.Post(p); err != nil {
 		e.track.fail(err) // a ledger with a hole would be worse than no test at all
 		return
@@ -96,6 +100,9 @@ func (e *endpoint) handle(ctx *fasthttp.RequestCtx) {
 	}
 	if err := e.journal.Reply(proof.Reply{N: p.N, At: time.Since(e.began)}); err != nil {
 		e.track.fail(err)
+	}
+	if after != "" {
+		ctx.Response.Header.Set("Retry-After", after)
 	}
 	ctx.SetStatusCode(p.Status)
 }

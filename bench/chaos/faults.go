@@ -32,6 +32,7 @@ var faults = []fault{
 	{"engine", 5, (*runner).beginEngine},
 	{"endpoint", 10, (*runner).beginEndpoint},
 	{"update", 5, (*runner).beginUpdate},
+	{"delete", 6, (*runner).beginDelete},
 }
 
 func faultNames() []string {
@@ -233,11 +234,16 @@ func (r *runner) beginEngine(rng *rand.Rand) func(context.Context) {
 	}
 }
 
+// retryAfters are what a failing endpoint may ask for: nothing at all as often
+// as not; what is none changes nothing.
+var retryAfters = []string{"", "", "", "1", "2", "soon", "-1"}
+
 // beginEndpoint has some endpoints fail, wholly or partly, or be slow.
 func (r *runner) beginEndpoint(rng *rand.Rand) func(context.Context) {
 	subs := rng.Perm(len(r.world.subs))[:1+rng.IntN(len(r.world.subs)/8)]
 	d := between(rng, time.Second, 5*time.Second)
 	m := mode{percent: 100}
+	m.after = retryAfters[rng.IntN(len(retryAfters))]
 	switch rng.IntN(4) {
 	case 0:
 		m.percent = 20
@@ -248,7 +254,7 @@ func (r *runner) beginEndpoint(rng *rand.Rand) func(context.Context) {
 		from := r.now()
 		m.until = time.Now().Add(d)
 		r.world.set(subs, m)
-		r.write(&proof.Fault{Kind: proof.Endpoint, From: from, To: from + d, Note: fmt.Sprintf("%d endpoints fail %d %% and take %v", len(subs), m.percent, m.delay)})
+		r.write(&proof.Fault{Kind: proof.Endpoint, From: from, To: from + d, Note: fmt.Sprintf("%d endpoints fail %d %% and take %v, Retry-After %q", len(subs), m.percent, m.delay, m.after)})
 	}
 }
 
@@ -275,6 +281,40 @@ func (r *runner) beginUpdate(rng *rand.Rand) func(context.Context) {
 	}
 }
 
+// beginDelete deletes a subscription or two, and makes them anew: what waits of
+// them ends as cancelled, what comes meanwhile is not theirs.
+func (r *runner) beginDelete(rng *rand.Rand) func(context.Context) {
+	if !r.updateLock.TryLock() {
+		return nil
+	}
+	subs, stay := rng.Perm(len(r.world.subs))[:1+rng.IntN(2)], between(rng, time.Second, 6*time.Second)
+	return func(ctx context.Context) {
+		defer r.updateLock.Unlock()
+		r.track.leave(subs)
+		from := r.now()
+		var ids []string
+		for _, i := range subs {
+			ids = append(ids, r.world.subs[i].ID)
+		}
+		r.failing(r.persist("", append([]string{"subs", "delete"}, ids...)...))
+		gone := r.now()
+		wait(ctx, stay)
+		back := r.now()
+		r.failing(r.change(subs, func(*doc) {}))
+		to := r.now()
+		for _, i := range subs {
+			r.failing(r.journal.Absence(&proof.Absence{Sub: i, From: from, Gone: gone, Back: back, To: to}))
+		}
+		r.write(&proof.Fault{Kind: proof.Delete, From: from, To: to, Note: strings.Join(ids, ", ")})
+		wait(ctx, hearing)
+		r.track.back(subs)
+	}
+}
+
+// hearing is how long after it was made anew not every router may know a
+// subscription, which may have been frozen meanwhile.
+const hearing = 5 * time.Second
+
 // change applies changed documents. It is the same as ever whether or not ctx
 // has ended: a subscription must not stay paused.
 func (r *runner) change(subs []int, f func(*doc)) error {
@@ -283,10 +323,15 @@ func (r *runner) change(subs []int, f func(*doc)) error {
 		f(&r.world.docs[i])
 	}
 	r.world.mu.Unlock()
-	// A command that finds no broker says so and ends; a broker is not away long.
+	return r.persist(r.world.documents(r.endpoint.url(), subs), "subs", "apply", "-f", "-")
+}
+
+// persist runs a hookline command until it succeeds: one that finds no broker
+// says so and ends; a broker is not away long.
+func (r *runner) persist(stdin string, args ...string) error {
 	deadline := time.Now().Add(time.Minute)
 	for {
-		err := r.command(context.Background(), r.world.documents(r.endpoint.url(), subs), "subs", "apply", "-f", "-")
+		err := r.command(context.Background(), stdin, args...)
 		if err == nil || time.Now().After(deadline) {
 			return err
 		}

@@ -59,6 +59,10 @@ var mutants = []mutant{
 		edits: []edit{{laneDir + "config.go", "return c.Delays[min(k, len(c.Delays))-1]", "return c.Delays[min(k, len(c.Delays))-1] - 50*time.Millisecond"}},
 	},
 	{
+		name: "retry-after-ignored", faults: "endpoint",
+		edits: []edit{{laneDir + "result.go", "next := ended.Add(max(delay, res.RetryAfter))", "next := ended.Add(delay)"}},
+	},
+	{
 		name: "release-before-durable", faults: "kill,endpoint", static: true, // the lane goes on before its exhausted delivery is in dead
 		edits: []edit{{laneDir + "result.go", "l.fence++\n\tt.settle(l, &e)", "t.settle(l, &e)"}},
 	},

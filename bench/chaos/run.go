@@ -37,6 +37,7 @@ type runner struct {
 	slots    []*slot
 	ends     []func() error // last first
 
+	held       proof.Held     // under load, before the faults
 	breaking   sync.WaitGroup // faults under way
 	waiters    sync.WaitGroup // for processes
 	brokerLock sync.Mutex     // held by who bounces a broker; likewise the others
@@ -63,6 +64,10 @@ const (
 	// settlePatience: all is mended; so long nothing may be stuck. A request
 	// time-out, the longest delay and a session are less than half of it.
 	settlePatience = 45 * time.Second
+	// warming is the time under load before the first fault.
+	warming = 5 * time.Second
+	// giveBack is how long processes may keep, when all is over, what they took.
+	giveBack = 60 * time.Second
 	// quiet is waited for in the end, for what should not come any more.
 	quiet = 3 * time.Second
 	// rowsPatience is how long no row may arrive before all are there.
@@ -87,6 +92,10 @@ func chaos(ctx context.Context, o *options) (err error) {
 	loading, stopLoad := context.WithCancel(ctx)
 	produced := make(chan error, 1)
 	go func() { produced <- r.produce(loading) }() // awaited below
+	wait(ctx, warming)
+	if err := r.sample(ctx, false); err != nil {
+		r.track.fail(err)
+	}
 	r.disturb(ctx)
 	stopLoad()
 	err = <-produced
@@ -261,6 +270,9 @@ func (r *runner) finish(ctx context.Context) error {
 		r.diagnose(ctx)
 	}
 	wait(ctx, quiet)
+	if err := r.sample(ctx, true); err != nil {
+		return err
+	}
 	rows, err := r.rows(ctx)
 	if err != nil {
 		return err

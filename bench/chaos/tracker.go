@@ -14,16 +14,21 @@ type tracker struct {
 	w *world
 
 	mu       sync.Mutex
-	settled  []map[int]bool // of each subscription: over, but its event is not acknowledged yet
-	waiting  []map[int]bool // of each subscription: acknowledged, not over
-	open     int            // of waiting
+	settled  []map[int]bool    // of each subscription: over, but its event is not acknowledged yet
+	waiting  []map[int]bool    // of each subscription: acknowledged, not over
+	away     []bool            // of each subscription: it is deleted, or just came back
+	maybe    map[delivery]bool // acknowledged while that was so: nobody knows whether it was taken
+	open     int               // of waiting
 	over     int
 	err      error
 	lastMove time.Time
 }
 
+// delivery of an event to a subscription.
+type delivery struct{ sub, seq int }
+
 func newTracker(w *world) *tracker {
-	t := &tracker{w: w, lastMove: time.Now()}
+	t := &tracker{w: w, lastMove: time.Now(), away: make([]bool, len(w.subs)), maybe: map[delivery]bool{}}
 	for range w.subs {
 		t.settled, t.waiting = append(t.settled, map[int]bool{}), append(t.waiting, map[int]bool{})
 	}
@@ -43,6 +48,10 @@ func (t *tracker) ack(seq int) {
 			delete(t.settled[i], seq)
 			continue
 		}
+		if t.away[i] {
+			t.maybe[delivery{i, seq}] = true
+			continue
+		}
 		t.waiting[i][seq] = true
 		t.open++
 	}
@@ -58,8 +67,36 @@ func (t *tracker) settle(sub, seq int) {
 		t.open--
 		t.over++
 		t.lastMove = time.Now()
+	case t.maybe[delivery{sub, seq}]:
+		delete(t.maybe, delivery{sub, seq})
+		t.over++
+		t.lastMove = time.Now()
 	default:
 		t.early(sub, seq)
+	}
+}
+
+// leave is told before subscriptions are deleted: of what waits of them nobody
+// knows any more whether it was routed before.
+func (t *tracker) leave(subs []int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, i := range subs {
+		t.away[i] = true
+		for seq := range t.waiting[i] {
+			t.maybe[delivery{i, seq}] = true
+		}
+		t.open -= len(t.waiting[i])
+		clear(t.waiting[i])
+	}
+}
+
+// back is told when all know the subscriptions again.
+func (t *tracker) back(subs []int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, i := range subs {
+		t.away[i] = false
 	}
 }
 
@@ -86,6 +123,10 @@ func (t *tracker) state() (open, over int, idle time.Duration, err error) {
 	return t.open, t.over, time.Since(t.lastMove), t.err
 }
 
+// calm is how long nothing may have moved before what may not have been taken is
+// not waited for any longer: two of the longest pauses before a retry.
+const calm = 5 * time.Second
+
 // await returns when nothing is open, or nothing has moved for patience: then
 // the checker says what is lost.
 func (t *tracker) await(ctx context.Context, patience time.Duration) error {
@@ -93,7 +134,7 @@ func (t *tracker) await(ctx context.Context, patience time.Duration) error {
 	defer tick.Stop()
 	for {
 		open, _, idle, err := t.state()
-		if err != nil || open == 0 {
+		if err != nil || open == 0 && (t.sure() || idle > calm) {
 			return err
 		}
 		if idle > patience {
@@ -106,6 +147,13 @@ func (t *tracker) await(ctx context.Context, patience time.Duration) error {
 		case <-tick.C:
 		}
 	}
+}
+
+// sure tells whether nothing is under way of which nobody knows whether it is.
+func (t *tracker) sure() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.maybe) == 0
 }
 
 // behind lists some subscriptions that are not through.

@@ -48,6 +48,7 @@ type mode struct {
 	until   time.Time
 	percent int           // of requests that are answered 503
 	delay   time.Duration // besides its own
+	after   string        // Retry-After of those; empty: none
 }
 
 // doc is what changes of a subscription.
@@ -123,8 +124,8 @@ func seqOf(body string) int {
 	return seq
 }
 
-// answer says how the endpoint of a subscription answers.
-func (w *world) answer(sub, seq, attempt int, now time.Time) (status int, delay time.Duration) {
+// answer says how the endpoint of a subscription answers; after is a Retry-After.
+func (w *world) answer(sub, seq, attempt int, now time.Time) (status int, delay time.Duration, after string) {
 	w.mu.Lock()
 	m := w.modes[sub]
 	w.mu.Unlock()
@@ -132,7 +133,7 @@ func (w *world) answer(sub, seq, attempt int, now time.Time) (status int, delay 
 	status, delay = 200, time.Duration(roll%5)*time.Millisecond
 	switch w.subs[sub].Kind {
 	case "dead":
-		return 500, 0
+		return 500, 0, ""
 	case "slow":
 		delay = 200*time.Millisecond + time.Duration(roll%300)*time.Millisecond
 	case "flaky":
@@ -143,10 +144,13 @@ func (w *world) answer(sub, seq, attempt int, now time.Time) (status int, delay 
 	if now.Before(m.until) {
 		delay += m.delay
 		if roll/100%100 < m.percent {
-			status = 503
+			status, after = 503, m.after
+			if after != "" && roll%2 == 0 {
+				status = 429
+			}
 		}
 	}
-	return status, delay
+	return status, delay, after
 }
 
 // set changes how endpoints behave until a time.

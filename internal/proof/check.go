@@ -13,6 +13,8 @@ type Verdict struct {
 	Posts           int
 	Succeeded, Dead int
 	Both            int // succeeded and dead: across a kill the last attempt may be made twice
+	Cancelled       int // of the dead: since their subscription was deleted
+	Untaken         int // pairs whose event came while the subscription was deleted, or just before or after
 	Repeats         int // attempts made again, each explained by a breach
 	UnderWay        int // of them: the request was under way at the breach
 	Uncommitted     int // of them: it had ended after what was surely committed
@@ -23,6 +25,7 @@ type Verdict struct {
 	Recoveries      []time.Duration // from a process's start after a kill to its first request
 	Stops           []time.Duration // from SIGTERM to the end
 	Unreachable     int             // processes that ended since there was no Kafka
+	Held            Held
 
 	Violations []Violation
 }
@@ -37,7 +40,7 @@ type Bound struct {
 
 // Violation is one fact that must not be.
 type Violation struct {
-	Invariant string // I1 to I9
+	Invariant string // I1 to I10
 	Text      string
 	pair      pair
 	has       bool // pair is set
@@ -90,6 +93,7 @@ func Check(l *Ledger) *Verdict {
 	c.bounds()
 	c.silence()
 	c.processes()
+	c.held()
 	if l.HasRows {
 		c.rows()
 	}
@@ -142,6 +146,7 @@ func (c *checker) post(p *Post) {
 	k := pair{p.Sub, p.Seq}
 	c.alone(ln, p, k)
 	c.identity(p, k)
+	c.present(p, k)
 	s := c.stories[k]
 	if s == nil {
 		s = &story{index: ln.stories}
@@ -236,7 +241,7 @@ func (c *checker) attempt(s *story, p *Post, k pair) {
 		c.say("I3 attempts", k, "%s is the first that came", c.name(p))
 		s.tries = p.Attempt
 	case p.Attempt == s.tries+1 && p.Attempt <= MaxAttempts && !q.OK() && q.Attempt == s.tries:
-		beyond := p.At - q.Until - c.l.Plan.Delays[s.tries-1]
+		beyond := p.At - q.Until - c.pause(q)
 		c.v.Gaps[s.tries] = append(c.v.Gaps[s.tries], beyond)
 		if beyond < 0 {
 			c.say("I4 spacing", k, "%s came %v too early after %s failed at %v", c.name(p), -beyond, c.name(q), q.Until)
@@ -249,12 +254,17 @@ func (c *checker) attempt(s *story, p *Post, k pair) {
 	}
 }
 
+// pause is what must lie between a failed attempt and the next.
+func (c *checker) pause(q *Post) time.Duration {
+	return max(c.l.Plan.Delays[min(q.Attempt, len(c.l.Plan.Delays))-1], q.RetryAfter)
+}
+
 // follows judges a higher number that does not follow a failure of the one
 // before it. That can only be across a breach: the attempt before was made twice,
 // and the failure that counts is the one that was committed.
 func (c *checker) follows(s *story, p, q *Post, k pair) {
 	failed := p.Attempt <= MaxAttempts && slices.ContainsFunc(s.posts, func(x *Post) bool {
-		return x.Attempt == s.tries && x.Attempt == p.Attempt-1 && !x.OK() && p.At-x.Until >= c.l.Plan.Delays[s.tries-1]
+		return x.Attempt == s.tries && x.Attempt == p.Attempt-1 && !x.OK() && p.At-x.Until >= c.pause(x)
 	})
 	if !failed || !s.excused {
 		c.say("I3 attempts", k, "%s follows %s, status %d", c.name(p), c.name(q), q.Status)
@@ -322,6 +332,10 @@ func (c *checker) end(k pair) {
 	}
 	switch {
 	case len(letters) == 0:
+		if s.success == nil && len(s.posts) == 0 && c.untaken(k) {
+			c.v.Untaken++
+			return
+		}
 		if s.success == nil {
 			c.say("I1 loss", k, "%s: %d requests, no success, no dead letter", name, len(s.posts))
 		}
@@ -331,7 +345,9 @@ func (c *checker) end(k pair) {
 	}
 	c.v.Dead++
 	d := letters[0]
-	if d.Reason != "exhausted" || d.Attempts != MaxAttempts || s.tries != MaxAttempts || s.posts[0].ID != d.ID {
+	if d.Reason == "cancelled" && c.cancelled(s, d) {
+		c.v.Cancelled++
+	} else if d.Reason != "exhausted" || d.Attempts != MaxAttempts || s.tries != MaxAttempts || s.posts[0].ID != d.ID {
 		c.say("I3 attempts", k, "%s is dead (%s, %d attempts, %s) after %d attempts", name, d.Reason, d.Attempts, d.ID, s.tries)
 	}
 	if s.success != nil {

@@ -69,17 +69,39 @@ func (p pen) row(seq, attempt int, id string) pen {
 	return p
 }
 
+// asks has the last answer ask for a pause.
+func (p pen) asks(after int) pen {
+	p.Posts[len(p.Posts)-1].RetryAfter = time.Duration(after) * ms
+	return p
+}
+
+func (p pen) absent(from, gone, back, to int) pen {
+	p.Absent = append(p.Absent, &Absence{0, time.Duration(from) * ms, time.Duration(gone) * ms, time.Duration(back) * ms, time.Duration(to) * ms})
+	return p
+}
+
+func (p pen) acked(seq, at int) pen {
+	p.Events[seq].At = time.Duration(at) * ms
+	return p
+}
+
+func (p pen) cancelled(seq, attempts, at int) pen {
+	p.Letters = append(p.Letters, &Letter{Seq: seq, Attempts: attempts, ID: string(rune('a' + seq)), Reason: "cancelled", At: time.Duration(at) * ms})
+	return p
+}
+
+func (p pen) holds(healed bool, files, goroutines int) pen {
+	p.Samples = append(p.Samples, Sample{Life: 1, Healed: healed, Files: files, Goroutines: goroutines})
+	return p
+}
+
 func fails(p pen) pen {
 	return p.post(1, 1, 500, 0).post(1, 2, 500, 120).post(1, 3, 500, 240).post(1, 4, 500, 360)
 }
 
 // TestCheck: each fault that a ledger can show is found, and only that.
 func TestCheck(t *testing.T) {
-	for _, tt := range []struct {
-		name   string
-		ledger pen
-		want   string // what is found; empty: nothing
-	}{
+	judge(t, []judged{
 		{"good", newPen("").rest(1, 1, 0), ""},
 		{"retried", newPen("").post(1, 1, 500, 0).post(1, 2, 200, 110).rest(1, 2, 130), ""},
 		{"dead", fails(newPen("")).letter(1, 371).rest(1, 2, 380), ""},
@@ -125,7 +147,37 @@ func TestCheck(t *testing.T) {
 		{"a row twice", newPen("").rest(1, 1, 0).row(1, 1, "x").row(2, 1, "y").row(3, 1, "z").row(3, 1, "z"), "twice"},
 		{"ended by itself", newPen("").rest(1, 1, 0).fault(Exited, 1, 100, 100), "ended at"},
 		{"stopped late", newPen("").rest(1, 1, 0).fault(Told, 1, 100, 100).fault(Exited, 1, 7000, 7000), "to stop"},
-	} {
+	})
+}
+
+// TestCheckMore: the same of what subscriptions and endpoints ask for, and of what
+// processes hold.
+func TestCheckMore(t *testing.T) {
+	judge(t, []judged{
+		{"asked to wait", newPen("").post(1, 1, 429, 0).asks(300).post(1, 2, 200, 311).rest(1, 2, 330), ""},
+		{"not waited as asked", newPen("").post(1, 1, 429, 0).asks(300).post(1, 2, 200, 250).rest(1, 2, 330), "too early"},
+		{"deleted", newPen("").post(1, 1, 200, 0).absent(20, 21, 6000, 6001), ""},
+		{"deleted, and cancelled", newPen("").post(1, 1, 500, 0).absent(20, 21, 6000, 6001).cancelled(1, 1, 30).rest(1, 2, 7000), ""},
+		{"deleted, and sent", newPen("").post(1, 1, 200, 0).absent(20, 21, 6000, 6001).rest(1, 2, 3000), "had been deleted"},
+		{"deleted, and still under way", newPen("").post(1, 1, 200, 0).absent(20, 21, 6000, 6001).rest(1, 2, 1500), ""},
+		{"cancelled without being deleted", newPen("").post(1, 1, 500, 0).cancelled(1, 1, 30).rest(1, 2, 40), "is dead (cancelled"},
+		{"lost, long after it was there again", newPen("").post(1, 1, 200, 0).absent(20, 21, 30, 31).acked(3, 9000).post(2, 1, 200, 40), "I1"},
+		{"gives back", newPen("").rest(1, 1, 0).holds(false, 100, 200).holds(true, 110, 210), ""},
+		{"keeps files", newPen("").rest(1, 1, 0).holds(false, 100, 200).holds(true, 200, 200), "holds 200 files"},
+		{"keeps goroutines", newPen("").rest(1, 1, 0).holds(false, 100, 200).holds(true, 100, 300), "has 300 goroutines"},
+	})
+}
+
+// judged is a ledger and what is wrong with it.
+type judged struct {
+	name   string
+	ledger pen
+	want   string // what is found; empty: nothing
+}
+
+func judge(t *testing.T, cases []judged) {
+	t.Helper()
+	for _, tt := range cases {
 		t.Run(tt.name, func(t *testing.T) {
 			var found []string
 			for _, x := range Check(tt.ledger.Ledger).Violations {

@@ -26,6 +26,8 @@ const (
 	faultsFile  = "faults.jsonl"
 	busyFile    = "busy.jsonl"
 	straysFile  = "strays.jsonl"
+	absentFile  = "absent.jsonl"
+	sampleFile  = "samples.jsonl"
 	rowsFile    = "rows.tsv"
 )
 
@@ -167,6 +169,12 @@ func (j *Journal) Fault(f *Fault) error { return second(j.add(faultsFile, f)) }
 // Busy writes down how late timers were.
 func (j *Journal) Busy(b Busy) error { return second(j.add(busyFile, b)) }
 
+// Absence writes down when a subscription was deleted.
+func (j *Journal) Absence(a *Absence) error { return second(j.add(absentFile, a)) }
+
+// Sample writes down what a process holds.
+func (j *Journal) Sample(s Sample) error { return second(j.add(sampleFile, s)) }
+
 // Stray writes down what no endpoint should have got.
 func (j *Journal) Stray(text string) error { return second(j.add(straysFile, text)) }
 
@@ -221,6 +229,8 @@ func Load(dir string) (*Ledger, error) {
 		lines(dir, commitsFile, func(x *Commit) { l.Commits = append(l.Commits, x) }),
 		lines(dir, faultsFile, func(x *Fault) { l.Faults = append(l.Faults, x) }),
 		lines(dir, busyFile, func(x *Busy) { l.Busy = append(l.Busy, *x) }),
+		lines(dir, absentFile, func(x *Absence) { l.Absent = append(l.Absent, x) }),
+		lines(dir, sampleFile, func(x *Sample) { l.Samples = append(l.Samples, *x) }),
 		lines(dir, straysFile, func(x *string) { l.Strays = append(l.Strays, *x) }),
 		l.readRows(dir),
 	)

@@ -55,17 +55,19 @@ type Event struct {
 
 // Post is one request as its endpoint got it.
 type Post struct {
-	N        int           `json:"n"` // in order of arrival, from 1
-	Sub      int           `json:"sub"`
-	Seq      int           `json:"seq"`
-	Attempt  int           `json:"try"`
-	Life     int           `json:"life"`
-	ID       string        `json:"id"` // webhook-id
-	Status   int           `json:"status"`
-	Revision int           `json:"rev,omitempty"` // of the subscription's URL
-	At       time.Duration `json:"at"`            // when it had been read
-	Until    time.Duration `json:"until"`         // the answer was not written before this
-	Replied  time.Duration `json:"-"`             // when the answer was handed over; 0: never
+	N        int    `json:"n"` // in order of arrival, from 1
+	Sub      int    `json:"sub"`
+	Seq      int    `json:"seq"`
+	Attempt  int    `json:"try"`
+	Life     int    `json:"life"`
+	ID       string `json:"id"` // webhook-id
+	Status   int    `json:"status"`
+	Revision int    `json:"rev,omitempty"` // of the subscription's URL
+	// RetryAfter is what the answer asked to wait for, as its header said it.
+	RetryAfter time.Duration `json:"retry_after_ns,omitempty"`
+	At         time.Duration `json:"at"`    // when it had been read
+	Until      time.Duration `json:"until"` // the answer was not written before this
+	Replied    time.Duration `json:"-"`     // when the answer was handed over; 0: never
 }
 
 // OK tells whether it was answered with success.
@@ -97,6 +99,26 @@ type Commit struct {
 	At        time.Duration `json:"at"`       // produced, in whole milliseconds
 }
 
+// Absence is a time in which a subscription was deleted: from a command that
+// deleted it to one that made it anew.
+type Absence struct {
+	Sub  int           `json:"sub"`
+	From time.Duration `json:"from"` // the first command began
+	Gone time.Duration `json:"gone"` // and had returned
+	Back time.Duration `json:"back"` // the second began
+	To   time.Duration `json:"to"`   // and had returned
+}
+
+// Sample is what a process holds at a moment.
+type Sample struct {
+	Life       int           `json:"life"`
+	At         time.Duration `json:"at"`
+	Healed     bool          `json:"healed"` // all is mended and delivered; else: under load, before the first fault
+	Files      int           `json:"files"`  // descriptors
+	Goroutines int           `json:"goroutines"`
+	RSSBytes   int64         `json:"rss_bytes"`
+}
+
 // Row is a row of attempts in ClickHouse.
 type Row struct {
 	AttemptID  string
@@ -120,6 +142,7 @@ const (
 	Engine   = "engine"
 	Endpoint = "endpoint"
 	Update   = "update"
+	Delete   = "delete"
 )
 
 // Fault is something that was done, or that happened.
@@ -152,6 +175,8 @@ type Ledger struct {
 	Faults  []*Fault
 	Busy    []Busy
 	Strays  []string // what no endpoint should have got
+	Absent  []*Absence
+	Samples []Sample
 }
 
 // laneID names a unit of order.

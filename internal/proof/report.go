@@ -11,8 +11,8 @@ import (
 
 // Report writes the figures, then the first violations with all evidence.
 func (v *Verdict) Report(w io.Writer, l *Ledger) {
-	fmt.Fprintf(w, "%d events, %d deliveries: %d succeeded, %d dead (%d both); %d requests\n",
-		v.Events, v.Pairs, v.Succeeded, v.Dead, v.Both, v.Posts)
+	fmt.Fprintf(w, "%d events, %d deliveries: %d succeeded, %d dead (%d both, %d cancelled), %d came while their subscription was deleted; %d requests\n",
+		v.Events, v.Pairs, v.Succeeded, v.Dead, v.Both, v.Cancelled, v.Untaken, v.Posts)
 	kinds := map[string]int{}
 	for _, f := range l.Faults {
 		kinds[f.Kind]++
@@ -34,6 +34,7 @@ func (v *Verdict) Report(w io.Writer, l *Ledger) {
 	if v.Unreachable > 0 {
 		fmt.Fprintf(w, "%d processes ended at their start since there was no Kafka\n", v.Unreachable)
 	}
+	v.Held.report(w)
 	if l.HasRows {
 		r := &v.Rows
 		fmt.Fprintf(w, "ClickHouse: %d rows, %d twice; %d requests without a row, all of killed processes; %d resends, %d rows without a request; %v\n",
