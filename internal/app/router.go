@@ -19,7 +19,7 @@ func (a *App) addRouter() error {
 		return err
 	}
 	r, err := router.New(a.cfg.Router, router.Deps{
-		Kafka: &a.cfg.Kafka, Cluster: a.cluster, Matcher: a.matchers.forRouter,
+		Kafka: &a.cfg.Kafka, Cluster: a.cluster, Matcher: a.matchers.forRouter, MatcherReadAt: a.registry.ReadAt,
 		Metrics: a.metrics, Tracer: a.routeTracer(), Log: a.log.With("part", "router"),
 	})
 	if err != nil {

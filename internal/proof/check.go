@@ -306,6 +306,14 @@ func (c *checker) repeat(s *story, p *Post, k pair) {
 	c.say("I5 duplicates", k, "%s repeats %s, answered %d at %v", c.name(p), c.name(q), q.Status, q.end())
 }
 
+// forgotten tells whether what came of a request may not be known any more at a
+// moment: the life that had sent it was broken before that was committed.
+func (c *checker) forgotten(q *Post, at time.Duration) bool {
+	return slices.ContainsFunc(c.breaches[q.Life], func(b breach) bool {
+		return b.until >= q.At && b.from <= at && q.end() >= c.commits.before(c.l.Plan.Subs[q.Sub].Part, b.from)
+	})
+}
+
 // ends judges how each delivery of an acknowledged event ended.
 func (c *checker) ends() {
 	takers := map[string][]int{}
@@ -352,7 +360,7 @@ func (c *checker) end(k pair) {
 	}
 	if s.success != nil {
 		c.v.Both++
-		if !s.excused {
+		if !s.excused && (d.Reason != "cancelled" || !c.forgotten(s.success, d.At)) {
 			c.say("I3 attempts", k, "%s succeeded and is dead", name)
 		}
 	}

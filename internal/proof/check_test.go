@@ -161,6 +161,8 @@ func TestCheckMore(t *testing.T) {
 		{"deleted, and sent", newPen("").post(1, 1, 200, 0).absent(20, 21, 6000, 6001).rest(1, 2, 3000), "had been deleted"},
 		{"deleted, and still under way", newPen("").post(1, 1, 200, 0).absent(20, 21, 6000, 6001).rest(1, 2, 1500), ""},
 		{"cancelled without being deleted", newPen("").post(1, 1, 500, 0).cancelled(1, 1, 30).rest(1, 2, 40), "is dead (cancelled"},
+		{"delivered, and cancelled", newPen("").rest(1, 1, 0).absent(80, 81, 6000, 6001).cancelled(3, 0, 90), "succeeded and is dead"},
+		{"delivered, killed, and cancelled", newPen("").rest(1, 1, 0).kill(1, 55, 56).absent(80, 81, 6000, 6001).cancelled(3, 0, 90), ""},
 		{"lost, long after it was there again", newPen("").post(1, 1, 200, 0).absent(20, 21, 30, 31).acked(3, 9000).post(2, 1, 200, 40), "I1"},
 		{"gives back", newPen("").rest(1, 1, 0).holds(false, 100, 200).holds(true, 110, 210), ""},
 		{"keeps files", newPen("").rest(1, 1, 0).holds(false, 100, 200).holds(true, 200, 200), "holds 200 files"},

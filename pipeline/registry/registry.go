@@ -57,6 +57,9 @@ type Registry struct {
 	// silent is since when Kafka has not answered, and why; nil: it does. Written
 	// by Run alone.
 	silent atomic.Pointer[silence]
+	// readAt is the newest moment of which all that was committed then is in the
+	// snapshot. Written by Run alone; nil: there is none.
+	readAt atomic.Pointer[time.Time]
 }
 
 // silence is a time without an answer.
@@ -73,6 +76,17 @@ func (r *Registry) Silent() (time.Duration, error) {
 		return 0, nil
 	}
 	return time.Since(s.since), s.err
+}
+
+// ReadAt is the newest moment, by this process's clock, of which everything that
+// was committed then is in the snapshot; the zero time before there is one. It is
+// at most a second ago while Kafka answers and the process runs: one that was
+// frozen sees by it that it must wait.
+func (r *Registry) ReadAt() time.Time {
+	if at := r.readAt.Load(); at != nil {
+		return *at
+	}
+	return time.Time{}
 }
 
 // published is a snapshot and the channel that its successor closes.
@@ -149,8 +163,10 @@ func (r *Registry) follow(ctx context.Context, t *tail) error {
 	for {
 		before := t.next
 		var records []*kgo.Record
+		var asked time.Time
 		if b.last != nil || before < end {
 			if err := retry.do(ctx, func() (err error) {
+				asked = time.Now()
 				records, err = t.fetch(ctx, fetchWait)
 				return err
 			}); err != nil {
@@ -168,6 +184,9 @@ func (r *Registry) follow(ctx context.Context, t *tail) error {
 			close(r.ready)
 		case b.last != nil && t.next > before:
 			r.publish(b.snapshot(t.next - 1))
+		}
+		if !asked.IsZero() && t.whole() {
+			r.readAt.Store(&asked)
 		}
 	}
 }

@@ -513,8 +513,13 @@ func TestSilenceIsTold(t *testing.T) {
 		}
 	}
 	await("it can be read", func(d time.Duration, err error) bool { return d == 0 && err == nil })
+	began := time.Now()
+	await("what is known is of now", func(time.Duration, error) bool { return r.ReadAt().After(began) })
 	away.Store(true)
 	await("the silence grows", func(d time.Duration, err error) bool { return d > 100*time.Millisecond && err != nil })
+	if at := r.ReadAt(); time.Since(at) < 50*time.Millisecond {
+		t.Errorf("all is said to have been read at %v, while nothing can be", at)
+	}
 	away.Store(false)
 	await("it can be read again", func(d time.Duration, err error) bool { return d == 0 && err == nil })
 }

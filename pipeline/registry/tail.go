@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -25,6 +26,7 @@ type tail struct {
 	id     [16]byte
 	leader *kgo.Broker // nil: to be looked up
 	next   int64       // the next offset to read; all below was read
+	stable int64       // what was committed, when the last fetch was answered
 }
 
 const (
@@ -115,6 +117,7 @@ func (t *tail) fetch(ctx context.Context, wait time.Duration) ([]*kgo.Record, er
 			return nil, err
 		}
 	}
+	t.stable = math.MaxInt64 // not known yet
 	kresp, err := t.leader.Request(ctx, t.request(wait))
 	if err != nil {
 		t.leader = nil
@@ -151,7 +154,12 @@ func (t *tail) request(wait time.Duration) *kmsg.FetchRequest {
 	return req
 }
 
+// whole tells whether everything has been read that was committed when the last
+// fetch was answered.
+func (t *tail) whole() bool { return t.next >= t.stable }
+
 func (t *tail) take(p *kmsg.FetchResponseTopicPartition) ([]*kgo.Record, error) {
+	t.stable = p.LastStableOffset
 	if len(p.RecordBatches) == 0 {
 		// Nothing between here and the last stable offset: compacted away. The
 		// broker takes that offset before it reads.

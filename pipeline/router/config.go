@@ -147,11 +147,16 @@ type Deps struct {
 	// use where a topic has dedupe.
 	Parse Parser
 	// Matcher gives the current index, nil until the registry was read to its
-	// end. Nothing is consumed before. Called once for each batch.
+	// end. Nothing is consumed before. Called for each poll.
 	Matcher func() Matcher
-	Metrics Metrics      // nil: not counted
-	Tracer  Tracer       // nil: no spans; trace contexts travel on as they came
-	Log     *slog.Logger // nil: discarded
+	// MatcherReadAt is the newest moment of which the current index is known to be
+	// complete. Events are not matched while it is more than staleAfter ago: a
+	// process that was frozen would route by subscriptions that are no more, and
+	// pass over new ones. Nil: it always is complete.
+	MatcherReadAt func() time.Time
+	Metrics       Metrics      // nil: not counted
+	Tracer        Tracer       // nil: no spans; trace contexts travel on as they came
+	Log           *slog.Logger // nil: discarded
 	// Opts are added to the client's options (tests).
 	Opts []kgo.Opt
 

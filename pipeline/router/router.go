@@ -34,8 +34,14 @@ const (
 	leaveTimeout = 3 * time.Second
 	// readyPoll is how often the router looks whether the registry was read.
 	readyPoll = 20 * time.Millisecond
+	// freshPoll is how often it looks whether changes of it were read.
+	freshPoll = 5 * time.Millisecond
 	// pollRecords is the most that one poll hands over.
 	pollRecords = 2000
+	// staleAfter is how old the knowledge of the subscriptions may be when events
+	// are matched by it: a change is in force for all events that are produced so
+	// long after it. The registry asks for changes twice a second.
+	staleAfter = 2 * time.Second
 	// Backoff between sessions, and after aborted transactions.
 	minBackoff = 50 * time.Millisecond
 	maxBackoff = 5 * time.Second
@@ -55,6 +61,7 @@ type Router struct {
 	newParse  func() Parser
 	memoryIDs int // most that a memory holds
 	matcher   func() Matcher
+	readAt    func() time.Time // nil: the matcher is always as of now
 	metrics   Metrics
 	tracer    Tracer // nil: none
 	log       *slog.Logger
@@ -88,7 +95,7 @@ func New(cfg Config, deps Deps) (*Router, error) {
 		panic("BUG: a router needs Deps.Kafka and Deps.Matcher")
 	}
 	r := &Router{
-		cfg: cfg, kafka: deps.Kafka, cluster: deps.Cluster, parse: deps.Parse, matcher: deps.Matcher, metrics: deps.Metrics, tracer: deps.Tracer, log: deps.Log,
+		cfg: cfg, kafka: deps.Kafka, cluster: deps.Cluster, parse: deps.Parse, matcher: deps.Matcher, readAt: deps.MatcherReadAt, metrics: deps.Metrics, tracer: deps.Tracer, log: deps.Log,
 		deliveries: deps.Kafka.Topics().Deliveries(), eventsDead: deps.Kafka.Topics().EventsDead(), hook: deps.beforeEnd,
 		warned: map[string]warning{}, newParse: func() Parser { return deps.Parse }, memoryIDs: cmp.Or(deps.memoryIDs, maxMemoryIDs),
 		unstableLimit: cmp.Or(deps.unstableLimit, unstableLimit),
@@ -230,6 +237,27 @@ func (r *Router) awaitRegistry(ctx context.Context) bool {
 		}
 	}
 	return ctx.Err() == nil
+}
+
+// current gives the newest matcher, as soon as it is known to be not older than
+// staleAfter; nil: ctx ended.
+//
+// A process that was frozen for five seconds, and still has its partitions, would
+// else do this: it wakes, its poll brings the events of these five seconds, and it
+// matches them before its registry has read what was applied meanwhile. Nobody
+// routes them again.
+func (r *Router) current(ctx context.Context) Matcher {
+	for now, told := time.Now(), time.Now(); r.readAt != nil && now.Sub(r.readAt()) > staleAfter; {
+		if since := time.Since(told); since > maxBackoff {
+			told = time.Now()
+			r.warn("routing waits until the subscriptions can be read", "read_at", r.readAt(),
+				"remedy", "see what the log says of the registry's topic")
+		}
+		if !sleep(ctx, freshPoll) {
+			return nil
+		}
+	}
+	return r.matcher()
 }
 
 // warning is what is known of one message.

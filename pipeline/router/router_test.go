@@ -277,6 +277,41 @@ func TestNothingIsConsumedBeforeTheRegistryIsRead(t *testing.T) {
 	b.read("hookline.deliveries", 1)
 }
 
+// TestStaleRegistryIsNotMatchedWith: a process was frozen, wakes, and gets the
+// events of that time before its registry has read what was applied meanwhile.
+func TestStaleRegistryIsNotMatchedWith(t *testing.T) {
+	b := newBench(t, spec)
+	b.topic("ev", 1)
+	var x atomic.Pointer[index]
+	x.Store(&index{version: 1}) // nothing takes anything
+	var readAt atomic.Pointer[time.Time]
+	now := time.Now()
+	readAt.Store(&now)
+	var asked atomic.Int64
+	b.deps.Matcher = func() Matcher { return x.Load() }
+	b.deps.MatcherReadAt = func() time.Time {
+		asked.Add(1)
+		return *readAt.Load()
+	}
+	b.start()
+	b.produce(event("ev", 0, `{"t":"a","id":"before"}`))
+	b.eventually("an event that nobody takes is counted", func() bool { return b.count.get("json/unmatched") == 1 })
+	frozen := time.Now().Add(-staleAfter - time.Second)
+	readAt.Store(&frozen)
+	b.produce(event("ev", 0, `{"t":"a","id":"meanwhile"}`))
+	seen := asked.Load()
+	b.eventually("it has looked five times, or has matched", func() bool { return asked.Load() >= seen+5 || b.count.get("json/unmatched") > 1 })
+	if n := b.count.get("json/unmatched"); n != 1 {
+		t.Fatalf("%d events were matched with what was known before", n-1)
+	}
+	x.Store(one())
+	read := time.Now()
+	readAt.Store(&read)
+	if env, ids := decode(t, b.read("hookline.deliveries", 1)[0]); len(ids) != 1 {
+		t.Errorf("got %+v %v", env, ids)
+	}
+}
+
 func TestIdleRouterRoutesAtOnce(t *testing.T) {
 	b := newBench(t, spec)
 	b.cfg.Interval = time.Second // an idle router must not wait for it

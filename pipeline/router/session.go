@@ -153,15 +153,11 @@ func (ses *session) loop(ctx, work context.Context) error {
 
 // transaction routes fetches, and what else comes until gatherUntil.
 func (ses *session) transaction(ctx, work context.Context, fetches kgo.Fetches, gatherUntil time.Time) (committed bool, err error) {
-	b := ses.batch
-	b.matcher = ses.r.matcher()
-	if b.matcher == nil {
-		return false, errors.New("the registry was taken back") // never: it only grows newer
-	}
 	if err := ses.s.Begin(); err != nil {
 		return false, fmt.Errorf("beginning a transaction: %w", err)
 	}
-	err = ses.route(fetches)
+	b := ses.batch
+	err = ses.route(work, fetches)
 	for err == nil && !b.full() && ctx.Err() == nil && time.Now().Before(gatherUntil) {
 		poll, cancel := context.WithDeadline(ctx, gatherUntil)
 		more := ses.s.PollRecords(poll, pollRecords)
@@ -171,7 +167,7 @@ func (ses *session) transaction(ctx, work context.Context, fetches kgo.Fetches, 
 			_, end := ses.end(work, err)
 			return false, errors.Join(err, end)
 		}
-		err = ses.route(more)
+		err = ses.route(work, more)
 	}
 	if err == nil && ses.r.hook != nil {
 		_ = ses.s.Client().Flush(work)
@@ -226,7 +222,10 @@ func (ses *session) takeFailure() error {
 
 // route adds everything in fetches to the batch. Where it stops at an error the
 // transaction must be aborted.
-func (ses *session) route(fetches kgo.Fetches) error {
+func (ses *session) route(ctx context.Context, fetches kgo.Fetches) error {
+	if ses.batch.matcher = ses.r.current(ctx); ses.batch.matcher == nil {
+		return fmt.Errorf("waiting for the subscriptions: %w", context.Cause(ctx))
+	}
 	ses.routeBombs()
 	for i := range fetches {
 		for j := range fetches[i].Topics {
