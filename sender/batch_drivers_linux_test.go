@@ -2,6 +2,7 @@ package sender
 
 import (
 	"slices"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -212,4 +213,46 @@ func TestPollerForgetsWhatItCannotWatch(t *testing.T) {
 	if got := b.poll.conn(cn.batched.fd); got != nil {
 		t.Error("the poller keeps the connection that it cannot watch")
 	}
+}
+
+// TestTimeLimitIsOfTheRequestThatWaits: a connection that has been idle for longer
+// than a time limit has that of a request before until the next one is begun. The
+// sweep may look at it in between.
+func TestTimeLimitIsOfTheRequestThatWaits(t *testing.T) {
+	if inBatches {
+		t.Skip("it has no client")
+	}
+	const past, now, ahead, rounds = 1, 2, 3, 300_000
+	var pool sync.Mutex // as the pool's, which a connection passes between two requests
+	var s batched
+	stop := make(chan struct{})
+	var sweep sync.WaitGroup
+	sweep.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			pool.Lock()
+			if s.takeLate(now, false) {
+				t.Error("a request that has just begun is taken for late")
+			}
+			pool.Unlock()
+		}
+	})
+	for range rounds {
+		pool.Lock()
+		s.stage.Store(stageTaken)
+		s.until.Store(past)
+		pool.Unlock()
+		s.until.Store(ahead)
+		s.stage.Store(stageWriting)
+		s.stage.CompareAndSwap(stageWriting, stageWaiting)
+		if t.Failed() {
+			break
+		}
+	}
+	close(stop)
+	sweep.Wait()
 }

@@ -379,11 +379,8 @@ func (b *batch) sweep() {
 		<-tick.C
 		now, closing := int64(b.c.now().Sub(b.base)), b.c.closing.Load()
 		late = late[:0]
-		// While the pool's lock is held no connection goes back to it: what until
-		// says is of the same request as what the stage says.
 		b.c.pool.eachBusy(func(cn *conn) {
-			s := &cn.batched
-			if (closing || now >= s.until.Load()) && s.stage.CompareAndSwap(stageWaiting, stageTaken) {
+			if cn.batched.takeLate(now, closing) {
 				late = append(late, cn)
 			}
 		})
@@ -396,6 +393,14 @@ func (b *batch) sweep() {
 		}
 		clear(late)
 	}
+}
+
+// takeLate takes the connection if a request waits on it whose time limit has run
+// out at now, or with any. The pool's lock is held: no connection goes through it to
+// another request, so what until says after the stage is of the request that waits.
+// Before, it may be of the one before.
+func (s *batched) takeLate(now int64, whatever bool) bool {
+	return s.stage.Load() == stageWaiting && (whatever || now >= s.until.Load()) && s.stage.CompareAndSwap(stageWaiting, stageTaken)
 }
 
 // doze waits for the next try, or the end.
