@@ -235,3 +235,43 @@ func (w *world) resumeWaits() {
 		t.Errorf("%v; it is %+v (%v)", err, it, getErr)
 	}
 }
+
+// A catch-up is interrupted, and what it had enqueued ends untried, since the
+// subscription was disabled once more: the next one begins with that, and
+// enqueues nothing twice.
+func TestCatchUpAfterAnInterruptedOneThatWasDisabled(t *testing.T) {
+	w := newWorld(t)
+	w.state(pipeline.StateDisabled, "gone")
+	from := time.Now()
+	w.produce(10, from)
+	w.routed()
+	w.state(pipeline.StatePaused, pipeline.ReasonCatchUp)
+	ctx, cancel := context.WithCancel(t.Context())
+	_, p, err := w.r.Run(ctx, missed, Options{Rate: 20, OnProgress: func(Progress, Waiting) { cancel() }})
+	if !errors.Is(err, context.Canceled) || p.Enqueued != 4 {
+		t.Fatalf("%d of 10 are enqueued, want 4 (%v)", p.Enqueued, err)
+	}
+	w.state(pipeline.StateDisabled, "gone")
+	for n := range 4 {
+		env := w.envelope()
+		env.Source.Partition, env.Source.Offset, env.Replay = int32(n%2), int64(n/2), p.ID
+		env.ProducedAt = from.Add(time.Duration(n) * time.Second)
+		w.cancelled(env, time.Now())
+	}
+	w.state(pipeline.StatePaused, pipeline.ReasonCatchUp)
+	for i, want := range []int{10, 0} {
+		if _, p, err := w.r.Run(t.Context(), missed, Options{}); err != nil || p.Enqueued != want {
+			t.Errorf("run %d enqueued %d deliveries, want %d (%v)", i, p.Enqueued, want, err)
+		}
+	}
+	got, _ := w.enqueued()
+	for i := range got {
+		n := i
+		if i >= 4 {
+			n = i - 4
+		}
+		if got[i] != fmt.Sprintf(`{"kind":"k","n":%d}`, n) {
+			t.Errorf("number %d is %s, want %d", i, got[i], n)
+		}
+	}
+}

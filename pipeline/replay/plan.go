@@ -65,6 +65,7 @@ type planner struct {
 	unmatched, gone, archived int
 	incomplete                string
 	dead                      map[placeKey]int64 // copies in dead, by their events
+	undone                    bool               // some of what this replay had enqueued ended untried
 	spans                     []registry.MissedSpan
 }
 
@@ -98,6 +99,12 @@ func (p *planner) make(ctx context.Context) error {
 	}
 	if err != nil {
 		return err
+	}
+	if p.run.continued && p.undone {
+		// To go on with it would put that behind what comes after.
+		p.run.anew(p.run.progress.Selection)
+		*p = planner{r: p.r, run: p.run, sel: &p.run.progress.Selection}
+		return p.make(ctx)
 	}
 	p.order()
 	p.run.progress.Total = len(p.items)
@@ -493,6 +500,7 @@ func (p *planner) endedUntried(ctx context.Context, task int32, since time.Time,
 			p.items = append(p.items, item{key: d.Envelope.ProducedAt.UnixMilli(), offset: d.Envelope.Source.Offset, source: p.sourceOf(&d.Envelope.Source)})
 		}
 		p.dead[key] = rec.Offset
+		p.undone = p.undone || d.Envelope.Replay == p.run.progress.ID
 		return nil
 	})
 }

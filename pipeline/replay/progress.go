@@ -94,15 +94,18 @@ func (r *Replayer) List(ctx context.Context) ([]Progress, error) {
 	return out, nil
 }
 
-// unfinished finds the newest replay of the same selection that has not come to
-// its end.
+// unfinished finds the newest replay of the same selection, if it has not come to
+// its end. An older one that has not was given up when a newer one was begun.
 func unfinished(all []Progress, sel *Selection) *Progress {
 	var newest *Progress
 	for i := range all {
 		p := &all[i]
-		if p.Fingerprint == sel.fingerprint() && p.State == StateRunning && (newest == nil || p.BegunAt.After(newest.BegunAt)) {
+		if p.Fingerprint == sel.fingerprint() && (newest == nil || p.BegunAt.After(newest.BegunAt)) {
 			newest = p
 		}
+	}
+	if newest == nil || newest.State != StateRunning {
+		return nil
 	}
 	return newest
 }

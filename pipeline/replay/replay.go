@@ -246,12 +246,18 @@ func (u *run) begin(ctx context.Context, sel Selection) error {
 			return nil
 		}
 	}
+	u.anew(sel)
+	return nil
+}
+
+// anew makes it a replay of its own, at its beginning.
+func (u *run) anew(sel Selection) {
 	now := u.r.now().UTC().Truncate(time.Millisecond)
+	u.continued = false
 	u.progress = Progress{
 		V: progressVersion, ID: sel.newID(newRandom()), Fingerprint: sel.fingerprint(), Selection: sel, Actor: u.opts.Who, State: StateRunning, BegunAt: now,
 		Next: map[string]int64{},
 	}
-	return nil
 }
 
 // eventTopics are those that are there now.
