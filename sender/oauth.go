@@ -61,7 +61,12 @@ func (c *Client) newTokens(o *pipeline.OAuth2Auth, password secret.Secret, u *en
 				DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 					return c.dialer.plain(ctx, u)
 				},
-				TLSClientConfig:        own.Clone(),
+				// Our own handshake: an error of net/http's does not tell where it came up.
+				DialTLSContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+					ctx, cancel := context.WithTimeout(ctx, c.cfg.RequestTimeout)
+					defer cancel()
+					return c.dialer.secured(ctx, u, own)
+				},
 				DisableKeepAlives:      true, // one request in minutes
 				DisableCompression:     true,
 				MaxResponseHeaderBytes: maxHeaderBytes,
@@ -86,6 +91,25 @@ func (d *dialer) plain(ctx context.Context, u *endpoint.URL) (net.Conn, error) {
 		return nil, err
 	}
 	return d.connect(ctx, addrs, u.Port)
+}
+
+// secured is plain under TLS.
+func (d *dialer) secured(ctx context.Context, u *endpoint.URL, own *tls.Config) (net.Conn, error) {
+	tcp, err := d.plain(ctx, u)
+	if err != nil {
+		return nil, err
+	}
+	cfg := own.Clone()
+	cfg.ServerName = u.Host
+	conn := tls.Client(tcp, cfg)
+	if err := conn.HandshakeContext(ctx); err != nil {
+		_ = tcp.Close()
+		if ctx.Err() != nil {
+			err = ctx.Err()
+		}
+		return nil, &dialError{phaseTLS, u.Authority, err}
+	}
+	return conn, nil
 }
 
 // get returns the Authorization header's value. Of many callers one asks the
@@ -190,17 +214,7 @@ func classifyToken(err error) verdict {
 	if isTimeout(err) {
 		return verdict{pipeline.OutcomeTimeout, prefix + "the token server did not answer in time"}
 	}
-	at := phaseRead
-	if isCertificate(err) {
-		at = phaseTLS
-	}
-	v := classify(at, err, "")
+	v := classify(phaseRead, err, "")
 	v.text = prefix + v.text
 	return v
-}
-
-func isCertificate(err error) bool {
-	_, cert := errors.AsType[*tls.CertificateVerificationError](err)
-	_, record := errors.AsType[tls.RecordHeaderError](err)
-	return cert || record || tlsAlert(err) != ""
 }
