@@ -213,3 +213,12 @@ type Subscriptions interface {
 	// Get returns nil where there is no such subscription.
 	Get(id string) *Subscription
 }
+
+// ComparableSubscriptions is a view that knows what has changed.
+type ComparableSubscriptions interface {
+	Subscriptions
+	// ChangedSince gives the ids of all subscriptions that are not what they were
+	// in older, and perhaps of some that are; known is false where that cannot be
+	// told at little cost.
+	ChangedSince(older Subscriptions) (ids []string, known bool)
+}

@@ -3,6 +3,8 @@ package dispatch
 import (
 	"context"
 	"time"
+
+	"github.com/hookline/hookline/pipeline"
 )
 
 const (
@@ -120,9 +122,17 @@ func (d *Dispatcher) refresh() {
 	if view == nil || view.Version() == d.view.Version() {
 		return
 	}
+	changed, known := []string(nil), false
+	if v, ok := view.(pipeline.ComparableSubscriptions); ok {
+		changed, known = v.ChangedSince(d.view)
+	}
 	d.view = view
 	now := d.now()
 	for _, t := range d.tasks {
+		if known {
+			t.UpdateOnly(now, view, changed)
+			continue
+		}
 		t.Update(now, view)
 	}
 }

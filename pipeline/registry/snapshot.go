@@ -116,6 +116,7 @@ type Snapshot struct {
 	// base is shared by many snapshots; delta is what changed since base was
 	// made, nil for what was deleted. Neither is written once published.
 	base, delta map[string]*entry
+	merges      int64 // how many bases there were before this one
 }
 
 var _ pipeline.Subscriptions = (*Snapshot)(nil)
@@ -124,9 +125,26 @@ var _ pipeline.Subscriptions = (*Snapshot)(nil)
 // records included; -1 for an empty topic.
 func (s *Snapshot) Version() int64 { return s.version }
 
-// Generation grows with each change of a subscription; two snapshots of one
-// Registry with the same generation hold the same subscriptions.
+// Generation grows with each change of a subscription but for what is noted of
+// its failures, of which there may be hundreds a second; two snapshots of one
+// Registry with the same generation match events alike.
 func (s *Snapshot) Generation() int64 { return s.generation }
+
+// ChangedSince gives the ids of all subscriptions that are not what they were in
+// older, and perhaps of some that are. known is false where that cannot be told
+// without looking at every subscription.
+func (s *Snapshot) ChangedSince(older pipeline.Subscriptions) (ids []string, known bool) {
+	o, ok := older.(*Snapshot)
+	if !ok || o.merges != s.merges || o.version > s.version {
+		return nil, false
+	}
+	for id, e := range s.delta { // what is in older's is in this one's too
+		if was, ok := o.delta[id]; !ok || was != e {
+			ids = append(ids, id)
+		}
+	}
+	return ids, true
+}
 
 // Len is the number of subscriptions with a good configuration.
 func (s *Snapshot) Len() int { return s.count }
@@ -242,6 +260,9 @@ func (b *builder) add(key, value []byte) error {
 	}
 	old := b.next.entry(r.ID)
 	b.set(r.ID, old, old.apply(&r, err))
+	if !r.IsHealth {
+		b.next.generation++
+	}
 	if err == nil {
 		err = r.Held
 	}
@@ -249,7 +270,6 @@ func (b *builder) add(key, value []byte) error {
 }
 
 func (b *builder) set(id string, old, e *entry) {
-	b.next.generation++
 	b.next.count += oneIf(e != nil && e.sub != nil) - oneIf(old != nil && old.sub != nil)
 	b.next.bad += oneIf(e != nil && e.bad() != nil) - oneIf(old != nil && old.bad() != nil)
 	switch {
@@ -282,6 +302,7 @@ func (b *builder) snapshot(version int64) *Snapshot {
 		base := make(map[string]*entry, len(b.next.base)+len(b.next.delta))
 		maps.Insert(base, b.next.entries())
 		b.next.base, b.next.delta = base, nil
+		b.next.merges++
 	}
 	s := b.next
 	b.last, b.published, b.copied = &s, true, false

@@ -2,7 +2,9 @@ package registry
 
 import (
 	"errors"
+	"math/rand/v2"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -68,6 +70,84 @@ func TestTimeoutIsCutToTheLimit(t *testing.T) {
 	d := Document{ID: "a", Tenant: "t", URL: "https://a.example.com/", Timeout: "10s"}
 	if pol.MaxTimeout = 5 * time.Second; d.Subscription(1, pol).Timeout != 5*time.Second {
 		t.Error("the timeout is longer than the request timeout")
+	}
+}
+
+// TestNotesOfFailures: what is noted of failures, hundreds of times a second where
+// endpoints fail, is no new generation, for which all would be indexed anew; what
+// changes how events are matched is.
+func TestNotesOfFailures(t *testing.T) {
+	b := newBuilder(testPolicy())
+	add := func(key, value []byte) *Snapshot {
+		t.Helper()
+		if err := b.add(key, value); err != nil {
+			t.Fatal(err)
+		}
+		return b.snapshot(b.next.version + 1)
+	}
+	first := add([]byte("a"), []byte(storedA))
+	since := time.Date(2026, 1, 31, 8, 0, 0, 0, time.UTC)
+	noted := add(HealthRecord("a", 3, since))
+	if s := noted.Get("a"); !s.FailingSince.Equal(since) || noted.Generation() != first.Generation() {
+		t.Errorf("failing since %v, generation %d after %d", s.FailingSince, noted.Generation(), first.Generation())
+	}
+	if recovered := add(HealthRecord("a", 3, time.Time{})); recovered.Generation() != first.Generation() {
+		t.Error("a recovery is a new generation")
+	}
+	if off := add(StateRecord("a", &StateInfo{Revision: 3, State: pipeline.StateDisabled})); off.Generation() <= first.Generation() {
+		t.Error("a disabled one is matched on")
+	}
+}
+
+// TestChangedSince compares it with a look at every subscription, between any two
+// of many snapshots.
+func TestChangedSince(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(1, 2))
+	b := newBuilder(testPolicy())
+	var snaps []*Snapshot
+	id := func() string { return "s" + strconv.Itoa(rnd.IntN(40)) }
+	for i := range 900 {
+		key, value := []byte(id()), []byte(nil)
+		switch rnd.IntN(4) {
+		case 0:
+			key, value = HealthRecord(string(key), int64(1+rnd.IntN(3)), time.UnixMilli(int64(1+rnd.IntN(5))))
+		case 1:
+			key, value = StateRecord(string(key), &StateInfo{Revision: int64(1 + rnd.IntN(3)), State: pipeline.StatePaused})
+		case 2:
+			d := doc(string(key))
+			value = encode(&d, int64(1+rnd.IntN(3)), time.Time{}, nil)
+		}
+		if err := b.add(key, value); err != nil {
+			t.Fatal(err)
+		}
+		if rnd.IntN(3) == 0 {
+			snaps = append(snaps, b.snapshot(int64(i)))
+		}
+	}
+	compared, told := 0, 0
+	for i, older := range snaps {
+		for _, s := range snaps[i:min(len(snaps), i+30)] {
+			ids, known := s.ChangedSince(older)
+			if !known {
+				continue
+			}
+			compared++
+			for n := range 40 {
+				id := "s" + strconv.Itoa(n)
+				if s.Get(id) != older.Get(id) && !slices.Contains(ids, id) {
+					t.Fatalf("%s has changed from version %d to %d, which is not told", id, older.Version(), s.Version())
+				}
+			}
+			if told += len(ids); s == older && len(ids) > 0 {
+				t.Errorf("%d differ from themselves", len(ids))
+			}
+		}
+		if _, known := older.ChangedSince(snaps[len(snaps)-1]); known && older.Version() < snaps[len(snaps)-1].Version() {
+			t.Fatal("it knows what a newer one has changed")
+		}
+	}
+	if compared < 1000 || told == 0 {
+		t.Errorf("%d compared, %d changes", compared, told)
 	}
 }
 

@@ -92,3 +92,51 @@ func TestHealthyAllocations(t *testing.T) {
 		t.Errorf("%v allocations per delivery, at most 3", got)
 	}
 }
+
+// BenchmarkUpdate is what a note of one subscription's failures costs a task in
+// which the lanes of 10,000 wait for their retries: with the ids of what has
+// changed, and without.
+func BenchmarkUpdate(b *testing.B) {
+	for _, name := range []string{"one", "unknown"} {
+		b.Run(name, func(b *testing.B) {
+			view, task := crowdWaits(b)
+			now := time.Now()
+			changed := []string{"subscription-77"}
+			b.ResetTimer()
+			for b.Loop() {
+				s := *view.subs[changed[0]]
+				s.FailingSince = s.FailingSince.Add(time.Millisecond)
+				view.subs[changed[0]] = &s
+				if name == "one" {
+					task.UpdateOnly(now, view, changed)
+				} else {
+					task.Update(now, view)
+				}
+			}
+		})
+	}
+}
+
+// crowdWaits is a task in which 10,000 subscriptions wait for their first retry.
+func crowdWaits(b *testing.B) (*simRegistry, *Task) {
+	b.Helper()
+	view := &simRegistry{subs: map[string]*pipeline.Subscription{}}
+	cfg := DefaultConfig()
+	sched := &Scheduler{}
+	now := time.Now()
+	task := NewRecovery(0, &cfg).Task(now, Start{Subs: view, Scheduler: sched})
+	for i := range 10_000 {
+		id := "subscription-" + strconv.Itoa(i)
+		view.subs[id] = newSubscription(id)
+		task.Deliver(now, &Record{Offset: int64(i), Subs: []string{id}, Envelope: &pipeline.Envelope{}, Payload: []byte("x")})
+	}
+	for w := sched.Next(now, anyShare); w != nil; w = sched.Next(now, anyShare) {
+		task.Done(now, w, &pipeline.Result{Outcome: pipeline.OutcomeTimeout, StartedAt: now})
+	}
+	batch := task.Cut()
+	task.Committed(now, batch, make([]int64, len(batch.Outs)))
+	if st := task.Stats(); st.Waiting != 10_000 {
+		b.Fatalf("%+v", st)
+	}
+	return view, task
+}

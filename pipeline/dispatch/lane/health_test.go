@@ -26,7 +26,7 @@ func (r *rig) told() string {
 			text += fmt.Sprintf(" %d", o.Notice.Count)
 		case OutHealth:
 			r.view = r.view.with(o.Subscription, func(s *pipeline.Subscription) { s.FailingSince, s.Revision = o.FailingSince, o.Revision })
-			r.task.Update(r.now, r.view)
+			r.task.UpdateOnly(r.now, r.view, []string{o.Subscription})
 		case OutState:
 			r.view = r.view.with(o.Subscription, func(s *pipeline.Subscription) {
 				s.State, s.StateReason, s.Revision = pipeline.StateDisabled, o.StateReason, o.Revision

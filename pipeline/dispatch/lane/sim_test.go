@@ -459,11 +459,21 @@ func (s *sim) update() {
 			delete(s.ledger.begun, id) // counted anew
 		}
 	}
+	var changed []string
+	for _, id := range s.ids {
+		if s.view.Get(id) != s.registry.Get(id) {
+			changed = append(changed, id)
+		}
+	}
 	s.view = s.registry
 	for _, id := range s.ids {
 		s.note("update %+v", s.view.Get(id))
 	}
-	s.task.Update(s.now, s.view)
+	if s.rnd.intn(2) == 0 {
+		s.task.Update(s.now, s.view)
+		return
+	}
+	s.task.UpdateOnly(s.now, s.view, changed)
 }
 
 func (s *sim) operate() {

@@ -169,13 +169,52 @@ func (l *lane) parkedSince() time.Time {
 // Update gives the task a newer view of the registry.
 func (t *Task) Update(now time.Time, subs pipeline.Subscriptions) {
 	t.now, t.subs = now, subs
-	for id, s := range t.bySub {
-		s.setConf(subs.Get(id), now)
-		if s.disabled != "" && (s.conf == nil || s.conf.State == pipeline.StateDisabled ||
-			s.conf.Revision > s.disabledRevision) {
-			s.disabled = ""
+	for _, s := range t.bySub {
+		t.renew(now, s)
+	}
+	t.reviewLanes(now)
+	t.forgetIdle()
+}
+
+// UpdateOnly is Update for a view in which no subscriptions but those with these
+// ids differ from the task's view. Where thousands of endpoints fail, there is a
+// new view with every transaction that notes it: what has not changed, and what
+// changes nothing for lanes, must cost nothing.
+func (t *Task) UpdateOnly(now time.Time, subs pipeline.Subscriptions, ids []string) {
+	t.now, t.subs = now, subs
+	review := false
+	for _, id := range ids {
+		if s := t.bySub[id]; s != nil {
+			was := s.conf
+			t.renew(now, s)
+			review = review || !notedOnly(was, s.conf)
 		}
 	}
+	if review {
+		t.reviewLanes(now)
+	}
+}
+
+// notedOnly tells that what differs is what was noted of failures, if anything.
+func notedOnly(was, is *pipeline.Subscription) bool {
+	if was == nil || is == nil {
+		return was == is
+	}
+	return was == is || was.Revision == is.Revision && was.State == is.State && was.StateReason == is.StateReason &&
+		!was.FailingSince.Equal(is.FailingSince)
+}
+
+// renew takes over what the task's view says of a subscription.
+func (t *Task) renew(now time.Time, s *sub) {
+	s.setConf(t.subs.Get(s.id), now)
+	if s.disabled != "" && (s.conf == nil || s.conf.State == pipeline.StateDisabled ||
+		s.conf.Revision > s.disabledRevision) {
+		s.disabled = ""
+	}
+}
+
+// reviewLanes has every lane do what its subscription's new configuration says.
+func (t *Task) reviewLanes(now time.Time) {
 	t.eachLane(func(l *lane) {
 		t.noteHeld(l)
 		if l.blocked && l.sub.conf != nil && l.sub.conf.OnExhausted != pipeline.OnExhaustedBlock {
@@ -190,7 +229,6 @@ func (t *Task) Update(now time.Time, subs pipeline.Subscriptions) {
 			t.grant(l.sub, now)
 		}
 	})
-	t.forgetIdle()
 }
 
 // forgetIdle forgets subscriptions without lanes. They are not forgotten as
