@@ -58,7 +58,7 @@ func TestDriverGoesOnWithTheTryThatWaitsNow(t *testing.T) {
 	first, second := &pipeline.Try{Request: *request(srv.url())}, &pipeline.Try{Request: *request(srv.url())}
 	quick.begin(first)
 	var cn *conn
-	c.pool.eachBusy(func(busy *conn) { cn = busy })
+	c.pool.eachBatched(func(busy *conn) { cn = busy })
 	if cn == nil || cn.batched.stage.Load() != stageWaiting {
 		t.Fatal("the first request does not wait on the kept connection")
 	}
@@ -173,7 +173,7 @@ func TestAnswerAfterWritingFailed(t *testing.T) {
 	b.tries.Add(1)
 	d.begin(try)
 	var cn *conn
-	c.pool.eachBusy(func(busy *conn) { cn = busy })
+	c.pool.eachBatched(func(busy *conn) { cn = busy })
 	if cn == nil || !cn.batched.stage.CompareAndSwap(stageWaiting, stageTaken) {
 		t.Fatal("the request does not wait on the kept connection")
 	}

@@ -379,7 +379,7 @@ func (b *batch) sweep() {
 		<-tick.C
 		now, closing := int64(b.c.now().Sub(b.base)), b.c.closing.Load()
 		late = late[:0]
-		b.c.pool.eachBusy(func(cn *conn) {
+		b.c.pool.eachBatched(func(cn *conn) {
 			if cn.batched.takeLate(now, closing) {
 				late = append(late, cn)
 			}

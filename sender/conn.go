@@ -46,6 +46,7 @@ type conn struct {
 	batched batched // of a Batch
 
 	prev, next *conn
+	in         *list // that it is in; nil: in none
 	idleSince  time.Time
 }
 

@@ -28,6 +28,12 @@ const attemptDelay = 250 * time.Millisecond
 // takes longer, a host that is gone mostly, must not keep others from theirs.
 const slowDial = 500 * time.Millisecond
 
+// deadDial is the same for a host whose last connection timed out. One that is
+// back answers within that nearly everywhere; and were it longer, thousands of
+// dead hosts, each tried for the first time for a subscription or an entity, would
+// mostly wait for a slot in vain, again and again, instead of being found dead.
+const deadDial = 100 * time.Millisecond
+
 // recheckAfter is how long a kept connection is used before its host's addresses
 // are looked at again: a host that has moved gets its requests at its new place.
 const recheckAfter = 30 * time.Second
@@ -94,13 +100,7 @@ const (
 
 // dial fills times as far as it came, also when it fails.
 func (d *dialer) dial(ctx context.Context, key poolKey, u *endpoint.URL, own *tls.Config, times *dialTimes) (*conn, error) {
-	if d.isDead(key) {
-		if err := acquire(ctx, d.deadSlots); err != nil {
-			return nil, err
-		}
-		defer func() { <-d.deadSlots }()
-	}
-	release, err := d.slot(ctx)
+	release, err := d.slot(ctx, d.isDead(key))
 	if err != nil {
 		return nil, err
 	}
@@ -145,14 +145,32 @@ func (d *dialer) construct(ctx context.Context, key poolKey, u *endpoint.URL, ow
 	return c, nil
 }
 
-// slot takes a slot, until release is called and for slowDial at most.
-func (d *dialer) slot(ctx context.Context) (release func(), err error) {
+// slot takes a slot, until release is called and for slowDial at most; for a dead
+// host one of the slots of those besides, both for deadDial at most.
+func (d *dialer) slot(ctx context.Context, dead bool) (release func(), err error) {
+	held := slowDial
+	if dead {
+		held = deadDial
+		if err := acquire(ctx, d.deadSlots); err != nil {
+			return nil, err
+		}
+	}
 	if err := acquire(ctx, d.slots); err != nil {
+		if dead {
+			<-d.deadSlots
+		}
 		return nil, err
 	}
 	var once sync.Once
-	free := func() { once.Do(func() { <-d.slots }) }
-	timer := time.AfterFunc(slowDial, free)
+	free := func() {
+		once.Do(func() {
+			<-d.slots
+			if dead { // last, so that the dead never have more of the others
+				<-d.deadSlots
+			}
+		})
+	}
+	timer := time.AfterFunc(held, free)
 	return func() { timer.Stop(); free() }, nil
 }
 

@@ -202,6 +202,29 @@ func TestDeadHostsLeaveSlotsToTheLiving(t *testing.T) {
 	tries.Wait()
 }
 
+// TestDeadHostsAreTried has far more dead hosts at once than slots for such: each
+// is tried, and found dead once more, instead of waiting for a slot in vain.
+func TestDeadHostsAreTried(t *testing.T) {
+	hole := blackHole(t)
+	cfg := localConfig()
+	cfg.MaxDials, cfg.ConnectTimeout = 16, 2*time.Second // 4 for dead ones
+	c := newClient(t, cfg, Deps{})
+	req := request("http://" + hole + "/")
+	c.dialer.setDead(c.key(c.prepare(req.Subscription), ""), true)
+	var tries sync.WaitGroup
+	for range 12 {
+		tries.Go(func() {
+			if res := send(c, request("http://"+hole+"/")); res.Outcome != pipeline.OutcomeTimeout {
+				t.Errorf("got %s %q after %s", res.Outcome, res.Error, res.Elapsed)
+			}
+		})
+	}
+	tries.Wait()
+	if n := len(c.dialer.slots) + len(c.dialer.deadSlots); n > 0 {
+		t.Errorf("%d slots are still taken", n)
+	}
+}
+
 // TestLocalErrnos are errors of our own machine, at each place they may come up.
 func TestLocalErrnos(t *testing.T) {
 	for _, errno := range localErrnos {

@@ -81,7 +81,7 @@ func (c *Client) newTokens(o *pipeline.OAuth2Auth, password secret.Secret, u *en
 
 // plain is a guarded TCP connection, within the limit of dials.
 func (d *dialer) plain(ctx context.Context, u *endpoint.URL) (net.Conn, error) {
-	release, err := d.slot(ctx)
+	release, err := d.slot(ctx, false)
 	if err != nil {
 		return nil, err
 	}

@@ -36,6 +36,7 @@ type pool struct {
 	hosts  map[poolKey]*host
 	idle   list // over all hosts, oldest first
 	busy   list // connections in exchanges, so that close can cut them
+	batch  list // the same, of those that a Batch took: see eachBatched
 	closed bool
 }
 
@@ -52,6 +53,7 @@ func newPool(cfg *Config) *pool {
 	}
 	p.idle.init()
 	p.busy.init()
+	p.batch.init()
 	return p
 }
 
@@ -69,7 +71,7 @@ func (p *pool) take(key poolKey, fresh bool) (*conn, error) {
 		p.hosts[key] = h
 	}
 	if len(h.idle) > 0 && !fresh {
-		return p.newest(h), nil
+		return p.newest(h, &p.busy), nil
 	}
 	if h.open >= p.maxPerHost {
 		if len(h.idle) == 0 {
@@ -82,7 +84,7 @@ func (p *pool) take(key poolKey, fresh bool) (*conn, error) {
 	return nil, nil
 }
 
-// takeIdle returns an idle connection; nil: there is none.
+// takeIdle returns an idle connection for a Batch; nil: there is none.
 func (p *pool) takeIdle(key poolKey) *conn {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -90,25 +92,27 @@ func (p *pool) takeIdle(key poolKey) *conn {
 	if p.closed || h == nil || len(h.idle) == 0 {
 		return nil
 	}
-	return p.newest(h)
+	return p.newest(h, &p.batch)
 }
 
 // newest takes a host's newest idle connection into use.
-func (p *pool) newest(h *host) *conn {
+func (p *pool) newest(h *host, use *list) *conn {
 	n := len(h.idle)
 	c := h.idle[n-1]
 	h.idle[n-1] = nil
 	h.idle = h.idle[:n-1]
 	p.idle.remove(c)
-	p.busy.pushBack(c)
+	use.pushBack(c)
 	return c
 }
 
-// eachBusy calls f for every connection that is in an exchange. f must not wait.
-func (p *pool) eachBusy(f func(*conn)) {
+// eachBatched calls f for every connection that a Batch took and has not given
+// back. f must not wait. Others are not looked at: thousands of endpoints that never
+// answer have one each.
+func (p *pool) eachBatched(f func(*conn)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for c := p.busy.front(); c != &p.busy.root; c = c.next {
+	for c := p.batch.front(); c != &p.batch.root; c = c.next {
 		f(c)
 	}
 }
@@ -138,7 +142,7 @@ func (p *pool) cancel(key poolKey) {
 func (p *pool) put(c *conn, keep bool, now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.busy.remove(c)
+	c.in.remove(c)
 	if !keep || p.closed || p.maxIdle == 0 {
 		p.release(c.key)
 		c.close()
@@ -170,8 +174,10 @@ func (p *pool) close() {
 	for p.idle.n > 0 {
 		p.drop(p.idle.front())
 	}
-	for c := p.busy.front(); c != &p.busy.root; c = c.next {
-		_ = c.tcp.SetDeadline(time.Unix(1, 0))
+	for _, l := range []*list{&p.busy, &p.batch} {
+		for c := l.front(); c != &l.root; c = c.next {
+			_ = c.tcp.SetDeadline(time.Unix(1, 0))
+		}
 	}
 }
 
@@ -179,7 +185,7 @@ func (p *pool) close() {
 func (p *pool) counts() (idle, busy int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.idle.n, p.busy.n
+	return p.idle.n, p.busy.n + p.batch.n
 }
 
 // drop closes an idle connection: the oldest of its host, since a host's
@@ -218,11 +224,12 @@ func (l *list) front() *conn { return l.root.next }
 func (l *list) pushBack(c *conn) {
 	last := l.root.prev
 	last.next, c.prev, c.next, l.root.prev = c, last, &l.root, c
+	c.in = l
 	l.n++
 }
 
 func (l *list) remove(c *conn) {
 	c.prev.next, c.next.prev = c.next, c.prev
-	c.prev, c.next = nil, nil
+	c.prev, c.next, c.in = nil, nil, nil
 	l.n--
 }
