@@ -105,6 +105,12 @@ func runScenario(ctx context.Context, st *stage, sc scenario, o *options) result
 	if n == 0 {
 		n = o.events
 	}
+	twin, err := b.setUpTwin(ctx, n, o)
+	if err != nil {
+		r.err = err
+		return r
+	}
+	defer twin.close()
 	warm, err := b.round(ctx, max(sc.fanOut, n/10), o)
 	if err == nil && sc.load > 0 {
 		if warm, err = b.round(ctx, n, o); err == nil {
@@ -130,7 +136,12 @@ func runScenario(ctx context.Context, st *stage, sc scenario, o *options) result
 			return r
 		}
 		r.rounds = append(r.rounds, one)
+		if err := twin.round(ctx, n, o); err != nil {
+			r.err = err
+			return r
+		}
 	}
+	r.notes = append(r.notes, twin.kept(r.rounds)...)
 	r.memoryMiB = b.peakMiB
 	if sc.sinkAlone {
 		note, err := b.sinkAlone(ctx, o.profile)
@@ -176,12 +187,12 @@ func (b *bed) round(ctx context.Context, deliveries int, o *options) (round, err
 	}
 	objects := b.mallocs()
 	var c counts
-	healthy := want - want*int64(b.sc.failing)/100
+	healthy := want - want*int64(b.sc.failing+b.sc.spare)/100
 	if err := until(ctx, 5*time.Minute, func() bool {
 		c, err = receiverCounts(b.url, false)
-		return err == nil && c.Requests-c.Failed >= healthy
+		return err == nil && c.Requests-c.Failed-c.Spare >= healthy
 	}); err != nil {
-		return r, fmt.Errorf("%d of %d deliveries arrived: %w", c.Requests-c.Failed, healthy, err)
+		return r, fmt.Errorf("%d of %d deliveries arrived: %w", c.Requests-c.Failed-c.Spare, healthy, err)
 	}
 	took := time.Since(begun)
 	if err := <-produced; err != nil {

@@ -17,22 +17,30 @@ import (
 	"github.com/valyala/fasthttp"
 )
 
+// Paths of the receiver.
+const (
+	pathOK    = "ok"
+	pathFail  = "fail"
+	pathSpare = "spare" // takes what another scenario's failing endpoints do not
+)
+
 // seen is what the receiver knows. Latency is measured from the time that
 // stands in the payload to the arrival of the first attempt.
 type seen struct {
 	requests atomic.Int64
 	failed   atomic.Int64
+	spare    atomic.Int64
 	mu       sync.Mutex
 	late     []int64 // microseconds, of every sixteenth first attempt; under mu
 }
 
 // counts is the answer to GET /count; it also begins a new measurement.
 type counts struct {
-	Requests, Failed      int64
-	P50us, P99us, Samples int64
+	Requests, Failed, Spare int64
+	P50us, P99us, Samples   int64
 }
 
-// receive answers POSTs: /ok at once or after o.delay, /fail with 500.
+// receive answers POSTs: /ok and /spare at once or after o.delay, /fail with 500.
 func receive(ctx context.Context, o *options) error {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -63,10 +71,13 @@ func (s *seen) handle(c *fasthttp.RequestCtx, delay time.Duration) {
 	if delay > 0 {
 		time.Sleep(delay)
 	}
-	if len(c.Path()) > 5 && string(c.Path()[:5]) == "/fail" {
+	switch string(c.Path()) {
+	case "/" + pathFail:
 		s.failed.Add(1)
 		c.SetStatusCode(500)
 		return
+	case "/" + pathSpare:
+		s.spare.Add(1)
 	}
 	if n%16 == 0 {
 		s.sample(c.Request.Body())
@@ -88,7 +99,7 @@ func (s *seen) sample(body []byte) {
 func (s *seen) take(reset bool) counts {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c := counts{Requests: s.requests.Load(), Failed: s.failed.Load(), Samples: int64(len(s.late))}
+	c := counts{Requests: s.requests.Load(), Failed: s.failed.Load(), Spare: s.spare.Load(), Samples: int64(len(s.late))}
 	if len(s.late) > 0 {
 		sort.Slice(s.late, func(i, j int) bool { return s.late[i] < s.late[j] })
 		c.P50us, c.P99us = s.late[len(s.late)/2], s.late[len(s.late)*99/100]
@@ -97,6 +108,7 @@ func (s *seen) take(reset bool) counts {
 		s.late = nil
 		s.requests.Store(0)
 		s.failed.Store(0)
+		s.spare.Store(0)
 	}
 	return c
 }

@@ -27,6 +27,7 @@ type scenario struct {
 	sizeBytes  int
 	delay      time.Duration // of the receiver
 	failing    int           // percent of the subscriptions whose endpoint fails for good
+	spare      int           // percent whose endpoint takes what it gets, and is not waited for: the twin of failing
 	ordering   string
 	signing    bool
 	noSink     bool
@@ -195,9 +196,11 @@ func (b *bed) subscriptions() []byte {
 		if i > 0 {
 			s.WriteByte(',')
 		}
-		path := "ok"
-		if i*b.sc.failing/100 != (i+1)*b.sc.failing/100 {
-			path = "fail"
+		path := pathOK
+		if share := b.sc.failing + b.sc.spare; i*share/100 != (i+1)*share/100 {
+			if path = pathFail; b.sc.spare > 0 {
+				path = pathSpare
+			}
 		}
 		fmt.Fprintf(&s, `{"id":"%024x","tenant":"*","url":"%s/%s","events":["bench.%d"],"ordering":%q`,
 			i, b.url, path, i/b.sc.fanOut, b.sc.ordering)
