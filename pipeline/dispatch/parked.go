@@ -28,10 +28,12 @@ const (
 	parkedCacheBytes    = 32 << 20
 	leastPartitionBytes = 1 << 20
 	mostPartitionBytes  = 12 << 20
-	// lastReadBytes bounds what is kept of a partition's last read as it came.
+	// lastReadBytes bounds what is kept of each of a partition's two last reads as they came.
 	lastReadBytes = 4 << 20
 	// drainedAfter is how long an empty shelf is kept.
 	drainedAfter = 5 * time.Second
+	// lastSingleFor is how long what was read for a lane that does not drain is kept.
+	lastSingleFor = 30 * time.Second
 	// recordOverheadBytes is about what a kept record costs beside its payload.
 	recordOverheadBytes = 512
 	// notYetPause between two looks for a record that the leader does not show yet.
@@ -63,9 +65,14 @@ type parkedPartition struct {
 	shelves map[string]*shelf // by subscription id; under mu
 	order   []string          // their ids, the one read longest ago first; under mu
 	bytes   int               // of all; under mu
-	// last is what the last read brought: thousands of endpoints that do not answer
-	// have a delivery or two each, which were parked at about the same time.
+	// last is what the last read brought: many lanes with a delivery or two each were
+	// parked at about the same time.
 	last []*kgo.Record // under mu
+	// lastSingle is the same of reads for lanes that do not drain, or are not known
+	// to, as thousands of endpoints that do not answer: those that drain read so much
+	// between two of them that each would find last replaced.
+	lastSingle   []*kgo.Record // under mu
+	lastSingleAt time.Time     // when it was read; under mu
 }
 
 // shelf is what was read for one subscription and is wanted soon, up to a bound.
@@ -114,7 +121,8 @@ func (c *parkedCache) part(p int32) *parkedPartition {
 
 // load fills in the work from its parked record.
 func (c *parkedCache) load(ctx context.Context, w *lane.Work) error {
-	r, err := c.get(ctx, w.Task.Partition(), pipeline.LaneSubscription(w.LaneKey()), w.ParkedOffset)
+	drains := !w.Cold() && !w.Suspect()
+	r, err := c.get(ctx, w.Task.Partition(), pipeline.LaneSubscription(w.LaneKey()), w.ParkedOffset, drains)
 	if err != nil {
 		return err
 	}
@@ -156,7 +164,9 @@ func (c *parkedCache) fill(w *lane.Work, r *kgo.Record) error {
 	return nil
 }
 
-func (c *parkedCache) get(ctx context.Context, p int32, sub string, off int64) (*kgo.Record, error) {
+// get reads the record at off, and keeps what comes with it. drains tells that the
+// lane is known to drain: it wants more soon.
+func (c *parkedCache) get(ctx context.Context, p int32, sub string, off int64, drains bool) (*kgo.Record, error) {
 	pp := c.part(p)
 	pp.mu.Lock()
 	defer pp.mu.Unlock()
@@ -173,20 +183,27 @@ func (c *parkedCache) get(ctx context.Context, p int32, sub string, off int64) (
 		return nil, &unreadableError{why: fmt.Sprintf("%s/%d has no record at offset %d", c.topic, p, off)}
 	}
 	pp.put(sub, off, recs[i+1:])
-	pp.keepLast(recs)
+	pp.keepLast(recs, drains)
 	return detached(recs[i]), nil
 }
 
 // keepLast keeps what a read brought, unless that is far more than was asked for,
 // as where it was compressed well.
-func (pp *parkedPartition) keepLast(recs []*kgo.Record) {
-	pp.last = nil
+func (pp *parkedPartition) keepLast(recs []*kgo.Record, drains bool) {
 	n := 0
 	for _, r := range recs {
 		n += size(r)
 	}
-	if n <= lastReadBytes {
-		pp.last = recs
+	if n > lastReadBytes {
+		recs = nil
+	}
+	if !drains {
+		pp.lastSingle, pp.lastSingleAt = recs, time.Now()
+		return
+	}
+	pp.last = recs
+	if time.Since(pp.lastSingleAt) > lastSingleFor {
+		pp.lastSingle = nil
 	}
 }
 
@@ -195,11 +212,13 @@ func (pp *parkedPartition) kept(sub string, off int64) *kgo.Record {
 	if sh := pp.shelves[sub]; sh != nil && sh.recs[off] != nil {
 		return sh.recs[off]
 	}
-	i, ok := slices.BinarySearchFunc(pp.last, off, func(r *kgo.Record, off int64) int { return cmp.Compare(r.Offset, off) })
-	if !ok {
-		return nil
+	for _, last := range [][]*kgo.Record{pp.last, pp.lastSingle} {
+		i, ok := slices.BinarySearchFunc(last, off, func(r *kgo.Record, off int64) int { return cmp.Compare(r.Offset, off) })
+		if ok {
+			return detached(last[i])
+		}
 	}
-	return detached(pp.last[i])
+	return nil
 }
 
 // taken takes a record that was kept off its shelf, if it is on one.

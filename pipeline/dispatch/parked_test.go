@@ -43,7 +43,7 @@ func (l *parkedLog) drain(t *testing.T, lanes map[string][]int64, next func(left
 	for n := 0; len(left) > 0; n++ {
 		lane := next(left)
 		off := lanes[lane][0]
-		r, err := c.get(t.Context(), 0, string(l.recs[off].Key), off)
+		r, err := c.get(t.Context(), 0, string(l.recs[off].Key), off, true)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -107,6 +107,37 @@ func TestLanesShareReads(t *testing.T) {
 		if most := 3*subs + 4*once; l.reads > most {
 			t.Errorf("%d subscriptions: %d reads of a log that %d bring whole", subs, l.reads, once)
 		}
+	}
+}
+
+// TestManyThatFailShareReads: those that fail have a delivery or two each, beside a
+// few that drain. They share what is read for one of them, however much is read for
+// the others between two of them.
+func TestManyThatFailShareReads(t *testing.T) {
+	const failing, healthy, each = 1250, 12, 1000
+	l := newParkedLog(failing+healthy*each, 100, func(i int) string {
+		if i < failing {
+			return fmt.Sprint("dark", i)
+		}
+		return fmt.Sprint("good", i%healthy)
+	})
+	c := newParkedCache(l, "parked")
+	take := func(off int, drains bool) (reads int) {
+		before := l.reads
+		if _, err := c.get(t.Context(), 0, string(l.recs[off].Key), int64(off), drains); err != nil {
+			t.Fatal(err)
+		}
+		return l.reads - before
+	}
+	reads := 0
+	for i := range failing {
+		reads += take(i, false)
+		for n := range healthy * each / failing {
+			take(failing+i*(healthy*each/failing)+n, true)
+		}
+	}
+	if most := 2 * failing / 100; reads > most {
+		t.Errorf("%d reads for %d records that lie together: at most %d were expected", reads, failing, most)
 	}
 }
 
