@@ -8,8 +8,6 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -26,25 +24,20 @@ import (
 
 // crowd is healthy endpoints and others, and one hookline for both.
 type crowd struct {
-	t     *testing.T
-	ctx   context.Context
-	cl    *kgo.Client
-	vars  map[string]string
-	proc  *process
-	gauge *gauge       // of proc
-	got   atomic.Int64 // requests that the healthy ones have answered
-	want  int64        // deliveries to them so far
-	hold  string       // port at which every 127.x.y.z takes connections and says nothing
-	hole  string       // port at which every 127.x.y.z drops what comes
+	t      *testing.T
+	ctx    context.Context
+	kafka  *testkit.KafkaCluster
+	cl     *kgo.Client
+	vars   map[string]string
+	proc   *process
+	gauge  *gauge       // of proc
+	got    atomic.Int64 // requests that the healthy ones have answered
+	want   int64        // deliveries to them so far
+	takers int64        // how many they are
+	hold   string       // port at which every 127.x.y.z takes connections and says nothing
+	hole   string       // port at which every 127.x.y.z drops what comes
 
 	held atomic.Int64 // connections that hold has taken
-}
-
-// isolationSize is how large the test is.
-type isolationSize struct {
-	healthy, dark, failing int
-	events                 int // to each healthy endpoint in each round
-	rounds                 int
 }
 
 func newCrowd(t *testing.T) *crowd {
@@ -53,7 +46,7 @@ func newCrowd(t *testing.T) *crowd {
 	t.Cleanup(cancel)
 	kafka := shared.Get(t)
 	name := testkit.Unique(t, "iso")
-	c := &crowd{t: t, ctx: ctx, cl: kafka.Client(kgo.DefaultProduceTopic(name + ".events"))}
+	c := &crowd{t: t, ctx: ctx, kafka: kafka, cl: kafka.Client(kgo.DefaultProduceTopic(name + ".events"))}
 	c.vars = map[string]string{
 		"KAFKA_BROKERS": strings.Join(kafka.Addrs(), ","), "TOPIC_PREFIX": name + ".", "GROUP": name, "PARTITIONS": "8", "START": "earliest",
 		"EVENTS_TOPICS": name + ".events=json:type=/kind,tenant=/tenant", "ALLOW_HTTP": "true", "ALLOW_CIDRS": "127.0.0.0/8", "ALLOW_PORTS": "1-65535", "LOG_FORMAT": "text",
@@ -151,6 +144,7 @@ func (c *crowd) healthy(n int) (list []isolated) {
 		c.got.Add(1)
 	}))
 	c.t.Cleanup(srv.Close)
+	c.takers = int64(n)
 	for i := range n {
 		list = append(list, isolated{fmt.Sprintf("good-%d", i), "acme", srv.URL + fmt.Sprintf("/%d", i), []string{"good"}})
 	}
@@ -221,52 +215,6 @@ func (c *crowd) produce(kind string, n int) {
 	}
 }
 
-// round has every healthy endpoint get so many events, and tells how many
-// deliveries a second that were.
-func (c *crowd) round(size isolationSize, beside string) float64 {
-	c.t.Helper()
-	began := time.Now()
-	for n := range 10 {
-		if beside == "fail" && n%3 == 0 {
-			c.produce(beside, 1)
-		}
-		c.produce("good", size.events/10)
-	}
-	c.want += int64(size.events/10*10) * int64(size.healthy)
-	for c.got.Load() < c.want {
-		if c.ctx.Err() != nil {
-			c.t.Fatalf("the healthy endpoints have %d of %d deliveries", c.got.Load(), c.want)
-		}
-		time.Sleep(5 * time.Millisecond) // another process: no signal to wait for
-	}
-	return float64(size.events/10*10*size.healthy) / time.Since(began).Seconds()
-}
-
-// profiles is a directory for profiles of what was measured; empty: none are made.
-func profiles() string { return os.Getenv("HOOKLINE_E2E_PROFILE") }
-
-// watch tells, when the function that it returns is called, how much of a core the process has used meanwhile, and
-// writes a profile of the first seconds.
-func (c *crowd) watch(name string) (end func()) {
-	began := c.gauge.now()
-	var work sync.WaitGroup
-	if profiles() != "" {
-		work.Go(func() {
-			body, err := c.fetch("/debug/pprof/profile?seconds=15")
-			if err == nil {
-				err = os.WriteFile(filepath.Join(profiles(), strings.ReplaceAll(name, " ", "-")+".pprof"), []byte(body), 0o600)
-			}
-			if err != nil {
-				c.t.Errorf("profile: %v", err)
-			}
-		})
-	}
-	return func() {
-		c.t.Logf("%s: %.2f cores", name, cores(c.gauge.between(began, c.gauge.now())))
-		work.Wait()
-	}
-}
-
 // fetch reads from the process's admin address.
 func (c *crowd) fetch(path string) (string, error) {
 	code, body, err := getAs(c.ctx, "http://"+c.proc.admin+path, c.vars["ADMIN_TOKEN"])
@@ -276,60 +224,13 @@ func (c *crowd) fetch(path string) (string, error) {
 	return body, err
 }
 
-func (c *crowd) rounds(size isolationSize, name, beside string) float64 {
+func (c *crowd) metrics() string {
 	c.t.Helper()
-	var list []float64
-	if beside == "dark" {
-		c.produce(beside, 2) // one is tried, one waits behind it
+	body, err := c.fetch("/metrics")
+	if err != nil {
+		c.t.Fatal(err)
 	}
-	defer c.watch(name)()
-	for range size.rounds {
-		list = append(list, c.round(size, beside))
-	}
-	c.t.Logf("%s: %.0f deliveries a second to the healthy ones; %d connections held", name, list, c.held.Load())
-	slices.Sort(list)
-	return list[len(list)/2]
-}
-
-// TestIsolation: endpoints that never answer, and endpoints that fail in every
-// way, beside healthy ones, which keep their throughput. The rounds without the
-// others are before and after those with them. HOOKLINE_E2E_FULL=1 has 10,000
-// that never answer beside 100 healthy ones.
-func TestIsolation(t *testing.T) {
-	size := isolationSize{healthy: 20, dark: 1000, failing: 40, events: 300, rounds: 1}
-	least := 0.0 // on a machine that others use a short round says little about speed: that it ends is what is tested
-	if full() {
-		size = isolationSize{healthy: 100, dark: 10_000, failing: 100, events: 3000, rounds: 3}
-		least = 0.9
-	}
-	c := newCrowd(t)
-	good := c.healthy(size.healthy)
-	c.apply(slices.Concat(good, c.dark(size.dark), c.failing(size.failing)))
-	c.proc = launch(t, plain, "process", c.vars, "--roles", "router,dispatcher")
-	c.proc.ready()
-	c.gauge = watchUse(t, c.proc)
-	c.rounds(size, "warming up", "")
-	before := c.rounds(size, "alone", "")
-	dark := c.rounds(size, fmt.Sprintf("beside %d that never answer", size.dark), "dark")
-	c.apply(good) // the others stay: what waits for them goes on
-	fail := c.rounds(size, fmt.Sprintf("beside these and %d that fail in every way", size.failing), "fail")
-	if r := command(t, c.vars, string(c.only(good)), "subs", "apply", "--prune", "-f", "-"); r.code != 0 {
-		t.Fatalf("subs apply --prune: code %d: %s", r.code, r.stderr)
-	}
-	c.calm()
-	after := c.rounds(size, "alone again", "")
-	alone := (before + after) / 2
-	t.Logf("of %.0f deliveries a second alone the healthy ones keep %.0f %% beside %d that never answer, and %.0f %% beside %d that fail besides; peak memory %d MiB",
-		alone, 100*dark/alone, size.dark, 100*fail/alone, size.failing, peakRSS(c.gauge.between(0, c.gauge.now()))/mib)
-	if dark < least*alone || fail < least*alone {
-		t.Errorf("less than %.0f %%", 100*least)
-	}
-	if c.held.Load() < int64(size.dark)/20 {
-		t.Errorf("only %d connections were held: nothing was tested", c.held.Load())
-	}
-	if took, code := c.proc.terminate(40 * time.Second); code != 0 {
-		t.Errorf("ended with code %d after %s", code, took)
-	}
+	return body
 }
 
 func (c *crowd) only(list []isolated) []byte {
@@ -340,17 +241,95 @@ func (c *crowd) only(list []isolated) []byte {
 	return text
 }
 
-// calm waits until few requests are under way.
-func (c *crowd) calm() {
+// beginDark has each of those that never answer get two events: one is tried, one
+// waits behind it. The first one counts once the router knows the subscriptions.
+func (c *crowd) beginDark() {
 	c.t.Helper()
-	for {
-		body, err := c.fetch("/metrics")
-		if err != nil {
-			c.t.Fatal(err)
+	for begun := false; !begun; {
+		c.produce("dark", 1)
+		for range 30 { // gauges are set every two seconds
+			c.trickle()
+			if begun = !strings.Contains(c.metrics(), noneInFlight); begun {
+				break
+			}
 		}
-		if strings.Contains(body, "\nhookline_in_flight 0\n") {
-			return
-		}
-		time.Sleep(100 * time.Millisecond)
+	}
+	c.produce("dark", 1)
+}
+
+// trickle waits a while, in which the healthy ones get something, as they would.
+func (c *crowd) trickle() {
+	c.t.Helper()
+	c.produce("good", 1)
+	c.want += c.takers
+	time.Sleep(100 * time.Millisecond)
+}
+
+const noneInFlight = "\nhookline_in_flight 0\n"
+
+// keepOnly deletes all other subscriptions, and waits until few requests are under way.
+func (c *crowd) keepOnly(list []isolated) {
+	c.t.Helper()
+	if r := command(c.t, c.vars, string(c.only(list)), "subs", "apply", "--prune", "-f", "-"); r.code != 0 {
+		c.t.Fatalf("subs apply --prune: code %d: %s", r.code, r.stderr)
+	}
+	for !strings.Contains(c.metrics(), noneInFlight) {
+		c.trickle()
+	}
+}
+
+// isolationSize is how large the test is.
+type isolationSize struct {
+	healthy, dark, failing int
+	events                 int // to each healthy endpoint in each round
+	alone, beside          int // rounds in each cycle, without the others and with each kind of them
+	cycles                 int
+	paced                  time.Duration // of a round at half of the pace
+}
+
+// TestIsolation: endpoints that never answer, and endpoints that fail in every
+// way, beside healthy ones, which keep their throughput. Rounds without the
+// others and rounds with them take turns, so that a machine that gets slower or
+// faster meanwhile says nothing: what is kept is told cycle by cycle, against the
+// rounds just before and just after. HOOKLINE_E2E_FULL=1 has 10,000 that never
+// answer beside 100 healthy ones, and their retries after 10 s instead of 30, so
+// that these are measured too.
+func TestIsolation(t *testing.T) {
+	size := isolationSize{healthy: 20, dark: 1000, failing: 40, events: 300, alone: 1, beside: 1, cycles: 1}
+	least := 0.0 // on a machine that others use a short round says little about speed: that it ends is what is tested
+	if full() {
+		size = isolationSize{healthy: 100, dark: 10_000, failing: 100, events: 1500, alone: 1, beside: 2, cycles: 3, paced: 3 * time.Second}
+		least = 0.9
+	}
+	c := newCrowd(t)
+	if full() {
+		c.vars["RETRY_DELAYS"] = "10s,10s,10s"
+	}
+	good := c.healthy(size.healthy)
+	others := slices.Concat(c.dark(size.dark), c.failing(size.failing))
+	c.apply(good)
+	c.proc = launch(t, plain, "process", c.vars, "--roles", "router,dispatcher")
+	c.proc.ready()
+	c.gauge = watchUse(t, c.proc)
+	m := &isolation{crowd: c, size: size}
+	m.phase("warming up", "", 2)
+	aloneBefore := m.phase("alone", "", size.alone)
+	for range size.cycles {
+		c.apply(slices.Concat(good, others))
+		c.beginDark()
+		dark := m.phase(fmt.Sprintf("beside %d that never answer", size.dark), "dark", size.alone)
+		fail := m.phase(fmt.Sprintf("beside these and %d that fail in every way", size.failing), "fail", size.beside)
+		c.keepOnly(good)
+		alone := m.phase("alone", "", size.alone)
+		m.kept(aloneBefore, dark, fail, alone)
+		aloneBefore = alone
+	}
+	m.judge(least)
+	if c.held.Load() < int64(size.dark)/20 {
+		t.Errorf("only %d connections were held: nothing was tested", c.held.Load())
+	}
+	t.Logf("peak memory %d MiB", peakRSS(c.gauge.between(0, c.gauge.now()))/mib)
+	if took, code := c.proc.terminate(40 * time.Second); code != 0 {
+		t.Errorf("ended with code %d after %s", code, took)
 	}
 }

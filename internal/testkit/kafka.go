@@ -125,6 +125,17 @@ func (s *SharedKafka) Close() {
 // Addrs returns the nodes' addresses, host:port, in their order.
 func (c *KafkaCluster) Addrs() []string { return append([]string(nil), c.proc.addrs...) }
 
+// PIDs are the process ids of the nodes that run.
+func (c *KafkaCluster) PIDs() (pids []int) {
+	for i := range c.proc.addrs {
+		text, err := os.ReadFile(filepath.Join(c.proc.dir, fmt.Sprintf("n%d", i+1), "pid"))
+		if pid, bad := strconv.Atoi(strings.TrimSpace(string(text))); err == nil && bad == nil {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
 // Kill9 ends a node by SIGKILL and returns when its process is gone.
 func (c *KafkaCluster) Kill9(node int) { c.act("kill9", node) }
 
