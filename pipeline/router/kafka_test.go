@@ -7,7 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/hookline/hookline/internal/testkit"
@@ -20,9 +19,7 @@ func TestExactlyOnceOnKafka(t *testing.T) {
 	name := testkit.Unique(t, "ev")
 	b := newKafkaBench(t, name+"=json:type=/t,id=/id", testkit.Unique(t, "router")+".")
 	deliveries := b.kafka.Topics().Deliveries()
-	if _, err := kadm.NewClient(b.cl).CreateTopic(b.ctx(), 4, 1, nil, name); err != nil {
-		t.Fatal(err)
-	}
+	b.topic(name, 4)
 	send := func(from, to int) {
 		var recs []*kgo.Record
 		for i := from; i < to; i++ {
@@ -82,9 +79,7 @@ func TestLatencyOnKafka(t *testing.T) {
 	name := testkit.Unique(t, "ev")
 	b := newKafkaBench(t, name+"=json:type=/t,id=/id", testkit.Unique(t, "router")+".")
 	b.cfg.Interval = time.Second // must not matter to an idle router
-	if _, err := kadm.NewClient(b.cl).CreateTopic(b.ctx(), 1, 1, nil, name); err != nil {
-		t.Fatal(err)
-	}
+	b.topic(name, 1)
 	b.produce(event(name, 0, `{"t":"a"}`))
 	r, _ := b.start()
 	deliveries := b.kafka.Topics().Deliveries()

@@ -138,9 +138,27 @@ func (b *bench) ctx() context.Context {
 
 func (b *bench) topic(name string, partitions int32) {
 	b.t.Helper()
-	if err := b.broker.CreateTopic(name, partitions, nil); err != nil {
+	if b.broker != nil {
+		if err := b.broker.CreateTopic(name, partitions, nil); err != nil {
+			b.t.Fatal(err)
+		}
+		return
+	}
+	adm := kadm.NewClient(b.cl)
+	if _, err := adm.CreateTopic(b.ctx(), partitions, 1, nil, name); err != nil {
 		b.t.Fatal(err)
 	}
+	// Real Kafka answers before the broker itself knows the topic.
+	b.eventually("topic "+name+" has leaders", func() bool {
+		got, err := adm.ListTopics(b.ctx(), name)
+		led := 0
+		for _, p := range got[name].Partitions {
+			if p.Err == nil && p.Leader >= 0 {
+				led++
+			}
+		}
+		return err == nil && led == int(partitions)
+	})
 }
 
 func (b *bench) produce(recs ...*kgo.Record) {
