@@ -163,7 +163,8 @@ type Deps struct {
 	// beforeEnd is called between producing and the end of the transaction; an
 	// error ends Run there and then, as a crash would (tests).
 	beforeEnd func(ctx context.Context) error
-	memoryIDs int // instead of maxMemoryIDs (tests)
+	memoryIDs int           // instead of maxMemoryIDs (tests)
+	freshWait time.Duration // instead of the constant (tests)
 	// unstableLimit is instead of the constant (tests).
 	unstableLimit time.Duration
 }

@@ -27,6 +27,7 @@ type session struct {
 	batch   *batch
 	specs   map[string]*TopicSpec
 	bombs   []bomb // of this transaction
+	settle  settling
 
 	mu   sync.Mutex
 	fail error // first error of producing in this transaction; written by kgo's goroutines
@@ -119,11 +120,17 @@ func (ses *session) produced(_ *kgo.Record, err error) {
 // loop runs transactions, one begun at the earliest an interval after the last
 // one: the first record after a pause is routed at once, and under load a
 // transaction gathers for the interval.
+//
+// The client fetches ahead, once: what it has at hand when a transaction begins
+// was fetched when the last one began, and what was written since stands at the
+// broker. Routed as it is, an event would wait for a transaction and a half
+// before its own. So such a transaction gathers also what the next fetch brings.
 func (ses *session) loop(ctx, work context.Context) error {
 	r := ses.r
 	var began time.Time
 	aborted := 0
 	for ctx.Err() == nil {
+		ahead := ses.s.Client().BufferedFetchRecords() > 0
 		r.idle.Store(true)
 		fetches := ses.s.PollRecords(ctx, pollRecords)
 		r.idle.Store(false)
@@ -133,9 +140,16 @@ func (ses *session) loop(ctx, work context.Context) error {
 		if fetches.NumRecords() == 0 && len(ses.bombs) == 0 {
 			continue
 		}
-		gatherUntil := began.Add(r.cfg.Interval)
+		g := gathering{until: began.Add(r.cfg.Interval)}
+		if settled := ses.settle.until(); settled.After(g.until) {
+			g.until = settled
+		}
 		began = time.Now()
-		committed, err := ses.transaction(ctx, work, fetches, gatherUntil)
+		// Of a backlog a full poll is enough.
+		if ahead && fetches.NumRecords() < pollRecords {
+			g.fresh, g.freshUntil = len(fetches), began.Add(r.freshWait)
+		}
+		committed, err := ses.transaction(ctx, work, fetches, g)
 		if err != nil {
 			return err
 		}
@@ -151,17 +165,35 @@ func (ses *session) loop(ctx, work context.Context) error {
 	return nil
 }
 
-// transaction routes fetches, and what else comes until gatherUntil.
-func (ses *session) transaction(ctx, work context.Context, fetches kgo.Fetches, gatherUntil time.Time) (committed bool, err error) {
+// gathering says for how long a transaction takes in more.
+type gathering struct {
+	until time.Time
+	// fresh is the number of brokers' answers that it takes in beyond that, which
+	// are waited for until freshUntil.
+	fresh      int
+	freshUntil time.Time
+}
+
+// left is until when to wait for more; not after now: no longer.
+func (g *gathering) left() time.Time {
+	if g.fresh > 0 && g.freshUntil.After(g.until) {
+		return g.freshUntil
+	}
+	return g.until
+}
+
+// transaction routes fetches, and what else comes as g says.
+func (ses *session) transaction(ctx, work context.Context, fetches kgo.Fetches, g gathering) (committed bool, err error) {
 	if err := ses.s.Begin(); err != nil {
 		return false, fmt.Errorf("beginning a transaction: %w", err)
 	}
 	b := ses.batch
 	err = ses.route(work, fetches)
-	for err == nil && !b.full() && ctx.Err() == nil && time.Now().Before(gatherUntil) {
-		poll, cancel := context.WithDeadline(ctx, gatherUntil)
+	for err == nil && !b.full() && ctx.Err() == nil && time.Now().Before(g.left()) {
+		poll, cancel := context.WithDeadline(ctx, g.left())
 		more := ses.s.PollRecords(poll, pollRecords)
 		cancel()
+		g.fresh -= len(more)
 		if err = ses.fetchErrors(more); err != nil {
 			// kgo tells of it once only: this session is of no more use.
 			_, end := ses.end(work, err)
@@ -182,7 +214,11 @@ func (ses *session) transaction(ctx, work context.Context, fetches kgo.Fetches, 
 func (ses *session) end(work context.Context, routing error) (committed bool, err error) {
 	try := kgo.TryCommit
 	if routing == nil {
+		begun := time.Now()
 		routing = ses.s.Client().Flush(work)
+		if ses.batch.records > 0 {
+			ses.settle.wrote(time.Since(begun))
+		}
 	}
 	if routing == nil {
 		routing = ses.takeFailure()
@@ -195,6 +231,7 @@ func (ses *session) end(work context.Context, routing error) (committed bool, er
 		failpoint.Hit(failpoint.Routed)
 	}
 	committed, err = ses.s.End(ses.withBombs(work), try)
+	ses.settle.ended = time.Now()
 	_ = ses.takeFailure() // an abort fails what was buffered
 	ses.batch.settle(committed)
 	ses.batch.endSpans(committed)
