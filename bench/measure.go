@@ -18,7 +18,8 @@ type round struct {
 	bareCPU, cpu   time.Duration // per delivery
 	bareRate, rate float64       // deliveries per second
 	p50, p99       time.Duration
-	allocs         float64 // objects per delivery
+	allocs         float64       // objects per delivery
+	engineCPU      time.Duration // of ClickHouse, per delivery
 }
 
 func (r *round) ratio() float64 { return float64(r.cpu) / float64(r.bareCPU) }
@@ -143,6 +144,10 @@ func runScenario(ctx context.Context, st *stage, sc scenario, o *options) result
 	}
 	r.notes = append(r.notes, twin.kept(r.rounds)...)
 	r.memoryMiB = b.peakMiB
+	if !sc.noSink {
+		_, engine, _ := r.spread(func(x *round) float64 { return float64(x.engineCPU) / 1e3 })
+		r.notes = append(r.notes, fmt.Sprintf("%.1f µs of ClickHouse's CPU per delivery", engine))
+	}
 	if sc.sinkAlone {
 		note, err := b.sinkAlone(ctx, o.profile)
 		r.err, r.notes = err, append(r.notes, note)
@@ -185,7 +190,7 @@ func (b *bed) round(ctx context.Context, deliveries int, o *options) (round, err
 	if err != nil {
 		return r, err
 	}
-	objects := b.mallocs()
+	objects, engine := b.mallocs(), b.engineCPU()
 	var c counts
 	healthy := want - want*int64(b.sc.failing+b.sc.spare)/100
 	if err := until(ctx, 5*time.Minute, func() bool {
@@ -203,6 +208,7 @@ func (b *bed) round(ctx context.Context, deliveries int, o *options) (round, err
 		return r, err
 	}
 	b.notePeak()
+	r.engineCPU = (b.engineCPU() - engine) / time.Duration(c.Requests)
 	r.allocs = float64(b.mallocs()-objects) / float64(c.Requests)
 	r.cpu, r.rate = (after-before)/time.Duration(c.Requests), float64(healthy)/took.Seconds()
 	r.p50, r.p99 = time.Duration(c.P50us)*time.Microsecond, time.Duration(c.P99us)*time.Microsecond
