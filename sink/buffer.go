@@ -38,6 +38,13 @@ func (b *buffer) full() bool {
 	return b.bytes >= b.limit
 }
 
+// filling tells that little room is left: nothing that may be stored should wait.
+func (b *buffer) filling() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.bytes >= b.limit/4*3
+}
+
 // pause stops fetching these until half of the buffer is free.
 func (b *buffer) pause(ids []partitionID) {
 	b.mu.Lock()

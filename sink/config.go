@@ -43,8 +43,9 @@ type Config struct {
 	// block is inserted without waiting any longer.
 	BlockBytes kafkax.Bytes `env:"CLICKHOUSE_BLOCK_BYTES" envDefault:"16MiB"`
 	// FlushInterval is the least time between two inserts of one partition that
-	// are not full. It grows with the partitions of a process: at most 16 such
-	// inserts each interval.
+	// are not full. It grows with the partitions of a process, at most 16 such
+	// inserts each interval, and where inserts take more than a fifth of the time: up
+	// to five times.
 	FlushInterval time.Duration `env:"CLICKHOUSE_FLUSH_INTERVAL" envDefault:"1s"`
 	// Inserts is how many are under way at once. Each may hold about three times
 	// CLICKHOUSE_BLOCK_BYTES.

@@ -46,10 +46,11 @@ type partition struct {
 	done    chan struct{} // closed by run
 	wake    chan struct{} // push to run: there are new records
 
-	next    int64        // run only: the offset after the last block, which is committed
-	polled  int64        // push only: the offset after the last record that was polled
-	reached atomic.Int64 // next, for others to read
-	flushed time.Time    // run only: when the last block was stored
+	next     int64        // run only: the offset after the last block, which is committed
+	polled   int64        // push only: the offset after the last record that was polled
+	reached  atomic.Int64 // next, for others to read
+	inserted atomic.Int64 // run writes: when the last insert ended, in nanoseconds since 1970
+	flushed  time.Time    // run only: when the last block was stored
 
 	mu       sync.Mutex   // guards what follows
 	declared *declaration // of a block to repeat first; set before run, cleared by it
@@ -272,9 +273,13 @@ func (p *partition) store(recs []*kgo.Record) bool {
 			return false
 		}
 		p.hit(failpoint.BlockDeclared)
+		begun := time.Now()
 		if !p.insert(b, d) {
 			return false
 		}
+		now := time.Now()
+		p.inserted.Store(now.UnixNano())
+		p.s.pace(now, now.Sub(begun))
 		p.hit(failpoint.BlockInserted)
 	}
 	if !p.call(recs) || !p.bury(bad) || !p.commit(d.to+1, "") {

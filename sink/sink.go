@@ -101,6 +101,7 @@ type Sink struct {
 	blocks blockPool
 	buffer buffer
 	count  atomic.Int64 // of partitions; read without mu by those who hold a partition's lock
+	paced  atomic.Int64 // nanoseconds between two inserts of a partition, by how long inserts take; pace writes it
 
 	healing    sync.Mutex                 // held by who makes dropped tables anew; guards missing and missed
 	missing    time.Time                  // since when a table is gone
@@ -108,6 +109,7 @@ type Sink struct {
 	healAfter  time.Duration              // the constant, but in tests
 	mu         sync.Mutex                 // guards what follows
 	partitions map[partitionID]*partition // those assigned
+	took       time.Duration              // an insert, about
 	fatal      error
 	stop       context.CancelFunc // ends Run
 	cluster    string             // the Kafka cluster's id
@@ -316,10 +318,42 @@ func (s *Sink) partition(id partitionID) *partition {
 	return s.partitions[id]
 }
 
+// How much longer than FlushInterval an insert may be waited for. Each takes
+// ClickHouse tens of milliseconds of CPU time however few rows it has: a part of
+// each table, view and projection, which is merged with others later.
+const (
+	// insertShare: where inserts, one after another, take more than this share of the
+	// time, they become fewer and larger.
+	insertShare = 0.2
+	// maxStretch of FlushInterval for that.
+	maxStretch = 5
+	// activeFor is how long a partition counts after an insert.
+	activeFor = 10 * time.Second
+)
+
 // interval between two inserts of one partition that are not full.
 func (s *Sink) interval() time.Duration {
 	const atOnce = 16
-	return s.cfg.FlushInterval * time.Duration((s.count.Load()+atOnce-1)/atOnce)
+	least := s.cfg.FlushInterval * time.Duration((s.count.Load()+atOnce-1)/atOnce)
+	if s.buffer.filling() {
+		return least
+	}
+	return max(least, min(time.Duration(s.paced.Load()), maxStretch*s.cfg.FlushInterval))
+}
+
+// pace notes how long an insert took, and with that how often each partition may
+// have one.
+func (s *Sink) pace(now time.Time, took time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	active := 0
+	for _, p := range s.partitions {
+		if now.UnixNano()-p.inserted.Load() < int64(activeFor) {
+			active++
+		}
+	}
+	s.took += (took - s.took) / 8 // a mean of the last ones
+	s.paced.Store(int64(float64(s.took) * float64(active) / insertShare))
 }
 
 // fail ends Run with err; the first one counts.
