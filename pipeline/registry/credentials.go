@@ -194,7 +194,13 @@ func (d *Document) openAll(keys *secret.Keyring) error {
 // credentials fills in what the sender needs. Nothing in it is in clear.
 func (d *Document) credentials(s *pipeline.Subscription) {
 	if g := d.Signing; g != nil {
-		s.Signing = &pipeline.Signing{Scheme: pipeline.SigningScheme(or(g.Scheme, string(pipeline.SigningStandard)))}
+		both := &struct { // nearly all have one secret: one piece of memory
+			pipeline.Signing
+			one [1]pipeline.SigningSecret
+		}{}
+		both.Secrets = both.one[:0]
+		s.Signing = &both.Signing
+		s.Signing.Scheme = pipeline.SigningScheme(or(g.Scheme, string(pipeline.SigningStandard)))
 		if s.Signing.Scheme == pipeline.SigningHub {
 			s.Signing.Header = or(g.Header, pipeline.DefaultHubHeader)
 		}

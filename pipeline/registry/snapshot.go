@@ -8,47 +8,63 @@ import (
 	"github.com/hookline/hookline/pipeline"
 )
 
-// entry is all that is known of one subscription. Immutable.
+// entry is all that is known of one subscription. Immutable. There may be very
+// many, of which most have a good configuration and nothing else.
 type entry struct {
 	config *pipeline.Subscription // the last good configuration; nil: none
-	state  *StateInfo             // nil: none
-	health *HealthInfo            // nil: none, or it could not be read
+	sub    *pipeline.Subscription // effective; nil without a good configuration
+	*beside
+}
+
+// beside is what few subscriptions have besides a configuration. Immutable.
+type beside struct {
+	state  *StateInfo  // nil: none
+	health *HealthInfo // nil: none, or it could not be read
 	// badConfig and badState say why the last record of each key was refused.
 	badConfig, badState error
-	sub                 *pipeline.Subscription // effective; nil without a good configuration
 	// unread stands for a subscription of which no configuration can be read.
 	unread *pipeline.Subscription
+}
+
+// nothing is the beside of most.
+var nothing = &beside{}
+
+func (b *beside) empty() bool {
+	return b.state == nil && b.health == nil && b.badConfig == nil && b.badState == nil
 }
 
 // apply gives the entry as it is after the record r, which err refused or not.
 // A refused record leaves what is in force as it is.
 func (e *entry) apply(r *Record, err error) *entry {
-	next := entry{}
+	next, own := entry{}, beside{}
 	if e != nil {
-		next = *e
+		next, own = *e, *e.beside
 	}
 	switch {
 	case r.IsState && err != nil:
-		next.badState = err
+		own.badState = err
 	case r.IsState:
-		next.state, next.badState = r.State, nil // no state for a tombstone
+		own.state, own.badState = r.State, nil // no state for a tombstone
 	case r.IsHealth: // one that is refused says nothing, which is not worth a complaint
-		next.health = r.Health
+		own.health = r.Health
 	case err != nil:
-		next.badConfig = err
+		own.badConfig = err
 	default:
-		next.config, next.badConfig = r.Sub, r.Held // no configuration for a tombstone
+		next.config, own.badConfig = r.Sub, r.Held // no configuration for a tombstone
 	}
-	if next.config == nil && next.state == nil && next.health == nil && next.bad() == nil {
+	own.unread = nil
+	if next.config == nil && own.badConfig != nil {
+		own.unread = paused(&pipeline.Subscription{ID: r.ID, Ordering: pipeline.OrderingSubscription}, "its configuration cannot be read: "+own.badConfig.Error())
+	}
+	next.beside = nothing
+	if !own.empty() {
+		next.beside = &own
+	} else if next.config == nil {
 		return nil
 	}
 	next.sub = failing(effective(next.config, next.state), next.state, next.health)
 	if next.sub != nil && next.state == nil && next.badState != nil {
 		next.sub = paused(next.sub, "its state cannot be read: "+next.badState.Error())
-	}
-	next.unread = nil
-	if next.config == nil && next.badConfig != nil {
-		next.unread = paused(&pipeline.Subscription{ID: r.ID, Ordering: pipeline.OrderingSubscription}, "its configuration cannot be read: "+next.badConfig.Error())
 	}
 	return &next
 }

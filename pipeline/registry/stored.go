@@ -237,6 +237,7 @@ func (r *Record) readConfig(value []byte, pol *Policy) error {
 	case s.Revision < 1:
 		return fmt.Errorf("revision %d is not positive", s.Revision)
 	}
+	s.ID = r.ID // which is kept anyway
 	r.stored = &s
 	if errs := s.Check(pol); len(errs) > 0 {
 		return join(errs)

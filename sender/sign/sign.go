@@ -31,6 +31,7 @@ var ErrExpired = errors.New("every signing secret has expired (hookline subs rot
 type Signer struct {
 	scheme pipeline.SigningScheme
 	keys   []key
+	one    [1]key // the memory of keys where there is one, as mostly
 }
 
 type key struct {
@@ -57,7 +58,10 @@ func New(scheme pipeline.SigningScheme, keys []Key) (*Signer, error) {
 	if len(keys) == 0 {
 		return nil, errors.New("no signing secrets")
 	}
-	s := &Signer{scheme: scheme, keys: make([]key, len(keys))}
+	s := &Signer{scheme: scheme}
+	if s.keys = s.one[:]; len(keys) > 1 {
+		s.keys = make([]key, len(keys))
+	}
 	st := states.Get().(*state)
 	defer states.Put(st)
 	for i, k := range keys {

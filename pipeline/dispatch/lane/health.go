@@ -52,11 +52,22 @@ type health struct {
 	since    time.Time // the first of them; wall clock, in ms, since it may outlive this process
 	noted    bool      // the run has been noted, in the registry and by a notice
 
-	exhausted   int       // since the last notice
-	exhaustedAt time.Time // of the last notice
-	last        *pipeline.Envelope
-	attempts    int // of last
-	backlog     bool
+	backlog bool
+	// exhausted deliveries; nil: none so far.
+	exhausted *exhausted
+}
+
+// exhausted is what is known of a subscription's exhausted deliveries.
+type exhausted struct {
+	count    int       // since the last notice
+	at       time.Time // of the last notice; zero: none
+	last     *pipeline.Envelope
+	attempts int // of last
+}
+
+// lately tells that a notice was given so short a time ago that none may be now.
+func (e *exhausted) lately(now time.Time) bool {
+	return !e.at.IsZero() && now.Sub(e.at) < ExhaustedEvery
 }
 
 // restore takes over what the registry says of a run of failures.
@@ -83,7 +94,7 @@ func (h *health) renew(was, is *pipeline.Subscription) {
 // settled tells that nothing would be lost by forgetting h: the registry says
 // the same, or there is nothing to say.
 func (h *health) settled(conf *pipeline.Subscription, now time.Time) bool {
-	if h.exhausted > 0 || (!h.exhaustedAt.IsZero() && now.Sub(h.exhaustedAt) < ExhaustedEvery) {
+	if e := h.exhausted; e != nil && (e.count > 0 || e.lately(now)) {
 		return false
 	}
 	if conf == nil {
@@ -138,9 +149,13 @@ func (t *Task) failedOnce(s *sub, w *Work, ended time.Time, why string) {
 
 // exhaust counts a delivery that has spent every attempt.
 func (t *Task) exhaust(s *sub, env *pipeline.Envelope, attempts int) {
-	h := &s.health
-	h.last, h.attempts = env, attempts
-	if h.exhausted++; h.exhausted == 1 {
+	e := s.health.exhausted
+	if e == nil {
+		e = &exhausted{}
+		s.health.exhausted = e
+	}
+	e.last, e.attempts = env, attempts
+	if e.count++; e.count == 1 {
 		t.exhausted = append(t.exhausted, s)
 	}
 	t.tellExhausted(false)
@@ -153,12 +168,12 @@ func (t *Task) tellExhausted(all bool) {
 		return
 	}
 	t.exhausted = slices.DeleteFunc(t.exhausted, func(s *sub) bool {
-		h := &s.health
-		if !all && !h.exhaustedAt.IsZero() && t.now.Sub(h.exhaustedAt) < ExhaustedEvery {
+		e := s.health.exhausted
+		if !all && e.lately(t.now) {
 			return false
 		}
-		t.notice(s, &Notice{Type: NoticeExhausted, Count: h.exhausted, Envelope: h.last, Attempts: h.attempts})
-		h.exhausted, h.exhaustedAt, h.last = 0, t.now, nil
+		t.notice(s, &Notice{Type: NoticeExhausted, Count: e.count, Envelope: e.last, Attempts: e.attempts})
+		e.count, e.at, e.last = 0, t.now, nil
 		return true
 	})
 }

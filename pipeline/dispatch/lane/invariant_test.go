@@ -89,7 +89,7 @@ func (s *sim) checkEnd() {
 		s.fail("left: %d records, %d + %d bytes, %d under way", t.nopen, t.memBytes, t.outBytes, t.inflight)
 	}
 	for id, sub := range t.bySub {
-		if sub.disabled == "" && !sub.bucket.full.After(s.now) && !sub.warm(s.now) && sub.health.settled(sub.conf, s.now) {
+		if sub.disabled == "" && !sub.bucket.used(s.now) && !sub.warm(s.now) && sub.health.settled(sub.conf, s.now) {
 			s.fail("left: subscription %s", id)
 		}
 	}

@@ -15,6 +15,7 @@ type bucket struct {
 	interval time.Duration // between two tokens; 0: no limit
 	depth    time.Duration // burst - 1 tokens, in time
 	full     time.Time
+	wake     time.Time // a wake-up for the next token is set for; zero: none
 }
 
 // set changes the limit. What had been used of the old one counts on, in tokens.
@@ -36,11 +37,16 @@ func (b *bucket) set(r pipeline.Rate, now time.Time) {
 func (b *bucket) next() time.Time { return b.full.Add(-b.depth) }
 
 // ready tells whether there is a token.
-func (b *bucket) ready(now time.Time) bool { return b.interval == 0 || !b.next().After(now) }
+func (b *bucket) ready(now time.Time) bool {
+	return b == nil || b.interval == 0 || !b.next().After(now)
+}
+
+// used tells that it is not full.
+func (b *bucket) used(now time.Time) bool { return b != nil && b.full.After(now) }
 
 // take uses a token, which must be there.
 func (b *bucket) take(now time.Time) {
-	if b.interval == 0 {
+	if b == nil || b.interval == 0 {
 		return
 	}
 	if b.full.Before(now) {
@@ -59,9 +65,13 @@ func (s *sub) mayStart(now time.Time) bool {
 func (s *sub) setConf(conf *pipeline.Subscription, now time.Time) {
 	s.health.renew(s.conf, conf)
 	s.conf = conf
-	if conf != nil {
-		s.bucket.set(conf.Rate, now)
+	if conf == nil || s.bucket == nil && conf.Rate.Count < 1 {
+		return
 	}
+	if s.bucket == nil {
+		s.bucket = &bucket{}
+	}
+	s.bucket.set(conf.Rate, now)
 }
 
 // grant gives free slots and tokens to lanes that wait for them, and sees to it
@@ -86,11 +96,12 @@ func (t *Task) wakeSub(s *sub, now time.Time) {
 	if s.bucket.ready(now) {
 		return
 	}
-	at := s.bucket.next()
-	if !s.wake.IsZero() && !s.wake.After(at) {
+	b := s.bucket
+	at := b.next()
+	if !b.wake.IsZero() && !b.wake.After(at) {
 		return
 	}
-	s.wake = at
+	b.wake = at
 	heap.Push(&t.timers, timer{at: at, sub: s})
 }
 

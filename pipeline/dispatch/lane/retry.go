@@ -172,8 +172,8 @@ func (t *Task) Tick(now time.Time) {
 	for len(t.timers) > 0 && !t.timers[0].at.After(now) {
 		w := heap.Pop(&t.timers).(timer)
 		if s := w.sub; s != nil {
-			if s.wake.Equal(w.at) {
-				s.wake = time.Time{}
+			if b := s.bucket; b.wake.Equal(w.at) {
+				b.wake = time.Time{}
 				t.grant(s, now)
 			}
 			continue

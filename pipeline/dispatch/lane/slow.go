@@ -29,8 +29,18 @@ func (t *Task) Relieve(now time.Time) {
 	}
 	t.checkAges(now)
 	t.tellExhausted(false)
-	t.forgetIdle()
+	if len(t.bySub) <= fewSubs || now.Sub(t.forgot) >= forgetEvery {
+		t.forgot = now
+		t.forgetIdle()
+	}
 }
+
+// Of more subscriptions than fewSubs those without lanes are looked for every
+// forgetEvery only: it takes a look at each, and they are kept for warmFor anyway.
+const (
+	fewSubs     = 1000
+	forgetEvery = time.Second
+)
 
 // paceWindow is how much time of a lane is remembered: older time counts half,
 // then a quarter, and so on.
@@ -235,7 +245,7 @@ func (t *Task) reviewLanes(now time.Time) {
 // soon as their last lane is: a busy one comes and goes with every delivery.
 func (t *Task) forgetIdle() {
 	for id, s := range t.bySub {
-		if s.lanes == 0 && s.disabled == "" && !s.bucket.full.After(t.now) && !s.warm(t.now) && s.health.settled(s.conf, t.now) {
+		if s.lanes == 0 && s.disabled == "" && !s.bucket.used(t.now) && !s.warm(t.now) && s.health.settled(s.conf, t.now) {
 			delete(t.bySub, id)
 		}
 	}

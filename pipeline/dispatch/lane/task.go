@@ -74,7 +74,8 @@ type firstMark struct {
 	notBefore time.Time // the same, by the monotonic clock where it is this process's
 }
 
-// sub is what a task knows of one subscription: counts over all its lanes.
+// sub is what a task knows of one subscription: counts over all its lanes. There
+// may be very many at once, so what few have is apart.
 type sub struct {
 	id       string
 	conf     *pipeline.Subscription // as the registry has it; nil: deleted
@@ -89,9 +90,8 @@ type sub struct {
 	tookAt   time.Time // the last success; zero: none that is remembered
 	local    string    // why its last try was none, as a secret that is missing; empty: it was one
 	waitq    []*lane   // for a slot or a token
-	bucket   bucket
+	bucket   *bucket   // nil: its rate has no limit
 	health   health
-	wake     time.Time // a wake-up for the next token is set for; zero: none
 	// disabled is a reason decided here that the registry does not show yet;
 	// empty: none. It applies to disabledRevision.
 	disabled         string
@@ -112,6 +112,7 @@ type Task struct {
 	oldest  *lane // of lanes: walked in order, so that a run can be repeated
 	newest  *lane
 	bySub   map[string]*sub
+	forgot  time.Time           // when bySub was last gone through
 	durable map[string]struct{} // lane keys with a record in lanes/p
 	dirty   map[string]struct{} // lane keys whose record must be written
 	touched bool
