@@ -61,7 +61,9 @@ func measure(ctx context.Context, o *options) error {
 			fmt.Fprintf(os.Stderr, "%s: %v\n", sc.name, r.err)
 		}
 		results = append(results, r)
-		fmt.Fprintln(os.Stderr, row(&r))
+		if !sc.routerAlone {
+			fmt.Fprintln(os.Stderr, row(&r))
+		}
 	}
 	var relayCPU time.Duration
 	if o.wants(roleRelay, false) {
@@ -77,7 +79,7 @@ func measure(ctx context.Context, o *options) error {
 	if err := os.MkdirAll(o.out, 0o755); err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(o.out, "report.svg"), []byte(plot(results)), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(o.out, "report.svg"), []byte(plot(slices.DeleteFunc(slices.Clone(results), func(r result) bool { return r.sc.routerAlone }))), 0o600); err != nil {
 		return err
 	}
 	return os.WriteFile(filepath.Join(o.out, "report.md"), []byte(text), 0o600)
@@ -96,6 +98,10 @@ func (o *options) stage(ctx context.Context, brokers int) (*stage, error) {
 
 func runScenario(ctx context.Context, st *stage, sc scenario, o *options) result {
 	r := result{sc: sc}
+	if sc.routerAlone {
+		r.notes, r.err = routerGrowth(ctx, st, sc, o)
+		return r
+	}
 	b, err := setUpBed(ctx, st, sc, o.profile != "")
 	defer b.close()
 	if err != nil {
@@ -299,7 +305,9 @@ func report(results []result, relay time.Duration) string {
 	fmt.Fprintf(&s, "CPU of all hookline processes per delivery, beside a bare fasthttp loop in the same run; %d cores, %s.\n\n", runtime.NumCPU(), runtime.Version())
 	s.WriteString(header)
 	for i := range results {
-		s.WriteString(row(&results[i]) + "\n")
+		if !results[i].sc.routerAlone {
+			s.WriteString(row(&results[i]) + "\n")
+		}
 		if err := results[i].err; err != nil {
 			fmt.Fprintf(&s, "| %s | failed: %v |\n", results[i].sc.name, err)
 		}

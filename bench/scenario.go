@@ -36,9 +36,11 @@ type scenario struct {
 	brokers    int
 	backlog    bool // all events are there before hookline starts
 	sinkAlone  bool // the sink alone stores the attempts that dispatchers made before
-	deliveries int  // per round; 0: as asked for
-	extra      []string
-	long       bool // only with -full
+	// routerAlone: no deliveries; what the router costs with the number of subscriptions.
+	routerAlone bool
+	deliveries  int // per round; 0: as asked for
+	extra       []string
+	long        bool // only with -full
 }
 
 func base(name string, change func(*scenario)) scenario {
@@ -61,6 +63,7 @@ var scenarios = []scenario{
 	base("latency at 10 % load", func(s *scenario) { s.fanOut, s.load, s.deliveries, s.long = 1, 10, 10_000, true }),
 	base("latency at 90 % load", func(s *scenario) { s.fanOut, s.load, s.long = 1, 90, true }),
 	base("sink alone", func(s *scenario) { s.noSink, s.sinkAlone, s.deliveries, s.long = true, true, 400_000, true }),
+	base("router and subscriptions", func(s *scenario) { s.routerAlone, s.long = true, true }),
 	base("20ms endpoints, 256", func(s *scenario) { s.delay, s.subs, s.deliveries = 20*time.Millisecond, 1000, 100_000 }),
 	base("10% failing", func(s *scenario) { s.failing = 10 }),
 	base("no sink", func(s *scenario) { s.noSink, s.long = true, true }),
@@ -140,12 +143,8 @@ func setUpBed(ctx context.Context, st *stage, sc scenario, profile bool) (*bed, 
 }
 
 func (b *bed) startAll(ctx context.Context) error {
-	roles := "router,dispatcher,sink"
-	if b.sc.noSink {
-		roles = "router,dispatcher"
-	}
 	for range b.sc.processes {
-		if err := b.start(ctx, roles); err != nil {
+		if err := b.start(ctx, b.sc.roles()); err != nil {
 			return err
 		}
 	}

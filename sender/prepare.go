@@ -46,10 +46,14 @@ func (c *cache[V]) clear() {
 func (c *cache[V]) get(key string) (value V, ok bool) {
 	known, ok := c.younger.Load().m.Load(key)
 	if !ok {
-		if known, ok = c.older.Load().m.Load(key); !ok {
+		older := c.older.Load()
+		if known, ok = older.m.Load(key); !ok {
 			return value, false
 		}
-		c.put(key, known.(V))
+		c.put(key, known.(V)) // before it leaves the other: who looks meanwhile finds it
+		if _, there := older.m.LoadAndDelete(key); there {
+			older.n.Add(-1)
+		}
 	}
 	return known.(V), true
 }
@@ -64,7 +68,7 @@ func (c *cache[V]) put(key string, value V) {
 // age forgets what was not used since it was called last.
 func (c *cache[V]) age() { c.older.Store(c.younger.Swap(&generation{})) }
 
-// len is how many there are, those in both generations twice.
+// len is how many there are.
 func (c *cache[V]) len() int64 { return c.younger.Load().n.Load() + c.older.Load().n.Load() }
 
 // target is a subscription ready to be sent to. Immutable. There may be one for

@@ -242,6 +242,7 @@ func (t *Task) disable(s *sub, reason string) {
 		return
 	}
 	s.disabled, s.disabledRevision = reason, s.conf.Revision
+	t.disabled++
 	t.out = append(t.out, &Out{
 		Kind: OutState, Subscription: s.id, StateReason: reason, Revision: s.conf.Revision, At: t.now, FailingSince: s.health.runSince(),
 	})

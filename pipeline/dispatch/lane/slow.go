@@ -28,6 +28,7 @@ func (t *Task) Relieve(now time.Time) {
 		}
 	}
 	t.checkAges(now)
+	t.endDisabled(now)
 	t.tellExhausted(false)
 	if len(t.bySub) <= fewSubs || now.Sub(t.forgot) >= forgetEvery {
 		t.forgot = now
@@ -147,16 +148,29 @@ func (t *Task) heldUp(l *lane, now time.Time) bool {
 	return t.sched.coldHeldUp && t.Full() && !l.sub.warm(now) && now.Sub(l.stageSince) >= t.cfg.SlowAfter
 }
 
-// checkAges disables subscriptions with too old a parked delivery.
+// checkAges disables subscriptions with too old a parked delivery. With many lanes
+// it looks seldom: it takes a look at each.
 func (t *Task) checkAges(now time.Time) {
-	disabled := false
+	if len(t.lanes) > fewLanes && now.Sub(t.agesChecked) < min(agesEvery, t.cfg.MaxParkedAge/10) {
+		return
+	}
+	t.agesChecked = now
 	t.eachLane(func(l *lane) {
 		if len(l.parked) > 0 && !l.blocked && l.mode() == modeSend && now.Sub(l.parkedSince()) > t.cfg.MaxParkedAge {
 			t.disable(l.sub, ReasonBacklog)
 		}
-		disabled = disabled || l.sub.disabled != ""
 	})
-	if !disabled {
+}
+
+const (
+	fewLanes  = 1000
+	agesEvery = 10 * time.Second
+)
+
+// endDisabled goes on with the lanes of subscriptions that were disabled here,
+// until the registry shows that they are.
+func (t *Task) endDisabled(now time.Time) {
+	if t.disabled == 0 {
 		return
 	}
 	t.eachLane(func(l *lane) {
@@ -220,6 +234,7 @@ func (t *Task) renew(now time.Time, s *sub) {
 	if s.disabled != "" && (s.conf == nil || s.conf.State == pipeline.StateDisabled ||
 		s.conf.Revision > s.disabledRevision) {
 		s.disabled = ""
+		t.disabled--
 	}
 }
 
@@ -277,13 +292,13 @@ func (t *Task) Stats() Stats {
 		st.Heads += s.heads
 		st.Queued += s.queued
 	}
-	for _, l := range t.lanes {
+	t.eachLane(func(l *lane) {
 		switch {
 		case l.blocked || (l.waiting && l.mode() == modeHold):
 			st.Held++
 		case l.waiting:
 			st.Waiting++
 		}
-	}
+	})
 	return st
 }

@@ -108,14 +108,16 @@ type Task struct {
 	now         time.Time // of the call under way
 	seq         uint64    // transactions cut
 
-	lanes   map[string]*lane
-	oldest  *lane // of lanes: walked in order, so that a run can be repeated
-	newest  *lane
-	bySub   map[string]*sub
-	forgot  time.Time           // when bySub was last gone through
-	durable map[string]struct{} // lane keys with a record in lanes/p
-	dirty   map[string]struct{} // lane keys whose record must be written
-	touched bool
+	lanes       map[string]*lane
+	oldest      *lane // of lanes: walked in order, so that a run can be repeated
+	newest      *lane
+	bySub       map[string]*sub
+	forgot      time.Time           // when bySub was last gone through
+	disabled    int                 // of bySub: those disabled here, which the registry does not show yet
+	agesChecked time.Time           // when the ages of lanes were last looked at
+	durable     map[string]struct{} // lane keys with a record in lanes/p
+	dirty       map[string]struct{} // lane keys whose record must be written
+	touched     bool
 
 	recs     []*Record // unsettled and, between them, settled ones; by offset
 	nopen    int       // records with an open position
