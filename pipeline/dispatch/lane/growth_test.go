@@ -19,65 +19,101 @@ func BenchmarkAmongWaitingLanes(b *testing.B) {
 	}
 }
 
-func benchAmongWaitingLanes(b *testing.B, waiting int) {
-	const perSecond, held = 2000, 10
-	view := &simRegistry{subs: map[string]*pipeline.Subscription{}}
-	lists := make([][]string, 100)
-	for i := range lists {
+// crowded is a task with many waiting lanes.
+type crowded struct {
+	task           *Task
+	sched          *Scheduler
+	view           *simRegistry
+	now            time.Time
+	offset, parked int64
+}
+
+// newCrowded has ten paused subscriptions, with a lane for each of waiting
+// entities, and a hundred healthy ones.
+func newCrowded(b *testing.B, waiting int) *crowded {
+	b.Helper()
+	c := &crowded{sched: &Scheduler{}, now: time.Now(), view: &simRegistry{subs: map[string]*pipeline.Subscription{}}}
+	for i := range 100 {
 		id := "healthy-" + strconv.Itoa(i)
-		view.subs[id], lists[i] = newSubscription(id), []string{id}
+		c.view.subs[id] = newSubscription(id)
 	}
-	for i := range held {
+	for i := range 10 {
 		id := "held-" + strconv.Itoa(i)
-		view.subs[id] = newSubscription(id)
-		view.subs[id].Ordering, view.subs[id].State = pipeline.OrderingEntity, pipeline.StatePaused
+		c.view.subs[id] = newSubscription(id)
+		c.view.subs[id].Ordering, c.view.subs[id].State = pipeline.OrderingEntity, pipeline.StatePaused
 	}
 	cfg := DefaultConfig()
-	sched := &Scheduler{}
-	now := time.Now()
-	task := NewRecovery(0, &cfg).Task(now, Start{Subs: view, Scheduler: sched})
-	offset, parked := int64(0), int64(0)
-	commit := func() {
-		batch := task.Cut()
-		offsets := make([]int64, len(batch.Outs))
-		for i := range offsets {
-			offsets[i] = parked
-			parked++
-		}
-		task.Committed(now, batch, offsets)
-	}
-	deliver := func(id []string, env *pipeline.Envelope) {
-		task.Deliver(now, &Record{Offset: offset, Subs: id, Envelope: env})
-		offset++
-	}
+	c.task = NewRecovery(0, &cfg).Task(c.now, Start{Subs: c.view, Scheduler: c.sched})
 	for i := range waiting {
-		deliver([]string{"held-" + strconv.Itoa(i%held)}, &pipeline.Envelope{Entity: "entity-" + strconv.Itoa(i)})
+		c.deliver([]string{"held-" + strconv.Itoa(i%10)}, &pipeline.Envelope{Entity: "entity-" + strconv.Itoa(i)})
 		if i%1000 == 999 {
-			commit()
+			c.commit()
 		}
 	}
-	if st := task.Stats(); st.Held != waiting || st.Parked != waiting {
+	if st := c.task.Stats(); st.Held != waiting || st.Parked != waiting {
 		b.Fatalf("%d lanes: %+v", waiting, st)
+	}
+	return c
+}
+
+func (c *crowded) deliver(id []string, env *pipeline.Envelope) {
+	c.task.Deliver(c.now, &Record{Offset: c.offset, Subs: id, Envelope: env})
+	c.offset++
+}
+
+func (c *crowded) commit() {
+	batch := c.task.Cut()
+	offsets := make([]int64, len(batch.Outs))
+	for i := range offsets {
+		offsets[i] = c.parked
+		c.parked++
+	}
+	c.task.Committed(c.now, batch, offsets)
+}
+
+func benchAmongWaitingLanes(b *testing.B, waiting int) {
+	const perSecond = 2000
+	c := newCrowded(b, waiting)
+	lists := make([][]string, 100)
+	for i := range lists {
+		lists[i] = []string{"healthy-" + strconv.Itoa(i)}
 	}
 	env, res := &pipeline.Envelope{}, &pipeline.Result{Outcome: pipeline.OutcomeSuccess}
 	b.ReportAllocs()
 	done, before := 0, cpuTime()
 	for b.Loop() {
-		deliver(lists[done%len(lists)], env)
-		w := sched.Next(now, anyShare)
-		task.Done(now, w, res)
-		sched.Recycle(w)
+		c.deliver(lists[done%len(lists)], env)
+		w := c.sched.Next(c.now, anyShare)
+		c.task.Done(c.now, w, res)
+		c.sched.Recycle(w)
 		done++
 		if done%(perSecond/4) == 0 {
-			now = now.Add(250 * time.Millisecond)
-			task.Relieve(now)
-			commit()
+			c.now = c.now.Add(250 * time.Millisecond)
+			c.task.Relieve(c.now)
+			c.commit()
 		}
 		if done%(2*perSecond) == 0 {
-			task.Stats()
+			c.task.Stats()
 		}
 	}
 	b.ReportMetric(float64(cpuTime()-before)/float64(done), "cpu-ns/op")
+}
+
+// BenchmarkUpdateAmongWaitingLanes is what a change of one other subscription
+// costs there.
+func BenchmarkUpdateAmongWaitingLanes(b *testing.B) {
+	for _, n := range []int{1000, 100_000} {
+		b.Run(strconv.Itoa(n), func(b *testing.B) {
+			c := newCrowded(b, n)
+			done, before := 0, cpuTime()
+			for b.Loop() {
+				c.view = c.view.with("healthy-1", func(s *pipeline.Subscription) { s.Concurrency = 1 + done%8 })
+				c.task.Update(c.now, c.view)
+				done++
+			}
+			b.ReportMetric(float64(cpuTime()-before)/float64(done), "cpu-ns/op")
+		})
+	}
 }
 
 // cpuTime of this process: on a machine that others keep busy it says more than

@@ -193,10 +193,13 @@ func (l *lane) parkedSince() time.Time {
 // Update gives the task a newer view of the registry.
 func (t *Task) Update(now time.Time, subs pipeline.Subscriptions) {
 	t.now, t.subs = now, subs
+	var changed []*sub
 	for _, s := range t.bySub {
-		t.renew(now, s)
+		if t.renew(now, s) {
+			changed = append(changed, s)
+		}
 	}
-	t.reviewLanes(now)
+	t.reviewLanes(now, changed)
 	t.forgetIdle()
 }
 
@@ -206,17 +209,16 @@ func (t *Task) Update(now time.Time, subs pipeline.Subscriptions) {
 // changes nothing for lanes, must cost nothing.
 func (t *Task) UpdateOnly(now time.Time, subs pipeline.Subscriptions, ids []string) {
 	t.now, t.subs = now, subs
-	review := false
+	var changed []*sub
 	for _, id := range ids {
 		if s := t.bySub[id]; s != nil {
 			was := s.conf
-			t.renew(now, s)
-			review = review || !notedOnly(was, s.conf)
+			if t.renew(now, s) && !notedOnly(was, s.conf) {
+				changed = append(changed, s)
+			}
 		}
 	}
-	if review {
-		t.reviewLanes(now)
-	}
+	t.reviewLanes(now, changed)
 }
 
 // notedOnly tells that what differs is what was noted of failures, if anything.
@@ -228,32 +230,51 @@ func notedOnly(was, is *pipeline.Subscription) bool {
 		!was.FailingSince.Equal(is.FailingSince)
 }
 
-// renew takes over what the task's view says of a subscription.
-func (t *Task) renew(now time.Time, s *sub) {
+// renew takes over what the task's view says of a subscription. It tells whether
+// that is anything new: the same *pipeline.Subscription is not.
+func (t *Task) renew(now time.Time, s *sub) (changed bool) {
+	was := s.conf
 	s.setConf(t.subs.Get(s.id), now)
 	if s.disabled != "" && (s.conf == nil || s.conf.State == pipeline.StateDisabled ||
 		s.conf.Revision > s.disabledRevision) {
 		s.disabled = ""
 		t.disabled--
+		return true
+	}
+	return s.conf != was
+}
+
+// reviewLanes has the lanes of subscriptions do what their new configurations say.
+func (t *Task) reviewLanes(now time.Time, of []*sub) {
+	if len(of) == 0 {
+		return
+	}
+	for _, s := range of {
+		s.changed = true
+	}
+	t.eachLane(func(l *lane) {
+		if l.sub.changed {
+			t.reviewLane(now, l)
+		}
+	})
+	for _, s := range of {
+		s.changed = false
 	}
 }
 
-// reviewLanes has every lane do what its subscription's new configuration says.
-func (t *Task) reviewLanes(now time.Time) {
-	t.eachLane(func(l *lane) {
-		t.noteHeld(l)
-		if l.blocked && l.sub.conf != nil && l.sub.conf.OnExhausted != pipeline.OnExhaustedBlock {
-			t.endFirstAs(now, l, pipeline.DeadExhausted)
-			return
-		}
-		if l.mode() == modeHold && l.stage == stageIdle && len(l.mem) > 0 {
-			t.makeWaiting(l)
-		}
-		t.advance(l, now)
-		if l.stage == stageSlot { // limits may have been raised
-			t.grant(l.sub, now)
-		}
-	})
+func (t *Task) reviewLane(now time.Time, l *lane) {
+	t.noteHeld(l)
+	if l.blocked && l.sub.conf != nil && l.sub.conf.OnExhausted != pipeline.OnExhaustedBlock {
+		t.endFirstAs(now, l, pipeline.DeadExhausted)
+		return
+	}
+	if l.mode() == modeHold && l.stage == stageIdle && len(l.mem) > 0 {
+		t.makeWaiting(l)
+	}
+	t.advance(l, now)
+	if l.stage == stageSlot { // limits may have been raised
+		t.grant(l.sub, now)
+	}
 }
 
 // forgetIdle forgets subscriptions without lanes. They are not forgotten as

@@ -87,6 +87,7 @@ type sub struct {
 	heads    int  // heads in retry.* over all lanes
 	behind   bool // more than MaxParked may be parked: see overfull
 	suspect  bool
+	changed  bool      // its lanes are being reviewed
 	tookAt   time.Time // the last success; zero: none that is remembered
 	local    string    // why its last try was none, as a secret that is missing; empty: it was one
 	waitq    []*lane   // for a slot or a token
