@@ -197,7 +197,11 @@ func (r *Recovery) Task(now time.Time, st Start) *Task {
 		t.passParked(raw)
 		t.parkedBad = max(t.parkedBad, raw.Offset)
 	}
-	t.eachLane(func(l *lane) { t.advance(l, now) })
+	t.eachLane(func(l *lane) {
+		if !t.unblock(l, now) { // it may have been changed meanwhile
+			t.advance(l, now)
+		}
+	})
 	return t
 }
 

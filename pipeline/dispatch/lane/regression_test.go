@@ -487,3 +487,23 @@ func TestFewerDelaysThanBefore(t *testing.T) {
 	r.send(0, pipeline.OutcomeTimeout)
 	r.wantOuts(r.commit(), "dead 0 (exhausted)")
 }
+
+// A blocked lane whose subscription was changed to go on while nobody had the
+// task does: no later change of the registry is needed.
+func TestUnblockedWhileNobodyHadTheTask(t *testing.T) {
+	r := newRig(t, func(_ *Config, s *pipeline.Subscription) { s.Retries, s.OnExhausted = 0, pipeline.OnExhaustedBlock })
+	r.deliver("")
+	w := r.next(0)
+	r.deliver("")
+	r.done(w, pipeline.OutcomeTimeout)
+	r.wantOuts(r.commit(), "parked 0, parked 1")
+	r.view = r.view.with("s", func(s *pipeline.Subscription) { s.OnExhausted = pipeline.OnExhaustedContinue })
+	r.restart()
+	w = r.next(0)
+	if !w.FetchOnly {
+		t.Fatal("the exhausted delivery is sent again")
+	}
+	r.done(w, pipeline.OutcomeSuccess)
+	r.wantOuts(r.commit(), "dead 0 (exhausted)")
+	r.send(1, pipeline.OutcomeSuccess)
+}

@@ -264,8 +264,7 @@ func (t *Task) reviewLanes(now time.Time, of []*sub) {
 
 func (t *Task) reviewLane(now time.Time, l *lane) {
 	t.noteHeld(l)
-	if l.blocked && l.sub.conf != nil && l.sub.conf.OnExhausted != pipeline.OnExhaustedBlock {
-		t.endFirstAs(now, l, pipeline.DeadExhausted)
+	if t.unblock(l, now) {
 		return
 	}
 	if l.mode() == modeHold && l.stage == stageIdle && len(l.mem) > 0 {
@@ -275,6 +274,16 @@ func (t *Task) reviewLane(now time.Time, l *lane) {
 	if l.stage == stageSlot { // limits may have been raised
 		t.grant(l.sub, now)
 	}
+}
+
+// unblock ends the exhausted delivery of a blocked lane whose subscription was
+// changed so that it goes on.
+func (t *Task) unblock(l *lane, now time.Time) bool {
+	if !l.blocked || l.endAs != "" || l.sub.conf == nil || l.sub.conf.OnExhausted == pipeline.OnExhaustedBlock {
+		return false
+	}
+	t.endFirstAs(now, l, pipeline.DeadExhausted)
+	return true
 }
 
 // forgetIdle forgets subscriptions without lanes. They are not forgotten as
