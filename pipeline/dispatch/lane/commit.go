@@ -139,7 +139,7 @@ func (t *Task) Cut() *Batch {
 }
 
 // Committed tells that b is durable. offsets has the offset of each Out of the
-// batch in its topic; those of OutParked and OutRetry are looked at.
+// batch in its topic; those of OutParked, OutRetry and OutState are looked at.
 func (t *Task) Committed(now time.Time, b *Batch, offsets []int64) {
 	if t.closed {
 		return
@@ -151,6 +151,7 @@ func (t *Task) Committed(now time.Time, b *Batch, offsets []int64) {
 			delete(t.durable, w.Key)
 		}
 	}
+	var heeded []*sub
 	for i, o := range b.Outs {
 		t.outBytes -= o.size()
 		switch o.Kind {
@@ -162,7 +163,11 @@ func (t *Task) Committed(now time.Time, b *Batch, offsets []int64) {
 			}
 		case OutRetry:
 			t.awaitHead(o.lane, o.head, o.Attempts, offsets[i])
-		case OutState, OutHealth, OutNotice, OutAnswer:
+		case OutState:
+			if s := t.disabledAt(o, offsets[i]); s != nil {
+				heeded = append(heeded, s)
+			}
+		case OutHealth, OutNotice, OutAnswer:
 		}
 	}
 	t.findLost(now)
@@ -172,6 +177,20 @@ func (t *Task) Committed(now time.Time, b *Batch, offsets []int64) {
 			t.advance(o.lane, now)
 		}
 	}
+	t.reviewLanes(now, heeded)
+}
+
+// disabledAt notes where it stands in the registry's topic that a subscription is
+// disabled. It gives that subscription where the task's view has this already.
+func (t *Task) disabledAt(o *Out, off int64) *sub {
+	s := t.bySub[o.Subscription]
+	if s == nil || s.disabled == "" || s.disabledRevision != o.Revision {
+		return nil
+	}
+	if s.disabledAt = off; !t.heedRegistry(s) {
+		return nil
+	}
+	return s
 }
 
 func (t *Task) parkedAt(o *Out, off int64) {

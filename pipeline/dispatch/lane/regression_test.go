@@ -507,3 +507,34 @@ func TestUnblockedWhileNobodyHadTheTask(t *testing.T) {
 	r.wantOuts(r.commit(), "dead 0 (exhausted)")
 	r.send(1, pipeline.OutcomeSuccess)
 }
+
+// A subscription that the task disabled and that was resumed before the task read
+// of either is active: resuming changes no revision.
+func TestResumedBeforeTheTaskReadThatItIsDisabled(t *testing.T) {
+	for _, tt := range []struct {
+		name      string
+		readFirst bool
+	}{{"heard first", false}, {"read first", true}} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := newRig(t, nil)
+			r.deliver("")
+			r.send(0, pipeline.OutcomeGone)
+			b := r.task.Cut()
+			r.wantOuts(b, "disabled (gone), dead 0 (exhausted)")
+			offsets := r.kafka.produce(b, r.now)
+			offsets[0] = r.view.version + 1
+			r.deliver("") // ends untried, whatever comes next
+			if !tt.readFirst {
+				r.task.Committed(r.now, b, offsets)
+			}
+			r.view = r.view.decided("s", pipeline.StateDisabled, ReasonGone).decided("s", pipeline.StateActive, "")
+			r.task.Update(r.now, r.view)
+			if tt.readFirst {
+				r.task.Committed(r.now, b, offsets)
+			}
+			r.commit()
+			r.deliver("")
+			r.send(2, pipeline.OutcomeSuccess)
+		})
+	}
+}

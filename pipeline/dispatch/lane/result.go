@@ -241,7 +241,7 @@ func (t *Task) disable(s *sub, reason string) {
 	if s.disabled != "" || s.conf == nil || s.conf.State == pipeline.StateDisabled {
 		return
 	}
-	s.disabled, s.disabledRevision = reason, s.conf.Revision
+	s.disabled, s.disabledRevision, s.disabledAt = reason, s.conf.Revision, -1
 	t.disabled++
 	t.out = append(t.out, &Out{
 		Kind: OutState, Subscription: s.id, StateReason: reason, Revision: s.conf.Revision, At: t.now, FailingSince: s.health.runSince(),

@@ -359,19 +359,18 @@ func (s *sim) endTransaction() {
 	}
 	s.note("committed")
 	s.ledger.committed(b, s.parked)
-	for _, o := range b.Outs {
+	for i, o := range b.Outs {
 		if c := s.registry.Get(o.Subscription); o.Kind == OutHealth && c != nil && c.Revision == o.Revision {
 			s.registry = s.registry.with(o.Subscription, func(c *pipeline.Subscription) {
 				c.FailingSince, c.Revision = o.FailingSince, o.Revision
 			})
 			continue
 		}
-		if c := s.registry.Get(o.Subscription); o.Kind == OutState && c != nil && c.Revision == o.Revision {
-			revision := c.Revision
-			s.registry = s.registry.with(o.Subscription, func(c *pipeline.Subscription) {
-				c.State, c.StateReason, c.Revision = pipeline.StateDisabled, o.StateReason, revision
-				c.FailingSince = time.Time{}
-			})
+		if c := s.registry.Get(o.Subscription); o.Kind == OutState {
+			if c != nil && c.Revision == o.Revision {
+				s.registry = s.registry.decided(o.Subscription, pipeline.StateDisabled, o.StateReason)
+			}
+			s.parked[i] = s.registry.version
 		}
 	}
 	if s.rnd.intn(2) == 0 { // what no rebuild needs is deleted
@@ -442,15 +441,20 @@ func (s *sim) relieve() {
 
 func (s *sim) changeRegistry() {
 	id := pick(s.rnd, s.ids...)
-	change := pick(s.rnd,
-		s.randomSubscription, s.randomSubscription,
-		func(c *pipeline.Subscription) { c.State, c.StateReason = pipeline.StatePaused, "" },
-		func(c *pipeline.Subscription) { c.State, c.StateReason = pipeline.StatePaused, pipeline.ReasonCatchUp },
-		func(c *pipeline.Subscription) { c.State, c.StateReason = pipeline.StateDisabled, "by hand" },
-		func(c *pipeline.Subscription) { c.State, c.StateReason = pipeline.StateActive, "" },
-		func(c *pipeline.Subscription) { c.State, c.StateReason = pipeline.StateActive, "" },
-		nil)
-	s.registry = s.registry.with(id, change)
+	decide := func(state pipeline.State, reason string) func() {
+		return func() {
+			s.registry = s.registry.decided(id, state, reason)
+			told := s.ledger.told[id]
+			told.Resumed = told.Resumed || state == pipeline.StateActive
+			s.ledger.told[id] = told
+		}
+	}
+	change := func() { s.registry = s.registry.with(id, s.randomSubscription) }
+	pick(s.rnd,
+		change, change,
+		decide(pipeline.StatePaused, ""), decide(pipeline.StatePaused, pipeline.ReasonCatchUp), decide(pipeline.StateDisabled, "by hand"),
+		decide(pipeline.StateActive, ""), decide(pipeline.StateActive, ""),
+		func() { s.registry = s.registry.with(id, nil) })()
 }
 
 func (s *sim) update() {
@@ -608,9 +612,10 @@ func (s *sim) rebuild() {
 func (s *sim) heal() {
 	s.healing = true
 	for _, id := range s.ids {
-		s.registry = s.registry.with(id, func(c *pipeline.Subscription) {
-			c.State, c.StateReason, c.OnExhausted = pipeline.StateActive, "", pipeline.OnExhaustedContinue
-		})
+		if c := s.registry.Get(id); c == nil || c.OnExhausted != pipeline.OnExhaustedContinue {
+			s.registry = s.registry.with(id, func(c *pipeline.Subscription) { c.OnExhausted = pipeline.OnExhaustedContinue })
+		}
+		s.registry = s.registry.decided(id, pipeline.StateActive, "")
 	}
 	limit := 200 + 20*len(s.kafka.deliveries.recs)*len(s.ids)
 	for range limit {

@@ -2,6 +2,7 @@ package lane
 
 import (
 	"maps"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -220,7 +221,9 @@ func (k *simKafka) produce(b *Batch, now time.Time) (offsets []int64) {
 			offsets = append(offsets, k.parked.append(simParked{
 				o.Lane, o.Origin, o.Attempts, o.Round, roundUp(o.NotBefore), now, o.Envelope, o.Payload,
 			}))
-		case OutDead, OutState, OutHealth, OutNotice, OutAnswer:
+		case OutState:
+			offsets = append(offsets, math.MaxInt64) // of the registry's topic: the caller's to know
+		case OutDead, OutHealth, OutNotice, OutAnswer:
 			offsets = append(offsets, -1)
 		}
 	}
@@ -277,6 +280,21 @@ func (r *simRegistry) with(id string, change func(*pipeline.Subscription)) *simR
 	change(s)
 	n.subs[id] = s
 	return n
+}
+
+// decided returns a view in which an operator or a task has put id into a state:
+// that leaves the revision as it is.
+func (r *simRegistry) decided(id string, state pipeline.State, reason string) *simRegistry {
+	old := r.subs[id]
+	if old == nil {
+		return r
+	}
+	return r.with(id, func(s *pipeline.Subscription) {
+		s.State, s.StateReason, s.Revision = state, reason, old.Revision
+		if state != pipeline.StateActive {
+			s.FailingSince = old.FailingSince
+		}
+	})
 }
 
 func newSubscription(id string) *pipeline.Subscription {

@@ -212,8 +212,8 @@ func (t *Task) UpdateOnly(now time.Time, subs pipeline.Subscriptions, ids []stri
 	var changed []*sub
 	for _, id := range ids {
 		if s := t.bySub[id]; s != nil {
-			was := s.conf
-			if t.renew(now, s) && !notedOnly(was, s.conf) {
+			was, disabled := s.conf, s.disabled
+			if t.renew(now, s) && (!notedOnly(was, s.conf) || s.disabled != disabled) {
 				changed = append(changed, s)
 			}
 		}
@@ -235,13 +235,7 @@ func notedOnly(was, is *pipeline.Subscription) bool {
 func (t *Task) renew(now time.Time, s *sub) (changed bool) {
 	was := s.conf
 	s.setConf(t.subs.Get(s.id), now)
-	if s.disabled != "" && (s.conf == nil || s.conf.State == pipeline.StateDisabled ||
-		s.conf.Revision > s.disabledRevision) {
-		s.disabled = ""
-		t.disabled--
-		return true
-	}
-	return s.conf != was
+	return t.heedRegistry(s) || s.conf != was
 }
 
 // reviewLanes has the lanes of subscriptions do what their new configurations say.
@@ -274,6 +268,18 @@ func (t *Task) reviewLane(now time.Time, l *lane) {
 	if l.stage == stageSlot { // limits may have been raised
 		t.grant(l.sub, now)
 	}
+}
+
+// heedRegistry drops what was decided here where the registry tells as much, or
+// what came of it: it may have been taken back since. It tells whether it has.
+func (t *Task) heedRegistry(s *sub) bool {
+	if s.disabled == "" || s.conf != nil && s.conf.State != pipeline.StateDisabled && s.conf.Revision <= s.disabledRevision &&
+		(s.disabledAt < 0 || s.disabledAt > t.subs.Version()) {
+		return false
+	}
+	s.disabled = ""
+	t.disabled--
+	return true
 }
 
 // unblock ends the exhausted delivery of a blocked lane whose subscription was

@@ -97,6 +97,9 @@ type sub struct {
 	// empty: none. It applies to disabledRevision.
 	disabled         string
 	disabledRevision int64
+	// disabledAt is where that stands in the registry's topic: a view of that
+	// version knows of it, whatever it shows; -1: it is not durable yet.
+	disabledAt int64
 }
 
 // Task is the state machine of one partition.
