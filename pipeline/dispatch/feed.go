@@ -263,13 +263,14 @@ func (t *ownedTask) nextRetry(k int) int64 {
 }
 
 // feed gives tasks what they have room for, and pauses or resumes the fetching
-// of their partitions. In the loop.
+// of their partitions. One that drains gets nothing more: that would have to be
+// committed, too, before the partition can be given back. In the loop.
 func (d *Dispatcher) feed(now time.Time) {
 	version := d.view.Version()
 	for p, t := range d.tasks {
 		d.command(now, t)
 		n := 0
-		for n < len(t.deliveries) && !t.Full() {
+		for n < len(t.deliveries) && !t.Full() && !t.Draining() {
 			r := t.deliveries[n]
 			if r.Envelope.RegistryVersion > version {
 				break // matched with subscriptions that we have not read yet
@@ -291,7 +292,7 @@ func (d *Dispatcher) feed(now time.Time) {
 
 func (d *Dispatcher) feedRetry(now time.Time, t *ownedTask, k int) {
 	n := 0
-	for n < len(t.retry[k]) && !t.RetryFull(k+1) {
+	for n < len(t.retry[k]) && !t.RetryFull(k+1) && !t.Draining() {
 		if r := t.retry[k][n]; r.RetryRecord == nil {
 			t.RetryPassed(now, k+1, r.offset, r.bad)
 		} else {
