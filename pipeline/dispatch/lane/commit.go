@@ -292,6 +292,10 @@ func (l *lane) record(parkedEnd int64) []byte {
 	case l.endAs == "":
 	case l.head != nil:
 		r.End = &endMark{l.head.origin, l.endAs}
+	case l.moving: // what is parked already comes behind it
+		if l.first != nil {
+			r.End = &endMark{l.first.Origin, l.endAs}
+		}
 	case len(l.parked) > 0:
 		r.End = &endMark{l.parked[0].origin, l.endAs}
 	}

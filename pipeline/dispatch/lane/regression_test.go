@@ -538,3 +538,26 @@ func TestResumedBeforeTheTaskReadThatItIsDisabled(t *testing.T) {
 		})
 	}
 }
+
+// A blocked delivery that is to end, and is on its way to parked: the lane's record
+// does not name the one behind it as the one to be ended, should the first be lost.
+func TestWhatEndsIsTheFirstAlsoOnItsWay(t *testing.T) {
+	r := newRig(t, func(c *Config, s *pipeline.Subscription) {
+		c.MaxQueued, s.Retries, s.OnExhausted = 1, 0, pipeline.OnExhaustedBlock
+	})
+	r.deliver("")
+	w := r.next(0)
+	r.deliver("")
+	r.wantOuts(r.commit(), "parked 1")
+	r.done(w, pipeline.OutcomeTimeout)
+	r.set(func(s *pipeline.Subscription) { s.OnExhausted = pipeline.OnExhaustedContinue })
+	b := r.task.Cut()
+	r.wantOuts(b, "parked 0")
+	r.kafka.badParked = map[int64]badness{slices.Max(r.kafka.produce(b, r.now)): badWhole}
+	r.restart()
+	r.wantOuts(r.commit(), "dead -1 (unreadable)")
+	if w = r.next(1); w.FetchOnly {
+		t.Fatal("the second one is ended without a try")
+	}
+	r.done(w, pipeline.OutcomeSuccess)
+}
