@@ -640,6 +640,12 @@ func (s *sim) heal() {
 		s.relieve()
 		checkTask(s.task, s.fail)
 		if s.quiet() {
+			s.update()
+			for id, sub := range s.task.bySub {
+				if c := s.view.Get(id); sub.disabled != "" && c != nil && c.State == pipeline.StateActive {
+					s.fail("%s: disabled here (%s), and active in the registry", id, sub.disabled)
+				}
+			}
 			s.checkEnd()
 			return
 		}
