@@ -617,11 +617,16 @@ func (s *sim) heal() {
 		}
 		s.registry = s.registry.decided(id, pipeline.StateActive, "")
 	}
+	if s.rnd.intn(3) == 0 {
+		s.crash() // whoever has the task next is told of no change
+	}
 	limit := 200 + 20*len(s.kafka.deliveries.recs)*len(s.ids)
 	for range limit {
 		s.step++
 		s.confirm()
-		s.update()
+		if s.view != s.registry {
+			s.update()
+		}
 		s.feed()
 		for range 6 {
 			s.feedRetry()
@@ -641,6 +646,7 @@ func (s *sim) heal() {
 		checkTask(s.task, s.fail)
 		if s.quiet() {
 			s.update()
+			s.task.forgetIdle() // as the next Relieve does
 			for id, sub := range s.task.bySub {
 				if c := s.view.Get(id); sub.disabled != "" && c != nil && c.State == pipeline.StateActive {
 					s.fail("%s: disabled here (%s), and active in the registry", id, sub.disabled)
