@@ -188,6 +188,61 @@ func TestAnswerAfterWritingFailed(t *testing.T) {
 	}
 }
 
+// TestAnswerThatCameWhileFrozen: the process was frozen, and its time limits have
+// passed when it wakes. What was answered meanwhile is an answer, what was not is
+// late.
+func TestAnswerThatCameWhileFrozen(t *testing.T) {
+	for name, tt := range map[string]struct {
+		answer string
+		want   pipeline.Outcome
+	}{
+		"whole":   {"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", pipeline.OutcomeSuccess},
+		"refused": {"HTTP/1.1 503 No\r\nContent-Length: 2\r\n\r\nno", pipeline.OutcomeResponseError},
+		"begun":   {"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no", pipeline.OutcomeTimeout},
+		"none":    {"", pipeline.OutcomeTimeout},
+	} {
+		t.Run(name, func(t *testing.T) {
+			frozen := make(chan struct{})
+			srv := serveRaw(t, func(p *peer) {
+				if p.request() {
+					p.say("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+				}
+				if p.request() {
+					<-frozen
+					p.say(tt.answer)
+					p.hold()
+				}
+			})
+			c := newClient(t, localConfig(), Deps{})
+			b := byHand(t, c)
+			if res := send(c, request(srv.url())); res.Outcome != pipeline.OutcomeSuccess {
+				t.Fatalf("%s %q", res.Outcome, res.Error)
+			}
+			ended := make(waiter)
+			b.done = func([]*pipeline.Try) { close(ended) }
+			d := &driver{b: b, look: newGlance(b.poll)}
+			try := &pipeline.Try{Request: *request(srv.url())}
+			b.open.Add(1)
+			b.tries.Add(1)
+			d.begin(try)
+			var cn *conn
+			c.pool.eachBatched(func(busy *conn) { cn = busy })
+			if cn == nil || !cn.batched.takeLate(0, true) {
+				t.Fatal("the request does not wait on the kept connection")
+			}
+			close(frozen)
+			if tt.answer != "" {
+				d.look.wait(nil)
+			}
+			b.expire(cn, false)
+			<-ended
+			if r := &try.Result; r.Outcome != tt.want {
+				t.Errorf("got %s %q, status %d, want %s", r.Outcome, r.Error, r.StatusCode, tt.want)
+			}
+		})
+	}
+}
+
 // TestPollerForgetsWhatItCannotWatch: a connection that epoll refuses is not
 // kept by the poller.
 func TestPollerForgetsWhatItCannotWatch(t *testing.T) {

@@ -385,14 +385,37 @@ func (b *batch) sweep() {
 			}
 		})
 		for _, cn := range late {
-			err := error(errNothingYet)
-			if closing {
-				err = errClosed
-			}
-			b.failed(cn.batched.x, cn, phaseRead, err)
+			b.expire(cn, closing)
 		}
 		clear(late)
 	}
+}
+
+// expire ends the try of a connection that is ours, whose time limit has run out.
+// An answer that is there whole counts all the same: the process may have been
+// frozen since before it came, and a receiver that said 200 in time must not get the
+// request again.
+func (b *batch) expire(cn *conn, closing bool) {
+	s := &cn.batched
+	x := s.x
+	if closing {
+		b.failed(x, cn, phaseRead, errClosed)
+		return
+	}
+	_, err := x.reader.Peek(1)
+	if head, _ := x.reader.Peek(x.reader.Buffered()); err != nil || !whole(head) {
+		b.failed(x, cn, phaseRead, errNothingYet)
+		return
+	}
+	t := x.try
+	at, err := x.answer(cn, b.c, &t.Result, nil)
+	if err != nil {
+		b.failed(x, cn, at, err)
+		return
+	}
+	s.x, s.direct = nil, false
+	b.c.release(x, cn, nil)
+	b.aside(t, x, func() { b.c.judge(x, &t.Result) })
 }
 
 // takeLate takes the connection if a request waits on it whose time limit has run
