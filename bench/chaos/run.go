@@ -192,6 +192,7 @@ func (r *runner) topics(ctx context.Context) error {
 		"EVENTS_TOPICS": r.topic + "=json:type=/kind,entity=/entity", "ALLOW_HTTP": "true", "ALLOW_CIDRS": "127.0.0.0/8", "ALLOW_PORTS": "1-65535",
 		"RETRY_DELAYS": durations(delays), "LOG_FORMAT": "text", "SESSION_TIMEOUT": sessionTimeout.String(),
 		"REQUEST_TIMEOUT": requestTimeout.String(), "MAX_IN_FLIGHT": "128",
+		"ADMIN_TOKEN": adminToken, "ADMIN_PROFILE": "true",
 	}
 	var err error
 	if r.client, err = kgo.NewClient(kgo.SeedBrokers(addrs...), kgo.DefaultProduceTopic(r.topic), kgo.ProducerLinger(5*time.Millisecond)); err != nil {

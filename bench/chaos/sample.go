@@ -40,8 +40,25 @@ func (r *runner) sampleOne(ctx context.Context, s *slot, healed bool) error {
 			wait(ctx, time.Second)
 			continue
 		}
+		if healed && r.held.OverLimit(x) {
+			s.dump(ctx)
+		}
 		return r.journal.Sample(x)
 	}
+}
+
+// dump writes down where the goroutines of a process are that keeps too much.
+func (s *slot) dump(ctx context.Context) {
+	path := strings.TrimSuffix(s.log, ".log") + ".goroutines"
+	page, err := get(ctx, "http://"+s.admin+"/debug/pprof/goroutine?debug=1")
+	if err == nil {
+		err = os.WriteFile(path, []byte(page), 0o600)
+	}
+	if err != nil {
+		fmt.Printf("%s keeps more than it may; where its goroutines are: %v\n", s.name, err)
+		return
+	}
+	fmt.Printf("%s keeps more than it may: see %s\n", s.name, path)
 }
 
 // loaded notes the most that is held under load.
