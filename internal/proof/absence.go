@@ -7,9 +7,9 @@ const (
 	// before: it reads what was written within 2 s.
 	hears = 2 * time.Second
 	// routes is how long after it was acknowledged an event may be routed: there
-	// may be no router for as long as sessions of killed ones last, and a backlog
-	// behind that.
-	routes = 20 * time.Second
+	// may be no router for as long as sessions of killed ones last, one after the
+	// other, and a backlog behind that. 22 s without a single request were seen.
+	routes = 45 * time.Second
 )
 
 // present: nothing is sent to a subscription that has been deleted. A process

@@ -1,6 +1,7 @@
 package dispatch
 
 import (
+	"errors"
 	"testing"
 	"time"
 
@@ -9,6 +10,40 @@ import (
 	"github.com/hookline/hookline/pipeline"
 	"github.com/hookline/hookline/pipeline/dispatch/lane"
 )
+
+// TestGapOfWhoeverIsOut: what a process no longer finds that has lost its session,
+// or may have, is no reason to end.
+func TestGapOfWhoeverIsOut(t *testing.T) {
+	gap := fetchedRecords{gaps: []partitionRecord[error]{{partition: 3, record: errors.New("gone")}}}
+	cfg := DefaultConfig()
+	lanes := cfg.Lane()
+	now := time.Now()
+	for name, tt := range map[string]struct {
+		owns, adrift, open, fatal bool
+	}{
+		"ours":           {owns: true, open: true, fatal: true},
+		"another's":      {open: true},
+		"interrupted":    {owns: true, adrift: true, open: true},
+		"not heard of":   {owns: true},
+		"nothing of all": {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			gate := NewGate(time.Minute)
+			if tt.open {
+				gate.touch(time.Now())
+			}
+			d := &Dispatcher{tasks: map[int32]*ownedTask{}, adrift: tt.adrift, now: time.Now, stopRecovering: func() {}}
+			d.deps.Gate = gate
+			if tt.owns {
+				view := newFakeRegistry().View()
+				d.tasks[3] = &ownedTask{Task: lane.NewRecovery(3, &lanes).Task(now, lane.Start{Subs: view, Scheduler: &lane.Scheduler{}})}
+			}
+			if d.accept(gap); (d.fatal != nil) != tt.fatal {
+				t.Errorf("ended by it: %v", d.fatal)
+			}
+		})
+	}
+}
 
 // TestDrainingTaskIsFedNoMore: what goes on to arrive of a partition that is given
 // back would have to be committed, too, before it may be: it would be held back

@@ -29,8 +29,8 @@ type fetchedRecords struct {
 	deliveries []partitionRecord[*lane.Record]
 	retry      [pipeline.MaxRetries][]partitionRecord[*retryRecord]
 	ends       []partitionRecord[struct{}] // of transactions, in deliveries
-	fatal      error
-	poll       uint64 // the number of the poll
+	gaps       []partitionRecord[error]    // of which the error would be the end of the process
+	poll       uint64                      // the number of the poll
 }
 
 // retryRecord is a record of a retry topic. Without a RetryRecord it is one that
@@ -58,8 +58,8 @@ func (d *Dispatcher) pollLoop(ctx context.Context) {
 		if fs.IsClientClosed() || ctx.Err() != nil {
 			return
 		}
-		fatal, failed := d.fetchErrors(fs)
-		b := fetchedRecords{fatal: fatal, poll: number}
+		gaps, failed := d.fetchErrors(fs)
+		b := fetchedRecords{gaps: gaps, poll: number}
 		fs.EachRecord(func(r *kgo.Record) { d.decode(r, &b) })
 		select {
 		case d.fetched <- b:
@@ -115,9 +115,8 @@ func (p *polls) flush() uint64 {
 	return p.begun
 }
 
-// fetchErrors logs what a poll could not read. A gap in a log that hookline
-// alone deletes from is fatal: going on would skip deliveries silently.
-func (d *Dispatcher) fetchErrors(fs kgo.Fetches) (fatal error, failed bool) {
+// fetchErrors logs what a poll could not read, and gives the gaps.
+func (d *Dispatcher) fetchErrors(fs kgo.Fetches) (gaps []partitionRecord[error], failed bool) {
 	for _, e := range fs.Errors() {
 		if errors.Is(e.Err, context.Canceled) {
 			continue
@@ -125,10 +124,11 @@ func (d *Dispatcher) fetchErrors(fs kgo.Fetches) (fatal error, failed bool) {
 		failed = true
 		d.log.Warn("fetching", "topic", e.Topic, "partition", e.Partition, "err", e.Err)
 		if _, lost := errors.AsType[*kgo.ErrDataLoss](e.Err); lost || errors.Is(e.Err, kerr.OffsetOutOfRange) {
-			fatal = fmt.Errorf("%s/%d no longer has what must be read next: %w (somebody deleted from it or made it anew; start hookline again: it tells what is missing, and goes on where nothing is skipped silently)", e.Topic, e.Partition, e.Err)
+			err := fmt.Errorf("%s/%d no longer has what must be read next: %w (somebody deleted from it or made it anew; start hookline again: it tells what is missing, and goes on where nothing is skipped silently)", e.Topic, e.Partition, e.Err)
+			gaps = append(gaps, partitionRecord[error]{partition: e.Partition, record: err})
 		}
 	}
-	return fatal, failed
+	return gaps, failed
 }
 
 func (d *Dispatcher) decode(r *kgo.Record, b *fetchedRecords) {
@@ -215,8 +215,10 @@ func decodeRetry(r *kgo.Record) (*lane.RetryRecord, error) {
 // has them now reads them again. In the loop.
 func (d *Dispatcher) accept(b fetchedRecords) {
 	d.polls.seen = b.poll
-	if b.fatal != nil {
-		d.fail(b.fatal)
+	for _, g := range b.gaps {
+		if d.isGap(g.partition) {
+			d.fail(g.record)
+		}
 	}
 	for _, r := range b.deliveries {
 		if t := d.tasks[r.partition]; t != nil && r.offset >= t.nextDelivery() {
@@ -237,6 +239,19 @@ func (d *Dispatcher) accept(b fetchedRecords) {
 			t.retry[k] = append(t.retry[k], r.record)
 		}
 	}
+}
+
+// isGap tells whether what a poll no longer found in a log is a gap. In a log that
+// hookline alone deletes from it is fatal: going on would skip deliveries
+// silently. But not where the partition is not ours any more, or nobody knows
+// whether it is:
+//
+// We are frozen for longer than a session, while the broker is away; another
+// process goes on, commits, and deletes what no task needs any more. We wake, and
+// our fetches ask for what it deleted, before the group has told us that we are
+// out. Where the partition is still ours the next poll says the same again.
+func (d *Dispatcher) isGap(partition int32) bool {
+	return d.tasks[partition] != nil && !d.adrift && d.deps.Gate.Open()
 }
 
 // nextDelivery is the lowest offset that has not been taken in.

@@ -26,12 +26,16 @@ const (
 	transactionTimeout = 10 * time.Second
 	// metadataMaxAge is how late a new topic or partition may be noticed.
 	metadataMaxAge = 15 * time.Second
-	// stopTimeout bounds the last transaction after a stop.
-	stopTimeout = 10 * time.Second
+	// stopTimeout bounds the last transaction after a stop. With what follows it
+	// stays below 10 s: a request timeout of 5 s and the 5 s that a stop may take
+	// beyond it.
+	stopTimeout = 5 * time.Second
 	// leaveTimeout bounds each step of leaving the group. In the middle of a
 	// rebalance the client would wait until a silent member's session has ended;
 	// not to have left costs no more than that.
-	leaveTimeout = 3 * time.Second
+	leaveTimeout = 2 * time.Second
+	// closeTimeout bounds, at a stop, what the client does to leave once more.
+	closeTimeout = time.Second
 	// readyPoll is how often the router looks whether the registry was read.
 	readyPoll = 20 * time.Millisecond
 	// freshPoll is how often it looks whether changes of it were read.

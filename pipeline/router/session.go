@@ -68,8 +68,30 @@ func (r *Router) session(ctx context.Context) error {
 	if _, crash := errors.AsType[*hookError](err); !crash {
 		ses.leave(ctx, aux)
 	}
-	s.Close()
+	ses.close(ctx)
 	return err
+}
+
+// close closes the client. At a stop it is not waited for: it would leave the
+// group once more, which took 10 s in the middle of a rebalance, and the process
+// is about to end.
+func (ses *session) close(ctx context.Context) {
+	done := make(chan struct{})
+	go func() { // ends with the client's Close, or the process
+		defer close(done)
+		ses.s.Close()
+	}()
+	if ctx.Err() == nil {
+		<-done
+		return
+	}
+	t := time.NewTimer(closeTimeout)
+	defer t.Stop()
+	select {
+	case <-done:
+	case <-t.C:
+		ses.r.log.Warn("closing the router's Kafka client takes long; the process does not wait for it")
+	}
 }
 
 // watched runs the loop; beside it the lag is measured, and whether the group's
@@ -188,7 +210,7 @@ func (ses *session) transaction(ctx, work context.Context, fetches kgo.Fetches, 
 		return false, fmt.Errorf("beginning a transaction: %w", err)
 	}
 	b := ses.batch
-	err = ses.route(work, fetches)
+	err = ses.route(ctx, fetches)
 	for err == nil && !b.full() && ctx.Err() == nil && time.Now().Before(g.left()) {
 		poll, cancel := context.WithDeadline(ctx, g.left())
 		more := ses.s.PollRecords(poll, pollRecords)
@@ -199,7 +221,7 @@ func (ses *session) transaction(ctx, work context.Context, fetches kgo.Fetches, 
 			_, end := ses.end(work, err)
 			return false, errors.Join(err, end)
 		}
-		err = ses.route(work, more)
+		err = ses.route(ctx, more)
 	}
 	if err == nil && ses.r.hook != nil {
 		_ = ses.s.Client().Flush(work)
