@@ -60,6 +60,7 @@ type batch struct {
 	traced pipeline.TraceContext // what travels on with it
 	spans  []pipeline.RouteSpan  // begun in this transaction
 
+	letters []*kgo.Record // for events.dead, of this transaction
 	slabs   [][]outRecord
 	used    int // of the slabs' records
 	arena   []byte
@@ -92,6 +93,8 @@ func (b *batch) reset(keep bool) {
 	for i := range min(len(b.slabs), (b.used+slabRecords-1)/slabRecords) {
 		clear(b.slabs[i]) // let the payloads go
 	}
+	clear(b.letters)
+	b.letters = b.letters[:0]
 	b.used, b.arena, b.records, b.bytes = 0, b.arena[:0], 0, 0
 	clear(b.counts)
 }
@@ -231,6 +234,7 @@ func (b *batch) dead(rec *kgo.Record, spec *TopicSpec, src *pipeline.Position, c
 	}
 	b.noteResult(label, ResultDead, 0)
 	b.r.warn("event record goes to events.dead", "source", src.String(), "why", kafkax.CleanError(cause.Error()))
+	b.letters = append(b.letters, out)
 	b.send(out, size)
 }
 

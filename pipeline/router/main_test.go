@@ -179,6 +179,12 @@ func (b *bench) start() (r *Router, stop func() error) {
 	if err != nil {
 		b.t.Fatal(err)
 	}
+	return r, b.run(r)
+}
+
+// run runs a router until stop is called.
+func (b *bench) run(r *Router) (stop func() error) {
+	b.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- r.Run(ctx) }()
@@ -192,7 +198,17 @@ func (b *bench) start() (r *Router, stop func() error) {
 		}
 	})
 	b.t.Cleanup(func() { _ = stop() })
-	return r, stop
+	return stop
+}
+
+// asOf is a record of deliveries whose event has another offset.
+func (b *bench) asOf(rec *kgo.Record, offset int64) *kgo.Record {
+	b.t.Helper()
+	env, ids := decode(b.t, rec)
+	env.Source.Offset = offset
+	return &kgo.Record{Topic: rec.Topic, Partition: rec.Partition, Headers: []kgo.RecordHeader{
+		{Key: kafkax.HeaderEnvelope, Value: kafkax.EncodeEnvelope(nil, &env)}, {Key: kafkax.HeaderSubs, Value: kafkax.EncodeSubs(nil, ids)},
+	}}
 }
 
 // read consumes topic, read committed, until it has n records, and hands them

@@ -83,6 +83,7 @@ type Router struct {
 	// since. Written and read by Run's goroutine; its keys are our own messages.
 	warned map[string]warning
 
+	written       written // what the transactions of late wrote; of Run's goroutine
 	stable        stability
 	freshWait     time.Duration // instead of the constant in tests
 	unstableLimit time.Duration // for how long offsets may be unstable; tests have a shorter one

@@ -62,7 +62,7 @@ func (r *Router) session(ctx context.Context) error {
 	// offsets the partitions' assignment would wait else (up to 10 s).
 	if _, _, err = s.Client().ProducerID(work); err != nil {
 		err = fmt.Errorf("taking the transactional id %s: %w", r.txnID, err)
-	} else {
+	} else if err = ses.restore(work, aux); err == nil {
 		err = ses.watched(ctx, work, aux)
 	}
 	if _, crash := errors.AsType[*hookError](err); !crash {
@@ -259,6 +259,7 @@ func (ses *session) end(work context.Context, routing error) (committed bool, er
 	ses.batch.endSpans(committed)
 	if committed {
 		ses.batch.publish()
+		ses.r.written.note(time.Now(), ses.batch)
 		ses.skipBombs()
 	} else {
 		ses.starter.rewind(ses.s.Client().CommittedOffsets())

@@ -1,0 +1,101 @@
+package router
+
+import (
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/hookline/hookline/pipeline/kafkax"
+)
+
+// TestWhatKafkaAbortedAfterItsCommitIsWrittenAgain: of three transactions that the
+// router takes for committed, Kafka has aborted the records of two in a partition;
+// the offsets of one of these are committed, those of the other are not.
+func TestWhatKafkaAbortedAfterItsCommitIsWrittenAgain(t *testing.T) {
+	b := newBench(t, spec)
+	b.topic("ev", 1)
+	_, stop := b.start()
+	b.produce(event("ev", 0, `{"t":"a","id":"one"}`), event("ev", 0, `{"t":"a","id":"two"}`))
+	routed := b.read("hookline.deliveries", 2)
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+
+	r, err := New(b.cfg, b.deps)
+	if err != nil {
+		t.Fatal(err)
+	}
+	base, err := b.kafka.ClientOpts(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cl, err := kgo.NewClient(append(base, kgo.TransactionalID("as the router's"), kgo.RecordPartitioner(kgo.ManualPartitioner()))...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	transaction := func(end kgo.TransactionEndTry, of *kgo.Record, value string) {
+		t.Helper()
+		rec := &kgo.Record{Topic: of.Topic, Partition: of.Partition, Value: []byte(value), Headers: of.Headers}
+		if err := cl.BeginTransaction(); err != nil {
+			t.Fatal(err)
+		}
+		if err := cl.ProduceSync(b.ctx(), rec).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+		if err := cl.EndTransaction(b.ctx(), end); err != nil {
+			t.Fatal(err)
+		}
+		at := kafkax.TopicPartition{Topic: rec.Topic, Partition: rec.Partition}
+		r.written.list = append(r.written.list, writtenAt{time.Now(), []span{{at: at, producer: rec.ProducerID, first: rec.Offset, last: rec.Offset}}})
+	}
+	transaction(kgo.TryCommit, routed[0], "is there")
+	transaction(kgo.TryAbort, routed[1], "lost")
+	transaction(kgo.TryAbort, b.asOf(routed[0], 7), "its event will be routed again")
+	b.run(r)
+	b.produce(event("ev", 0, `{"t":"a","id":"three"}`))
+	var bodies []string
+	for _, rec := range b.read("hookline.deliveries", 5) {
+		bodies = append(bodies, string(rec.Value))
+	}
+	want := []string{`{"t":"a","id":"one"}`, `{"t":"a","id":"two"}`, "is there", "lost", `{"t":"a","id":"three"}`}
+	for i := range want {
+		if bodies[i] != want[i] {
+			t.Fatalf("got %q, want %q", bodies, want)
+		}
+	}
+	if got := b.all("hookline.deliveries"); len(got) != len(want) {
+		t.Errorf("%d records, want %d", len(got), len(want))
+	}
+}
+
+// TestWrittenIsKeptForAWhile: what a transaction wrote, and for how long that is
+// known.
+func TestWrittenIsKeptForAWhile(t *testing.T) {
+	r := &Router{}
+	b := &batch{r: r, counts: map[count]int{}, arena: make([]byte, 0, 10)}
+	b.slabs = [][]outRecord{make([]outRecord, slabRecords)}
+	write := func(recs ...kgo.Record) {
+		b.used, b.records = 0, 0
+		for _, rec := range recs {
+			b.slabs[0][b.used].rec = rec
+			b.used++
+			b.records++
+		}
+	}
+	now := time.Now()
+	write(kgo.Record{Topic: "d", Partition: 1, Offset: 10, ProducerID: 5}, kgo.Record{Topic: "d", Partition: 1, Offset: 12, ProducerID: 5}, kgo.Record{Topic: "d", Partition: 2, Offset: 3, ProducerID: 5})
+	r.written.note(now, b)
+	write()
+	r.written.note(now.Add(time.Hour), b) // nothing was written: nothing is forgotten
+	parts := r.written.partitions()
+	if p := parts[kafkax.TopicPartition{Topic: "d", Partition: 1}]; len(parts) != 2 || p == nil || p.next != 10 || p.spans[0].last != 12 || p.spans[0].producer != 5 {
+		t.Fatalf("got %+v", parts)
+	}
+	write(kgo.Record{Topic: "d", Partition: 1, Offset: 20, ProducerID: 5})
+	r.written.note(now.Add(keepWritten), b)
+	if parts = r.written.partitions(); len(parts) != 1 || parts[kafkax.TopicPartition{Topic: "d", Partition: 1}].next != 20 {
+		t.Fatalf("got %+v after %v", parts, keepWritten)
+	}
+}
