@@ -264,6 +264,7 @@ func (r *runner) finish(ctx context.Context) error {
 	open, over, _, _ := r.track.state()
 	fmt.Printf("everything is mended after %v: %d deliveries over, %d open\n", r.now().Round(time.Second), over, open)
 	r.world.heal()
+	r.track.mended()
 	if err := r.track.await(ctx, r.o.patience); err != nil {
 		return err
 	}

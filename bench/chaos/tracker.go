@@ -127,6 +127,13 @@ func (t *tracker) state() (open, over int, idle time.Duration, err error) {
 // not waited for any longer: two of the longest pauses before a retry.
 const calm = 5 * time.Second
 
+// mended is told when nothing is broken any more: patience begins now.
+func (t *tracker) mended() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.lastMove = time.Now()
+}
+
 // await returns when nothing is open, or nothing has moved for patience: then
 // the checker says what is lost.
 func (t *tracker) await(ctx context.Context, patience time.Duration) error {

@@ -39,6 +39,9 @@ const (
 	keepWritten = 10 * time.Second
 	// restoreTimeout bounds the look at what was written.
 	restoreTimeout = 20 * time.Second
+	// restoreTries is how often that is tried while it fails, session after session,
+	// before events are routed without it.
+	restoreTries = 10
 	// offsetsPatience is how long the group's offsets may wait for transactions of
 	// others. What waits longer is mended otherwise, see mend.
 	offsetsPatience = 5 * time.Second
@@ -56,6 +59,7 @@ type span struct {
 // Run's goroutine.
 type written struct {
 	list    []writtenAt
+	tries   int // to find out whether all of it is there
 	scratch map[kafkax.TopicPartition]*span
 }
 
@@ -158,6 +162,12 @@ func (ses *session) restore(ctx context.Context, aux *kgo.Client) error {
 	defer cancel()
 	lost, err := r.lost(ctx, aux)
 	if err != nil {
+		if r.written.tries++; r.written.tries > restoreTries {
+			r.log.Error("whether what was routed before the session ended is there cannot be found out; going on without", "error", err,
+				"remedy", "look for deliveries of that time that are missing, and replay their events")
+			r.written.list, r.written.tries = nil, 0
+			return nil
+		}
 		return fmt.Errorf("looking whether what was routed is there: %w", err)
 	}
 	if len(lost) > 0 {
@@ -167,7 +177,7 @@ func (ses *session) restore(ctx context.Context, aux *kgo.Client) error {
 		r.log.Warn("Kafka had aborted records of transactions that it had committed, as a broker went down; they are written again", "records", len(lost),
 			"remedy", "nothing is to be done; three brokers and HOOKLINE_REPLICATION=3 do not have that fault")
 	}
-	r.written.list = nil
+	r.written.list, r.written.tries = nil, 0
 	return nil
 }
 
