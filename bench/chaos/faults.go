@@ -198,6 +198,7 @@ func (r *runner) beginBroker(rng *rand.Rand) func(context.Context) {
 		return nil
 	}
 	node, hard, down := 1+rng.IntN(r.o.brokers), rng.IntN(2) == 0, between(rng, 0, 3*time.Second)
+	hard = hard || r.o.brokers == 1 && !r.o.stops
 	return func(ctx context.Context) {
 		defer r.brokerLock.Unlock()
 		from := r.now()

@@ -47,6 +47,7 @@ type options struct {
 	check     string
 	race      bool
 	rest      time.Duration
+	stops     bool
 	mutants   string
 	patience  time.Duration // how long nothing may move before the end is not waited for
 }
@@ -78,6 +79,7 @@ func parse() (*options, error) {
 	flag.StringVar(&o.dir, "dir", "", "folder for ledgers and logs; empty: a temporary one, removed when all is well")
 	flag.StringVar(&o.check, "check", "", "only judge the ledgers in this folder")
 	flag.DurationVar(&o.rest, "broker-rest", brokerRest, "time between two faults of brokers")
+	flag.BoolVar(&o.stops, "stops", false, "stop the broker in an orderly way, too, where it is the only one: Kafka then loses ends of transactions (docs/reliability.md)")
 	flag.StringVar(&o.mutants, "mutants", "", "make a run with each of these mutants of hookline, which must catch it: all, or a comma list")
 	flag.BoolVar(&o.race, "race", false, "build hookline with the race detector")
 	flag.Parse()

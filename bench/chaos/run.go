@@ -153,6 +153,9 @@ func (o *options) command() string {
 	if o.race {
 		s += " -race"
 	}
+	if o.stops {
+		s += " -stops"
+	}
 	return s
 }
 
