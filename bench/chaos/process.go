@@ -264,18 +264,42 @@ func (r *runner) inspect() error {
 				r.stray(fmt.Sprintf("life %d wrote (%s): %.2000s", life, path, text[at:]))
 			}
 		}
-		for line := range strings.Lines(string(text)) {
-			if !strings.Contains(line, "partitions lost: the session ended") {
-				continue
-			}
-			stamp, _, _ := strings.Cut(strings.TrimPrefix(line, "time="), " ")
-			at, err := time.Parse(time.RFC3339Nano, stamp)
-			errs = append(errs, err)
-			since := at.Sub(r.began)
-			r.write(&proof.Fault{Kind: proof.Lost, Life: life, From: since, To: since})
-		}
+		errs = append(errs, r.lostSessions(life, string(text)))
 	}
 	return errors.Join(errs...)
+}
+
+// lostSessions writes down the sessions that a process says it has lost. It may
+// hear of that long after another has its partitions: from when on it did not know,
+// it says, too.
+func (r *runner) lostSessions(life int, log string) error {
+	interrupted := time.Duration(-1)
+	for line := range strings.Lines(log) {
+		in, out := strings.Contains(line, "the session is interrupted"), strings.Contains(line, "partitions lost: the session ended")
+		goesOn := strings.Contains(line, "the session goes on")
+		if !in && !out && !goesOn {
+			continue
+		}
+		stamp, _, _ := strings.Cut(strings.TrimPrefix(line, "time="), " ")
+		at, err := time.Parse(time.RFC3339Nano, stamp)
+		if err != nil {
+			return err
+		}
+		since := at.Sub(r.began)
+		switch {
+		case in:
+			interrupted = since
+		case goesOn:
+			interrupted = -1
+		default:
+			from := since
+			if interrupted >= 0 {
+				from = interrupted
+			}
+			r.write(&proof.Fault{Kind: proof.Lost, Life: life, From: from, To: since})
+		}
+	}
+	return nil
 }
 
 // wait returns after d, or when ctx ends.

@@ -134,6 +134,7 @@ func TestCheck(t *testing.T) {
 			newPen("").post(1, 1, 200, 0).commit("a", 5).commit("a", 60).kill(1, 80, 90).by(2, 1, 1, 200, 160).rest(2, 2, 180), "",
 		},
 		{"after a lost session", newPen("").post(1, 1, 200, 0).fault(Lost, 1, 20, 20).by(2, 1, 1, 200, 60).rest(2, 2, 80), ""},
+		{"after a session that was lost long before that was known", newPen("").post(1, 1, 200, 0).fault(Lost, 1, 20, 9000).by(2, 1, 1, 200, 3000).rest(2, 2, 3020), ""},
 		{"after a pause", newPen("").post(1, 1, 200, 0).fault(Paused, 1, 5, 5).fault(Resumed, 1, 2000, 2000).by(2, 1, 1, 200, 1500).rest(2, 2, 1520), ""},
 		{"after a short pause", newPen("").post(1, 1, 200, 0).fault(Paused, 1, 5, 5).fault(Resumed, 1, 200, 200).by(2, 1, 1, 200, 400).rest(2, 2, 420), "I5"},
 		{"back in its lane", newPen("").rest(1, 1, 0).post(2, 1, 200, 80), "after a later delivery"},

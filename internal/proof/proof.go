@@ -262,7 +262,7 @@ func (l *Ledger) breaches() map[int][]breach {
 				out[f.Life] = append(out[f.Life], breach{Paused, p.From, f.To + noticed})
 			}
 		case Lost:
-			out[f.Life] = append(out[f.Life], breach{Lost, max(0, f.From-2*l.Plan.Session), f.From + echo})
+			out[f.Life] = append(out[f.Life], breach{Lost, max(0, f.From-2*l.Plan.Session), f.To + echo})
 		}
 	}
 	return out
