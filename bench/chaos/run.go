@@ -37,7 +37,7 @@ type runner struct {
 	slots    []*slot
 	ends     []func() error // last first
 
-	held       proof.Held     // under load, before the faults
+	held       proof.Held     // what processes hold
 	breaking   sync.WaitGroup // faults under way
 	waiters    sync.WaitGroup // for processes
 	brokerLock sync.Mutex     // held by who bounces a broker; likewise the others

@@ -34,15 +34,14 @@ func (r *runner) sampleOne(ctx context.Context, s *slot, healed bool) error {
 			return fmt.Errorf("looking at what %s holds: %w", s.name, err)
 		}
 		x.At, x.Healed = r.now(), healed
-		if !healed {
-			r.loaded(x)
-		} else if r.held.OverLimit(x) && time.Now().Before(until) && ctx.Err() == nil {
-			wait(ctx, time.Second)
-			continue
-		}
 		if healed && r.held.OverLimit(x) {
+			if time.Now().Before(until) && ctx.Err() == nil {
+				wait(ctx, time.Second)
+				continue
+			}
 			s.dump(ctx)
 		}
+		r.held.Add(&x)
 		return r.journal.Sample(x)
 	}
 }
@@ -59,12 +58,6 @@ func (s *slot) dump(ctx context.Context) {
 		return
 	}
 	fmt.Printf("%s keeps more than it may: see %s\n", s.name, path)
-}
-
-// loaded notes the most that is held under load.
-func (r *runner) loaded(x proof.Sample) {
-	r.held.Loaded.Files = max(r.held.Loaded.Files, x.Files)
-	r.held.Loaded.Goroutines = max(r.held.Loaded.Goroutines, x.Goroutines)
 }
 
 // holds looks at a process by what the kernel and the Go runtime say of it.
