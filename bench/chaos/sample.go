@@ -13,7 +13,7 @@ import (
 )
 
 // sample writes down what each process holds. In the end (healed) a process has
-// giveBack to return what is too much; the last look counts.
+// o.giveBack to return what is too much; the last look counts.
 func (r *runner) sample(ctx context.Context, healed bool) error {
 	var errs []error
 	for _, s := range r.slots {
@@ -27,7 +27,7 @@ func (r *runner) sample(ctx context.Context, healed bool) error {
 }
 
 func (r *runner) sampleOne(ctx context.Context, s *slot, healed bool) error {
-	until := time.Now().Add(giveBack)
+	until := time.Now().Add(r.o.giveBack)
 	for {
 		x, err := s.holds(ctx)
 		if err != nil {
