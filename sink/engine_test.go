@@ -110,6 +110,7 @@ func TestEngineMigrate(t *testing.T) {
 		}
 		expect(t, r, ttl, want)
 	}
+	expect(t, r, "SELECT countIf(engine_full LIKE '% min_bytes_for_wide_part = 67108864%') FROM system.tables WHERE database = currentDatabase()", "2")
 	_, err = r.Query(t.Context(), "SELECT * FROM nowhere", "JSON")
 	if err == nil || Unreachable(err) || !strings.Contains(err.Error(), "nowhere") {
 		t.Errorf("unknown table: %v", err)
