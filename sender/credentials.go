@@ -32,15 +32,24 @@ const maxAuthorization = 8 << 10
 // credentials are a subscription's secrets, resolved, in the forms that its
 // requests need. Immutable but for lookedAt.
 type credentials struct {
-	err           error // a secret is not to be had: nothing is sent
-	signer        *sign.Signer
+	err    error // a secret is not to be had: nothing is sent
+	signer *sign.Signer
+	*besideSignature
+	stamps   []secret.Stamp
+	lookedAt atomic.Int64 // Unix nanoseconds
+}
+
+// besideSignature is what few subscriptions have besides a key to sign with.
+// Immutable.
+type besideSignature struct {
 	authorization string  // bearer and basic
 	oauth         *tokens // oauth2
 	tls           *tls.Config
 	identity      string // of tls, for the pool; empty: the process's own
-	stamps        []secret.Stamp
-	lookedAt      atomic.Int64 // Unix nanoseconds
 }
+
+// onlySignature is the besideSignature of most.
+var onlySignature = &besideSignature{}
 
 // held has a target's credentials and renews them.
 type held struct {
@@ -49,7 +58,7 @@ type held struct {
 	mu      sync.Mutex // held by who renews
 }
 
-var noCredentials = &credentials{}
+var noCredentials = &credentials{besideSignature: onlySignature}
 
 // credentials returns the target's credentials as of at most lookAgain ago.
 func (c *Client) credentials(t *target) *credentials {
@@ -117,11 +126,14 @@ func (r *reader) public(what, text string) (string, error) {
 }
 
 func (c *Client) resolveCredentials(t *target) *credentials {
-	r := &reader{c: c, sub: t.sub, cr: &credentials{}}
+	r := &reader{c: c, sub: t.sub, cr: &credentials{besideSignature: &besideSignature{}}}
 	r.cr.err = errors.Join(r.tls(), r.signing(), r.auth(t))
 	if r.cr.err != nil {
 		// None of it: a request without its signature is worse than none.
-		return &credentials{err: r.cr.err}
+		return &credentials{err: r.cr.err, besideSignature: onlySignature}
+	}
+	if *r.cr.besideSignature == *onlySignature {
+		r.cr.besideSignature = onlySignature // no memory of its own
 	}
 	failpoint.Holding(failpoint.CredentialsHeld, func() string { return r.cr.authorization })
 	return r.cr

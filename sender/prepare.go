@@ -1,6 +1,7 @@
 package sender
 
 import (
+	"hash/maphash"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,57 +20,92 @@ const (
 )
 
 // cache is a map that forgets what has not been used for one to two times of
-// forgetEvery, and everything where it has grown beyond limit.
+// forgetEvery, and everything where it has grown beyond limit. It is in shards, so
+// that who looks waits for nobody; a sync.Map takes three times the memory, in
+// as many pieces again, which each collection of garbage looks at.
 type cache[V any] struct {
-	limit int64
-	// The younger generation has what was used since the last call of age, the
-	// older one what was used between the last two.
-	younger, older atomic.Pointer[generation]
+	limit  int64
+	n      atomic.Int64
+	seed   maphash.Seed
+	shards [cacheShards]cacheShard[V]
 }
 
-type generation struct {
-	m sync.Map // string -> V
-	n atomic.Int64
+// cacheShards: far more than there are drivers.
+const cacheShards = 64
+
+type cacheShard[V any] struct {
+	mu sync.Mutex // guards what follows
+	// younger has what was used since the last call of age, older what was used
+	// between the last two.
+	younger, older map[string]V
 }
 
 func newCache[V any](limit int64) *cache[V] {
-	c := &cache[V]{limit: limit}
-	c.clear()
-	return c
+	return &cache[V]{limit: limit, seed: maphash.MakeSeed()}
 }
 
+func (c *cache[V]) shard(key string) *cacheShard[V] {
+	return &c.shards[maphash.String(c.seed, key)%cacheShards]
+}
+
+// clear forgets everything.
 func (c *cache[V]) clear() {
-	c.younger.Store(&generation{})
-	c.older.Store(&generation{})
+	for i := range c.shards {
+		s := &c.shards[i]
+		s.mu.Lock()
+		c.n.Add(-int64(len(s.younger) + len(s.older)))
+		s.younger, s.older = nil, nil
+		s.mu.Unlock()
+	}
 }
 
 func (c *cache[V]) get(key string) (value V, ok bool) {
-	known, ok := c.younger.Load().m.Load(key)
-	if !ok {
-		older := c.older.Load()
-		if known, ok = older.m.Load(key); !ok {
-			return value, false
-		}
-		c.put(key, known.(V)) // before it leaves the other: who looks meanwhile finds it
-		if _, there := older.m.LoadAndDelete(key); there {
-			older.n.Add(-1)
-		}
+	s := c.shard(key)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if value, ok = s.younger[key]; ok {
+		return value, true
 	}
-	return known.(V), true
+	if value, ok = s.older[key]; ok {
+		delete(s.older, key)
+		s.set(key, value)
+	}
+	return value, ok
 }
 
 func (c *cache[V]) put(key string, value V) {
-	g := c.younger.Load()
-	if _, replaced := g.m.Swap(key, value); !replaced && g.n.Add(1) > c.limit {
+	s := c.shard(key)
+	s.mu.Lock()
+	before := len(s.younger) + len(s.older)
+	delete(s.older, key)
+	s.set(key, value)
+	n := c.n.Add(int64(len(s.younger) + len(s.older) - before))
+	s.mu.Unlock()
+	if n > c.limit {
 		c.clear()
 	}
 }
 
+func (s *cacheShard[V]) set(key string, value V) {
+	if s.younger == nil {
+		s.younger = map[string]V{}
+	}
+	s.younger[key] = value
+}
+
 // age forgets what was not used since it was called last.
-func (c *cache[V]) age() { c.older.Store(c.younger.Swap(&generation{})) }
+func (c *cache[V]) age() {
+	for i := range c.shards {
+		s := &c.shards[i]
+		s.mu.Lock()
+		c.n.Add(-int64(len(s.older)))
+		s.younger, s.older = nil, s.younger
+		s.mu.Unlock()
+	}
+}
 
 // len is how many there are.
-func (c *cache[V]) len() int64 { return c.younger.Load().n.Load() + c.older.Load().n.Load() }
+func (c *cache[V]) len() int64 { return c.n.Load() }
 
 // target is a subscription ready to be sent to. Immutable. There may be one for
 // each of very many subscriptions: what is cheap to tell from sub and url is not
