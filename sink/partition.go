@@ -125,6 +125,13 @@ func (p *partition) push(recs []*kgo.Record, start int64) {
 
 func bytesOf(rec *kgo.Record) int64 { return int64(len(rec.Key) + len(rec.Value) + recordOverhead) }
 
+func sizeOf(recs []*kgo.Record) (bytes int64) {
+	for _, rec := range recs {
+		bytes += bytesOf(rec)
+	}
+	return bytes
+}
+
 func (p *partition) rowsOf(rec *kgo.Record) int {
 	if p.table == tableAttempts {
 		return attemptlog.Count(rec.Value)
@@ -268,6 +275,10 @@ func (p *partition) store(recs []*kgo.Record) bool {
 		d.to = recs[used-1].Offset
 		recs = p.back(recs, used)
 	}
+	bytes := sizeOf(recs)
+	if p.s.caller == nil {
+		recs = nil // all of it stands in the block: a second copy of what waits for ClickHouse
+	}
 	if b.rows > 0 {
 		if again == nil && !p.commit(d.from, d.String()) {
 			return false
@@ -286,7 +297,7 @@ func (p *partition) store(recs []*kgo.Record) bool {
 		return false
 	}
 	p.s.deps.Metrics.SinkRows(p.table, b.rows)
-	p.settled(recs, d)
+	p.settled(bytes, d)
 	return true
 }
 
@@ -312,14 +323,11 @@ func (p *partition) back(recs []*kgo.Record, used int) []*kgo.Record {
 	return recs[:used]
 }
 
-// settled notes that the block is in ClickHouse and behind the committed offset.
-func (p *partition) settled(recs []*kgo.Record, d declaration) {
+// settled notes that the block, of that many bytes of records, is in ClickHouse
+// and behind the committed offset.
+func (p *partition) settled(bytes int64, d declaration) {
 	p.next, p.flushed = d.to+1, time.Now()
 	p.reached.Store(p.next)
-	var bytes int64
-	for _, rec := range recs {
-		bytes += bytesOf(rec)
-	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.declared, p.stored = nil, time.Time{}
