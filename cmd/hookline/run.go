@@ -4,6 +4,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/hookline/hookline/internal/app"
+	"github.com/hookline/hookline/internal/headroom"
 )
 
 func (c *cli) runCmd() *cobra.Command {
@@ -36,6 +37,7 @@ func (c *cli) runCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			defer headroom.Bound()()
 			return a.Run(cmd.Context())
 		},
 	}

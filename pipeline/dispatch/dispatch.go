@@ -57,7 +57,6 @@ type Dispatcher struct {
 	sched       *lane.Scheduler
 	slots       slots
 	nworkers    int // goroutines of work
-	mostBlocked int // jobs that workers had at once, since the last retire
 	blocked     int // jobs that workers have
 	rescans     int // under way
 	lastCut     time.Time
