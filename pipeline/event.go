@@ -4,7 +4,10 @@ import (
 	"crypto/sha256"
 	"encoding/base32"
 	"encoding/binary"
+	"errors"
+	"fmt"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -40,6 +43,19 @@ func (p Position) String() string {
 	b = strconv.AppendInt(b, int64(p.Partition), 10)
 	b = append(b, '/')
 	return string(strconv.AppendInt(b, p.Offset, 10))
+}
+
+// ParsePosition reads what String gives: the topic, partition and offset, and
+// nothing of the cluster and the topic's id.
+func ParsePosition(text string) (Position, error) {
+	topic, rest, _ := strings.Cut(text, "/") // no topic's name has one
+	partition, offset, _ := strings.Cut(rest, "/")
+	p, err1 := strconv.ParseInt(partition, 10, 32)
+	o, err2 := strconv.ParseInt(offset, 10, 64)
+	if topic == "" || p < 0 || o < 0 || errors.Join(err1, err2) != nil {
+		return Position{}, fmt.Errorf("parsing position %q: it is not topic/partition/offset", text)
+	}
+	return Position{Topic: topic, Partition: int32(p), Offset: o}, nil
 }
 
 // Event is one parsed Kafka record.

@@ -30,6 +30,28 @@ func byHand(t *testing.T, c *Client) *batch {
 	return b
 }
 
+// waiting has a request answered, then another one wait on the connection that was
+// kept, and takes that as a driver or the sweep would. ended is closed when the try
+// has ended.
+func (b *batch) waiting(t *testing.T, url string) (d *driver, try *pipeline.Try, cn *conn, ended waiter) {
+	t.Helper()
+	if res := send(b.c, request(url)); res.Outcome != pipeline.OutcomeSuccess {
+		t.Fatalf("%s %q", res.Outcome, res.Error)
+	}
+	ended = make(waiter)
+	b.done = func([]*pipeline.Try) { close(ended) }
+	d = &driver{b: b, look: newGlance(b.poll)}
+	try = &pipeline.Try{Request: *request(url)}
+	b.open.Add(1)
+	b.tries.Add(1)
+	d.begin(try)
+	b.c.pool.eachBatched(func(busy *conn) { cn = busy })
+	if cn == nil || !cn.batched.takeLate(0, true) {
+		t.Fatal("the request does not wait on the kept connection")
+	}
+	return d, try, cn, ended
+}
+
 // TestDriverGoesOnWithTheTryThatWaitsNow: a driver lets go of a connection and
 // loses the processor; another one reads the answer that came and writes the
 // next try's request to the same connection. The first, when it goes on, finds
@@ -162,21 +184,7 @@ func TestAnswerAfterWritingFailed(t *testing.T) {
 	})
 	c := newClient(t, localConfig(), Deps{})
 	b := byHand(t, c)
-	if res := send(c, request(srv.url())); res.Outcome != pipeline.OutcomeSuccess {
-		t.Fatalf("%s %q", res.Outcome, res.Error)
-	}
-	ended := make(waiter)
-	b.done = func([]*pipeline.Try) { close(ended) }
-	d := &driver{b: b, look: newGlance(b.poll)}
-	try := &pipeline.Try{Request: *request(srv.url())}
-	b.open.Add(1)
-	b.tries.Add(1)
-	d.begin(try)
-	var cn *conn
-	c.pool.eachBatched(func(busy *conn) { cn = busy })
-	if cn == nil || !cn.batched.stage.CompareAndSwap(stageWaiting, stageTaken) {
-		t.Fatal("the request does not wait on the kept connection")
-	}
+	_, try, cn, ended := b.waiting(t, srv.url())
 	if err := cn.tcp.SetDeadline(time.Unix(1, 0)); err != nil { // as a request of before has left it
 		t.Fatal(err)
 	}
@@ -215,21 +223,7 @@ func TestAnswerThatCameWhileFrozen(t *testing.T) {
 			})
 			c := newClient(t, localConfig(), Deps{})
 			b := byHand(t, c)
-			if res := send(c, request(srv.url())); res.Outcome != pipeline.OutcomeSuccess {
-				t.Fatalf("%s %q", res.Outcome, res.Error)
-			}
-			ended := make(waiter)
-			b.done = func([]*pipeline.Try) { close(ended) }
-			d := &driver{b: b, look: newGlance(b.poll)}
-			try := &pipeline.Try{Request: *request(srv.url())}
-			b.open.Add(1)
-			b.tries.Add(1)
-			d.begin(try)
-			var cn *conn
-			c.pool.eachBatched(func(busy *conn) { cn = busy })
-			if cn == nil || !cn.batched.takeLate(0, true) {
-				t.Fatal("the request does not wait on the kept connection")
-			}
+			d, try, cn, ended := b.waiting(t, srv.url())
 			close(frozen)
 			if tt.answer != "" {
 				d.look.wait(nil)

@@ -29,6 +29,7 @@ type endpoint struct {
 	world   *world
 	journal *proof.Journal
 	track   *tracker
+	by      *served
 	began   time.Time
 	ln      net.Listener
 	srv     *fasthttp.Server
@@ -38,12 +39,12 @@ type endpoint struct {
 	n  int // requests; under mu
 }
 
-func newEndpoint(w *world, j *proof.Journal, t *tracker, began time.Time) (*endpoint, error) {
+func newEndpoint(r *runner) (*endpoint, error) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, fmt.Errorf("listening: %w", err)
 	}
-	e := &endpoint{world: w, journal: j, track: t, began: began, ln: ln, served: make(chan error, 1)}
+	e := &endpoint{world: r.world, journal: r.journal, track: r.track, by: &r.served, began: r.began, ln: ln, served: make(chan error, 1)}
 	e.srv = &fasthttp.Server{
 		Handler: e.handle, NoDefaultDate: true, NoDefaultServerHeader: true,
 		// Longer than hookline keeps a connection: it is never closed under it.
@@ -83,6 +84,7 @@ func (e *endpoint) handle(ctx *fasthttp.RequestCtx) {
 	var delay time.Duration
 	var after string
 	p.N, p.At = e.arrive()
+	e.by.note(e.world.subs[p.Sub].Part, p.Life)
 	p.Status, delay, after = e.world.answer(p.Sub, p.Seq, p.Attempt, time.Now())
 	p.Until = time.Since(e.began) + delay
 	if seconds, err := strconv.Atoi(after); err == nil && seconds > 0 {

@@ -33,6 +33,7 @@ var faults = []fault{
 	{"endpoint", 10, (*runner).beginEndpoint},
 	{"update", 5, (*runner).beginUpdate},
 	{"delete", 6, (*runner).beginDelete},
+	{"zombie", 4, (*runner).beginZombie},
 }
 
 func faultNames() []string {

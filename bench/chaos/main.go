@@ -50,6 +50,7 @@ type options struct {
 	stops     bool
 	mutants   string
 	patience  time.Duration // how long nothing may move before the end is not waited for
+	giveBack  time.Duration // how long processes may keep, when all is over, what they took
 }
 
 // errViolated: the checker has said what and why.
@@ -80,10 +81,10 @@ func parse() (*options, error) {
 	flag.StringVar(&o.check, "check", "", "only judge the ledgers in this folder")
 	flag.DurationVar(&o.rest, "broker-rest", brokerRest, "time between two faults of brokers")
 	flag.BoolVar(&o.stops, "stops", false, "stop the broker in an orderly way, too, where it is the only one: Kafka then loses ends of transactions (docs/reliability.md)")
-	flag.StringVar(&o.mutants, "mutants", "", "make a run with each of these mutants of hookline, which must catch it: all, or a comma list")
+	flag.StringVar(&o.mutants, "mutants", "", "make a run with each of these mutants of hookline, which must catch it: all, or a comma list of "+strings.Join(mutantNames(), ", "))
 	flag.BoolVar(&o.race, "race", false, "build hookline with the race detector")
 	flag.Parse()
-	o.patience = settlePatience
+	o.patience, o.giveBack = settlePatience, giveBack
 	o.keep = o.dir != ""
 	if o.seed == 0 {
 		o.seed = uint64(time.Now().UnixNano())

@@ -37,12 +37,14 @@ type runner struct {
 	slots    []*slot
 	ends     []func() error // last first
 
-	held       proof.Held     // under load, before the faults
+	held       proof.Held     // what processes hold
 	breaking   sync.WaitGroup // faults under way
 	waiters    sync.WaitGroup // for processes
 	brokerLock sync.Mutex     // held by who bounces a broker; likewise the others
 	engineLock sync.Mutex
 	updateLock sync.Mutex
+	zombieLock sync.Mutex
+	served     served
 
 	mu    sync.Mutex
 	lives int // under mu
@@ -122,7 +124,7 @@ func (r *runner) setUp(ctx context.Context) error {
 		return err
 	}
 	r.ends = append(r.ends, r.journal.Close)
-	if r.endpoint, err = newEndpoint(r.world, r.journal, r.track, r.began); err != nil {
+	if r.endpoint, err = newEndpoint(r); err != nil {
 		return err
 	}
 	r.ends = append(r.ends, r.endpoint.close)

@@ -13,7 +13,7 @@ import (
 )
 
 // sample writes down what each process holds. In the end (healed) a process has
-// giveBack to return what is too much; the last look counts.
+// o.giveBack to return what is too much; the last look counts.
 func (r *runner) sample(ctx context.Context, healed bool) error {
 	var errs []error
 	for _, s := range r.slots {
@@ -27,22 +27,21 @@ func (r *runner) sample(ctx context.Context, healed bool) error {
 }
 
 func (r *runner) sampleOne(ctx context.Context, s *slot, healed bool) error {
-	until := time.Now().Add(giveBack)
+	until := time.Now().Add(r.o.giveBack)
 	for {
 		x, err := s.holds(ctx)
 		if err != nil {
 			return fmt.Errorf("looking at what %s holds: %w", s.name, err)
 		}
 		x.At, x.Healed = r.now(), healed
-		if !healed {
-			r.loaded(x)
-		} else if r.held.OverLimit(x) && time.Now().Before(until) && ctx.Err() == nil {
-			wait(ctx, time.Second)
-			continue
-		}
 		if healed && r.held.OverLimit(x) {
+			if time.Now().Before(until) && ctx.Err() == nil {
+				wait(ctx, time.Second)
+				continue
+			}
 			s.dump(ctx)
 		}
+		r.held.Add(&x)
 		return r.journal.Sample(x)
 	}
 }
@@ -59,12 +58,6 @@ func (s *slot) dump(ctx context.Context) {
 		return
 	}
 	fmt.Printf("%s keeps more than it may: see %s\n", s.name, path)
-}
-
-// loaded notes the most that is held under load.
-func (r *runner) loaded(x proof.Sample) {
-	r.held.Loaded.Files = max(r.held.Loaded.Files, x.Files)
-	r.held.Loaded.Goroutines = max(r.held.Loaded.Goroutines, x.Goroutines)
 }
 
 // holds looks at a process by what the kernel and the Go runtime say of it.

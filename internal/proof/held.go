@@ -23,19 +23,23 @@ const (
 	healedRSSBytes = 512 << 20
 )
 
+// Add takes a sample in.
+func (h *Held) Add(s *Sample) {
+	h.Samples++
+	most := &h.Loaded
+	if s.Healed {
+		most = &h.Healed
+	}
+	most.Files = max(most.Files, s.Files)
+	most.Goroutines = max(most.Goroutines, s.Goroutines)
+	most.RSSBytes = max(most.RSSBytes, s.RSSBytes)
+}
+
 // held: what the faults made the processes take, they give back.
 func (c *checker) held() {
 	h := &c.v.Held
 	for i := range c.l.Samples {
-		s := &c.l.Samples[i]
-		h.Samples++
-		most := &h.Loaded
-		if s.Healed {
-			most = &h.Healed
-		}
-		most.Files = max(most.Files, s.Files)
-		most.Goroutines = max(most.Goroutines, s.Goroutines)
-		most.RSSBytes = max(most.RSSBytes, s.RSSBytes)
+		h.Add(&c.l.Samples[i])
 	}
 	for i := range c.l.Samples {
 		s := &c.l.Samples[i]

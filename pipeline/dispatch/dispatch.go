@@ -57,6 +57,7 @@ type Dispatcher struct {
 	sched       *lane.Scheduler
 	slots       slots
 	nworkers    int // goroutines of work
+	mostBlocked int // jobs that workers had at once, since the last retire
 	blocked     int // jobs that workers have
 	rescans     int // under way
 	lastCut     time.Time

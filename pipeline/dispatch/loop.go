@@ -74,6 +74,7 @@ func (d *Dispatcher) loop(ctx, inner context.Context) {
 		if now.Sub(lastStats) >= statsEvery {
 			lastStats = now
 			d.deps.Metrics.Lanes(d.stats(now))
+			d.retire()
 		}
 		d.feed(now)
 		d.slots.age(now)

@@ -6,7 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/hookline/hookline/internal/testkit"
@@ -65,11 +64,6 @@ func TestOffsetsThatStayUnstable(t *testing.T) {
 	said := &logged{text: "committed offsets wait", ch: make(chan string, 100)}
 	b.log = slog.New(said)
 	deliveries, group := b.kafka.Topics().Deliveries(), b.kafka.DispatcherGroup()
-	var zero kadm.Offsets
-	zero.AddOffset(deliveries, 0, 0, -1)
-	if _, err := kadm.NewClient(b.cl).CommitOffsets(t.Context(), group, zero); err != nil {
-		t.Fatal(err)
-	}
 	b.event("a")
 	testkit.HangOffset(t, addrs, group, group+".gone", deliveries, 1)
 	began := time.Now()

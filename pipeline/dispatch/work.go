@@ -67,11 +67,27 @@ func (d *Dispatcher) loaded(w *lane.Work) bool {
 // toWorker has a worker do j.
 func (d *Dispatcher) toWorker(j *job) {
 	j.blocked = true
-	if d.blocked++; d.blocked > d.nworkers {
+	d.blocked++
+	d.mostBlocked = max(d.mostBlocked, d.blocked)
+	if d.blocked > d.nworkers {
 		d.nworkers++
 		d.workers.Go(d.work)
 	}
 	d.jobs <- j // never blocks: as many places as requests may be under way
+}
+
+// retire ends the workers that were not needed since it was called last: what a
+// burst of slow endpoints made is given back. In the loop.
+func (d *Dispatcher) retire() {
+	for d.nworkers > d.mostBlocked {
+		select {
+		case d.jobs <- nil: // for one of those that wait
+			d.nworkers--
+		default: // full: nobody is idle
+			return
+		}
+	}
+	d.mostBlocked = d.blocked
 }
 
 // start hands what hand has collected to the sender. In the loop.
@@ -105,9 +121,12 @@ func (d *Dispatcher) newJob() *job {
 	return j
 }
 
-// work makes attempts until jobs is closed.
+// work makes attempts until jobs is closed, or a job is nil.
 func (d *Dispatcher) work() {
 	for j := range d.jobs {
+		if j == nil {
+			return
+		}
 		d.attempt(j)
 		d.finished.put(j)
 	}

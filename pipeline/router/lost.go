@@ -1,13 +1,10 @@
 package router
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -265,7 +262,7 @@ func (r *Router) routed(ctx context.Context, aux *kgo.Client, fet *kafkax.Fetche
 		if unstable, err = fet.Unstable(ctx, group); err != nil {
 			return nil, err
 		}
-		if len(unstable) == 0 || time.Now().After(patience) || !sleep(ctx, maxBackoff/50) {
+		if len(unstable) == 0 || time.Now().After(patience) || !sleep(ctx, minBackoff) {
 			break
 		}
 	}
@@ -273,35 +270,29 @@ func (r *Router) routed(ctx context.Context, aux *kgo.Client, fet *kafkax.Fetche
 	if err != nil {
 		return nil, fmt.Errorf("fetching the offsets of group %s: %w", group, err)
 	}
-	count := slices.DeleteFunc(recs, func(rec *kgo.Record) bool {
+	return slices.DeleteFunc(recs, func(rec *kgo.Record) bool {
 		src, ok := sourceOf(rec)
 		if _, waits := unstable[kafkax.TopicPartition{Topic: src.Topic, Partition: src.Partition}]; !ok || waits {
 			return true
 		}
 		at, known := committed.Lookup(src.Topic, src.Partition)
 		return !known || src.Offset >= at.At
-	})
-	slices.SortStableFunc(count, func(a, b *kgo.Record) int { return cmp.Compare(a.Offset, b.Offset) })
-	return count, nil
+	}), nil
 }
 
 // sourceOf gives where the event of a record of deliveries or events.dead is.
 func sourceOf(rec *kgo.Record) (pipeline.Position, bool) {
-	for _, h := range rec.Headers {
+	// Ours are the last ones: those before them in events.dead are the event's own,
+	// which may have the same names.
+	for _, h := range slices.Backward(rec.Headers) {
 		switch h.Key {
 		case kafkax.HeaderEnvelope:
 			var env pipeline.Envelope
 			err := kafkax.DecodeEnvelope(h.Value, &env)
 			return env.Source, err == nil
 		case kafkax.HeaderSource:
-			parts := strings.Split(string(h.Value), "/")
-			if len(parts) < 3 {
-				return pipeline.Position{}, false
-			}
-			n := len(parts)
-			p, err1 := strconv.ParseInt(parts[n-2], 10, 32)
-			o, err2 := strconv.ParseInt(parts[n-1], 10, 64)
-			return pipeline.Position{Topic: strings.Join(parts[:n-2], "/"), Partition: int32(p), Offset: o}, errors.Join(err1, err2) == nil
+			src, err := pipeline.ParsePosition(string(h.Value))
+			return src, err == nil
 		}
 	}
 	return pipeline.Position{}, false

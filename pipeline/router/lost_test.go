@@ -70,6 +70,21 @@ func TestWhatKafkaAbortedAfterItsCommitIsWrittenAgain(t *testing.T) {
 	}
 }
 
+// TestSourceOfADeadEvent: the router's own header counts, not one of the same name
+// that the event brought.
+func TestSourceOfADeadEvent(t *testing.T) {
+	b := newBench(t, spec)
+	b.topic("ev", 1)
+	b.start()
+	bad := event("ev", 0, "no event")
+	bad.Headers = []kgo.RecordHeader{{Key: kafkax.HeaderSource, Value: []byte("other/7/99")}}
+	b.produce(bad)
+	src, ok := sourceOf(b.read("hookline.events.dead", 1)[0])
+	if !ok || src.Topic != "ev" || src.Partition != 0 || src.Offset != 0 {
+		t.Errorf("got %+v, %v", src, ok)
+	}
+}
+
 // TestWrittenIsKeptForAWhile: what a transaction wrote, and for how long that is
 // known.
 func TestWrittenIsKeptForAWhile(t *testing.T) {

@@ -30,11 +30,6 @@ func TestOffsetsThatStayUnstable(t *testing.T) {
 				t.Fatal(err)
 			}
 			group := b.kafka.RouterGroup()
-			var zero kadm.Offsets
-			zero.AddOffset(topic, 0, 0, -1)
-			if _, err := adm.CommitOffsets(b.ctx(), group, zero); err != nil {
-				t.Fatal(err)
-			}
 			b.produce(event(topic, 0, `{"t":"a","id":"n0"}`), event(topic, 0, `{"t":"a","id":"n1"}`))
 			testkit.HangOffset(t, addrs, group, group+"."+txn, topic, 2)
 			at := kafkax.TopicPartition{Topic: topic}
