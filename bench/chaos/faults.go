@@ -34,6 +34,7 @@ var faults = []fault{
 	{"update", 5, (*runner).beginUpdate},
 	{"delete", 6, (*runner).beginDelete},
 	{"zombie", 4, (*runner).beginZombie},
+	{hang, 0, (*runner).beginHang}, // where it is asked for, and in a time of its own: see disturb
 }
 
 func faultNames() []string {
@@ -51,14 +52,22 @@ func (r *runner) disturb(ctx context.Context) {
 	var chosen []fault
 	sum := 0
 	for _, f := range faults {
-		if r.o.faults == "all" || slices.Contains(strings.Split(r.o.faults, ","), f.name) {
+		if r.o.faults == "all" && f.weight > 0 || slices.Contains(strings.Split(r.o.faults, ","), f.name) {
 			chosen = append(chosen, f)
 			sum += f.weight
 		}
 	}
+	hangs := slices.ContainsFunc(chosen, func(f fault) bool { return f.name == hang })
 	rng := rand.New(rand.NewPCG(r.o.seed, 0))
-	until := time.Now().Add(r.o.length)
-	for time.Now().Before(until) && ctx.Err() == nil {
+	begun := time.Now()
+	for time.Since(begun) < r.o.length && ctx.Err() == nil {
+		if hangs && (sum == 0 || time.Since(begun)%isolationEvery < isolationTime) {
+			if do := r.beginHang(rng); do != nil {
+				r.breaking.Go(func() { do(ctx) })
+			}
+			wait(ctx, time.Second)
+			continue
+		}
 		wait(ctx, time.Duration((0.5+rng.Float64())*float64(r.o.every)))
 		if sum == 0 {
 			continue
@@ -256,7 +265,42 @@ func (r *runner) beginEndpoint(rng *rand.Rand) func(context.Context) {
 		from := r.now()
 		m.until = time.Now().Add(d)
 		r.world.set(subs, m)
-		r.write(&proof.Fault{Kind: proof.Endpoint, From: from, To: from + d, Note: fmt.Sprintf("%d endpoints fail %d %% and take %v, Retry-After %q", len(subs), m.percent, m.delay, m.after)})
+		r.write(&proof.Fault{Kind: proof.Endpoint, From: from, To: from + d, Subs: subs, Note: fmt.Sprintf("%d endpoints fail %d %% and take %v, Retry-After %q", len(subs), m.percent, m.delay, m.after)})
+	}
+}
+
+const (
+	hang = "hang"
+	// isolationTime out of isolationEvery nothing is broken but what hangs: what
+	// healthy subscriptions get can be judged only then.
+	isolationTime  = 30 * time.Second
+	isolationEvery = 10 * time.Minute
+	// hangDelay is how long a request to an endpoint that hangs is without an answer:
+	// short of its time limit, so that the ledger and the process agree on what came
+	// of it.
+	hangDelay = requestTimeout - time.Second
+	hangTime  = 8 * time.Second
+	hangRest  = 6 * time.Second // what came of it is worked off
+)
+
+// beginHang has the endpoints hang of which many requests may be under way: of
+// three in ten subscriptions, each with 16 lanes or without an order.
+func (r *runner) beginHang(*rand.Rand) func(context.Context) {
+	if !r.hangLock.TryLock() {
+		return nil
+	}
+	var subs []int
+	for i, s := range r.world.subs {
+		if s.Ordering != "subscription" && s.Kind == "good" {
+			subs = append(subs, i)
+		}
+	}
+	return func(ctx context.Context) {
+		defer r.hangLock.Unlock()
+		from := r.now()
+		r.world.set(subs, mode{until: time.Now().Add(hangTime), delay: hangDelay})
+		r.write(&proof.Fault{Kind: proof.Endpoint, From: from, To: from + hangTime + hangDelay, Subs: subs, Note: fmt.Sprintf("%d endpoints take %v", len(subs), hangDelay)})
+		wait(ctx, hangTime+hangRest)
 	}
 }
 

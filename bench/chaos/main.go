@@ -71,7 +71,7 @@ func parse() (*options, error) {
 	flag.IntVar(&o.processes, "processes", 4, "hookline processes")
 	flag.BoolVar(&o.static, "static", false, "processes have instance ids: static membership")
 	flag.DurationVar(&o.every, "every", 2*time.Second, "mean time between two faults")
-	flag.StringVar(&o.faults, "faults", "all", "which faults: a comma list of "+strings.Join(faultNames(), ", "))
+	flag.StringVar(&o.faults, "faults", "all", "which faults: all (but hang), or a comma list of "+strings.Join(faultNames(), ", "))
 	flag.IntVar(&o.subs, "subs", 20, "subscriptions for each of the six types of events")
 	flag.IntVar(&o.rate, "rate", 6000, "deliveries per second at most")
 	flag.IntVar(&o.backlog, "backlog", 12_000, "no events are produced while so many deliveries wait")

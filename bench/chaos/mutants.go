@@ -24,6 +24,7 @@ type mutant struct {
 	by     string // the invariant that must fall; empty: none may, it is hookline as it is
 	faults string // that provoke the case
 	static bool
+	few    bool // processes: two, so that what hangs could have all of their slots
 	edits  []edit
 }
 
@@ -33,7 +34,9 @@ type edit struct{ file, from, to string }
 const laneDir = "pipeline/dispatch/lane/"
 
 var mutants = []mutant{
-	{name: "none", faults: "zombie,kill,endpoint", static: true}, // that the checker cries without a reason would look like a catch
+	// That the checker cries without a reason would look like a catch.
+	{name: "none", faults: "zombie,kill,endpoint", static: true},
+	{name: "none-among-hanging", faults: "hang", few: true},
 	{
 		name: "overtaking", by: "I2 order", faults: "endpoint", // every delivery is a lane of its own
 		edits: []edit{{laneDir + "task.go", "pipeline.LaneKeyOf(id, s.kind, r.Envelope, r.Offset)", "pipeline.LaneKeyOf(id, pipeline.OrderingNone, r.Envelope, r.Offset)"}},
@@ -71,6 +74,13 @@ var mutants = []mutant{
 	{
 		name: "settle-by-offset", by: "I1 loss", faults: "kill", static: true, // a record counts as settled with the first of its deliveries
 		edits: []edit{{laneDir + "state.go", "s.partials = append(s.partials, openPartial{r.Offset, r.open})", "_ = s.partials"}},
+	},
+	{
+		name: "slots-not-shared", by: "I7 isolation", faults: "hang", few: true, // what hangs keeps its slots, and may have all
+		edits: []edit{
+			{"pipeline/dispatch/slots.go", "for s.slow < s.cfg.MaxSlow {", "for s.slow < 0 {"},
+			{"pipeline/dispatch/slots.go", "lane.Shares{Suspect: s.failing < s.maxFailing, Cold: s.coldFree()}", "lane.Shares{Suspect: true, Cold: true}"},
+		},
 	},
 }
 
@@ -233,6 +243,9 @@ func (m *mutant) try(ctx context.Context, o *options) *trial {
 	own := *o
 	own.dir, own.static, own.faults = filepath.Join(o.dir, m.name), m.static, m.faults
 	own.patience, own.giveBack = mutantPatience, mutantPatience
+	if m.few {
+		own.processes = 2
+	}
 	if t.err = os.MkdirAll(own.dir, 0o700); t.err != nil {
 		return t
 	}

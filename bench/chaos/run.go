@@ -44,6 +44,7 @@ type runner struct {
 	engineLock sync.Mutex
 	updateLock sync.Mutex
 	zombieLock sync.Mutex
+	hangLock   sync.Mutex
 	served     served
 
 	mu    sync.Mutex

@@ -87,7 +87,9 @@ func (r *runner) freezeBetween(ctx context.Context, s *slot) (from time.Duration
 			return from, false
 		}
 		wait(ctx, settledBy)
-		txns, err := adm.DescribeTransactions(ctx, id)
+		dctx, cancel := context.WithTimeout(ctx, takeoverWork) // the broker may be away
+		txns, err := adm.DescribeTransactions(dctx, id)
+		cancel()
 		if state := txns[id].State; err == nil && (state == "Empty" || strings.HasPrefix(state, "Complete")) {
 			return from, true
 		}

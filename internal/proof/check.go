@@ -26,6 +26,7 @@ type Verdict struct {
 	Stops           []time.Duration // from SIGTERM to the end
 	Unreachable     int             // processes that ended since there was no Kafka
 	Held            Held
+	Isolation       Isolation
 
 	Violations []Violation
 }
@@ -94,6 +95,7 @@ func Check(l *Ledger) *Verdict {
 	c.silence()
 	c.processes()
 	c.held()
+	c.isolation()
 	if l.HasRows {
 		c.rows()
 	}

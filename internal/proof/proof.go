@@ -154,6 +154,7 @@ type Fault struct {
 	To   time.Duration `json:"to"` // when it was done
 	Note string        `json:"note,omitempty"`
 	Code int           `json:"code,omitempty"` // Exited
+	Subs []int         `json:"subs,omitempty"` // Endpoint: whose
 }
 
 // Busy is how late timers were in one part of the run: the machine had so much

@@ -35,6 +35,7 @@ func (v *Verdict) Report(w io.Writer, l *Ledger) {
 		fmt.Fprintf(w, "%d processes ended at their start since there was no Kafka\n", v.Unreachable)
 	}
 	v.Held.report(w)
+	v.Isolation.report(w)
 	if l.HasRows {
 		r := &v.Rows
 		fmt.Fprintf(w, "ClickHouse: %d rows, %d twice; %d requests without a row, all of killed processes; %d resends, %d rows without a request; %v\n",
