@@ -39,6 +39,8 @@ type Fetcher struct {
 	adm *kadm.Client
 	cat *catalog
 	dec kgo.Decompressor
+	// uncommitted: also what is open or aborted, and the markers of transactions.
+	uncommitted bool
 }
 
 // NewFetcher makes a Fetcher on cl, which stays the caller's to close.
@@ -86,7 +88,10 @@ func (f *Fetcher) once(ctx context.Context, topic string, partition int32, offse
 	}
 	req := kmsg.NewPtrFetchRequest()
 	// No wait at the broker: it would hold up the other fetches on this connection.
-	req.MaxWaitMillis, req.MinBytes, req.MaxBytes, req.IsolationLevel = 0, 1, maxBytes, 1
+	req.MaxWaitMillis, req.MinBytes, req.MaxBytes = 0, 1, maxBytes
+	if !f.uncommitted {
+		req.IsolationLevel = 1
+	}
 	req.SessionEpoch = -1 // no session
 	rt := kmsg.NewFetchRequestTopic()
 	rt.Topic, rt.TopicID = topic, e.id
@@ -116,6 +121,9 @@ func (f *Fetcher) process(resp *kmsg.FetchResponse, topic string, partition int3
 		return nil, offset, err
 	}
 	opts := kgo.ProcessFetchPartitionOpts{Offset: offset, IsolationLevel: kgo.ReadCommitted(), Topic: topic, Partition: partition}
+	if f.uncommitted {
+		opts.IsolationLevel, opts.KeepControlRecords = kgo.ReadUncommitted(), true
+	}
 	out, next := kgo.ProcessFetchPartition(opts, p, f.dec, nil)
 	if out.Err != nil {
 		return nil, offset, &corruptError{out.Err}

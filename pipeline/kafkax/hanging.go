@@ -119,26 +119,121 @@ func abortHanging(ctx context.Context, cl *kgo.Client, h Hanging) error {
 	if err != nil {
 		return err
 	}
-	found := adm.FindTxnCoordinators(ctx, h.TxnID)[h.TxnID]
+	return emptyTransaction{h.TxnID, id, epoch}.end(ctx, cl, parts, h.Group, false)
+}
+
+// EndHanging is AbortHanging for who knows what hangs, and whether it was committed: in the
+// partitions, and in the offsets of group if that is not empty. cl must have the
+// transactional id txnID and its producer id, and is of no more use after it. Nothing
+// to end is no error, and leaves cl as it is.
+func EndHanging(ctx context.Context, cl *kgo.Client, txnID, group string, at []TopicPartition, commit bool) error {
+	if group == "" && len(at) == 0 {
+		return nil
+	}
+	id, epoch, err := cl.ProducerID(ctx)
+	if err != nil {
+		return fmt.Errorf("getting the producer id: %w", err)
+	}
+	parts := map[string][]int32{}
+	for _, p := range at {
+		parts[p.Topic] = append(parts[p.Topic], p.Partition)
+	}
+	if err := (emptyTransaction{txnID, id, epoch}).end(ctx, cl, parts, group, commit); err != nil {
+		return fmt.Errorf("ending what hangs of transaction %s: %w", txnID, err)
+	}
+	return nil
+}
+
+// CommitLeft is EndHanging for a process that begins: for what the last
+// transaction of txnID left hanging in the topics and in the offsets of group, where
+// Kafka's books say that it was committed. It gives the number of partitions that had
+// something. cl has the transactional id and has not been used, and is of no more use
+// after it.
+func CommitLeft(ctx context.Context, cl *kgo.Client, txnID, group string, topics ...string) (int, error) {
+	n, err := commitLeft(ctx, cl, txnID, group, topics)
+	if err != nil {
+		return 0, fmt.Errorf("looking what hangs of transaction %s: %w", txnID, err)
+	}
+	return n, nil
+}
+
+func commitLeft(ctx context.Context, cl *kgo.Client, txnID, group string, topics []string) (int, error) {
+	adm := kadm.NewClient(cl)
+	before, err := adm.DescribeTransactions(ctx, txnID)
+	if errors.Is(err, kerr.TransactionalIDNotFound) || errors.Is(before[txnID].Err, kerr.TransactionalIDNotFound) {
+		return 0, nil
+	}
+	if err = errors.Join(err, before[txnID].Err); err != nil {
+		return 0, err
+	}
+	if s := before[txnID].State; s != "PrepareCommit" && s != "CompleteCommit" {
+		return 0, nil
+	}
+	at, err := HeldBy(ctx, cl, topics...) // the producer id waits until a commit that is decided has its markers
+	if err != nil {
+		return 0, err
+	}
+	unstable, err := NewFetcher(cl).Unstable(ctx, group)
+	if err != nil {
+		return 0, err
+	}
+	if len(unstable) == 0 {
+		group = ""
+	}
+	return len(at), EndHanging(ctx, cl, txnID, group, at, true)
+}
+
+// HeldBy gives the partitions of topics in which the producer id of cl has something
+// open.
+func HeldBy(ctx context.Context, cl *kgo.Client, topics ...string) ([]TopicPartition, error) {
+	id, _, err := cl.ProducerID(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("getting the producer id: %w", err)
+	}
+	held, err := heldBy(ctx, kadm.NewClient(cl), id, Hanging{Topics: topics, Since: time.UnixMilli(1)})
+	if err != nil {
+		return nil, err
+	}
+	var at []TopicPartition
+	for t, ps := range held {
+		for _, p := range ps {
+			at = append(at, TopicPartition{t, p})
+		}
+	}
+	return at, nil
+}
+
+// emptyTransaction is one that writes nothing, for its markers.
+type emptyTransaction struct {
+	txnID string
+	id    int64
+	epoch int16
+}
+
+func (x emptyTransaction) end(ctx context.Context, cl *kgo.Client, parts map[string][]int32, group string, commit bool) error {
+	found := kadm.NewClient(cl).FindTxnCoordinators(ctx, x.txnID)[x.txnID]
 	if found.Err != nil {
 		return fmt.Errorf("finding the coordinator: %w", found.Err)
 	}
 	broker := cl.Broker(int(found.NodeID))
-	offsets := kmsg.NewPtrAddOffsetsToTxnRequest()
-	offsets.TransactionalID, offsets.ProducerID, offsets.ProducerEpoch, offsets.Group = h.TxnID, id, epoch, h.Group
-	records := kmsg.NewPtrAddPartitionsToTxnRequest()
-	records.TransactionalID, records.ProducerID, records.ProducerEpoch = h.TxnID, id, epoch
-	for t, ps := range parts {
-		rt := kmsg.NewAddPartitionsToTxnRequestTopic()
-		rt.Topic, rt.Partitions = t, ps
-		records.Topics = append(records.Topics, rt)
+	var steps []kmsg.Request
+	if group != "" {
+		offsets := kmsg.NewPtrAddOffsetsToTxnRequest()
+		offsets.TransactionalID, offsets.ProducerID, offsets.ProducerEpoch, offsets.Group = x.txnID, x.id, x.epoch, group
+		steps = append(steps, offsets)
 	}
-	end := kmsg.NewPtrEndTxnRequest()
-	end.TransactionalID, end.ProducerID, end.ProducerEpoch, end.Commit = h.TxnID, id, epoch, false
-	steps := []kmsg.Request{offsets}
-	if len(records.Topics) > 0 {
+	if len(parts) > 0 {
+		records := kmsg.NewPtrAddPartitionsToTxnRequest()
+		records.TransactionalID, records.ProducerID, records.ProducerEpoch = x.txnID, x.id, x.epoch
+		for t, ps := range parts {
+			rt := kmsg.NewAddPartitionsToTxnRequestTopic()
+			rt.Topic, rt.Partitions = t, ps
+			records.Topics = append(records.Topics, rt)
+		}
 		steps = append(steps, oldPartitions{records})
 	}
+	end := kmsg.NewPtrEndTxnRequest()
+	end.TransactionalID, end.ProducerID, end.ProducerEpoch, end.Commit = x.txnID, x.id, x.epoch, commit
 	for _, req := range append(steps, oldEnd{end}) {
 		if err := whileConcurrent(ctx, func() error { return ended(broker.RetriableRequest(ctx, req)) }); err != nil {
 			return err

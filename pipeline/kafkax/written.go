@@ -1,0 +1,207 @@
+package kafkax
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"slices"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// Kafka 4.4 can lose the end of a transaction that it has committed, in some of
+// the partitions: a broker that goes down, and has no other beside it, takes those
+// that it has given up already for deleted, and passes over them. What the
+// transaction wrote there then waits for the next end of the same producer: if that
+// is a commit, it is read, late; if it is an abort, as of the transaction that was
+// open when the broker went down, it is aborted with it, although its offsets are
+// committed. (Seen in the logs of partitions: records of epoch e, no marker of
+// epoch e+1, records of e+1, an abort of e+2; the marker of e+1 is there in the
+// other partitions.)
+//
+// So whoever takes a transactional id anew, and knows what it had committed under
+// it, looks whether that is so.
+
+// writtenFor is for how long it is known where a transaction wrote. The markers of
+// one are written within milliseconds: what can lack some is the last one that wrote
+// to its partition before a broker went down.
+const writtenFor = time.Minute
+
+// Span is where records of one transaction are in a partition, from the first to
+// the last offset. Others' may be between them.
+type Span struct {
+	At          TopicPartition
+	Producer    int64
+	First, Last int64
+}
+
+// Spans gives where records are that were acknowledged, of one transaction.
+func Spans(recs iter.Seq[*kgo.Record]) []Span {
+	at := map[TopicPartition]*Span{}
+	for rec := range recs {
+		p := TopicPartition{rec.Topic, rec.Partition}
+		s := at[p]
+		if s == nil {
+			s = &Span{At: p, Producer: rec.ProducerID, First: rec.Offset, Last: rec.Offset}
+			at[p] = s
+		}
+		s.First, s.Last = min(s.First, rec.Offset), max(s.Last, rec.Offset)
+	}
+	out := make([]Span, 0, len(at))
+	for _, s := range at {
+		out = append(out, *s)
+	}
+	return out
+}
+
+// Written is where the last transaction that Kafka said it had committed wrote to
+// each partition. One is enough: a partition that takes a later one's records has
+// not been given up when the one before ended. It belongs to one goroutine; the zero
+// value is empty.
+type Written struct {
+	last map[TopicPartition]writtenAt
+}
+
+type writtenAt struct {
+	span Span
+	at   time.Time
+}
+
+// Note takes in a transaction that is committed.
+func (w *Written) Note(now time.Time, spans []Span) {
+	if w.last == nil {
+		w.last = map[TopicPartition]writtenAt{}
+	}
+	for _, s := range spans {
+		w.last[s.At] = writtenAt{s, now}
+	}
+}
+
+// Recent gives what was written within the minute before the last transaction,
+// however long ago that was.
+func (w *Written) Recent() []Span {
+	var newest time.Time
+	for _, x := range w.last {
+		if x.at.After(newest) {
+			newest = x.at
+		}
+	}
+	var out []Span
+	for _, x := range w.last {
+		if newest.Sub(x.at) < writtenFor {
+			out = append(out, x.span)
+		}
+	}
+	return out
+}
+
+// Forget empties w.
+func (w *Written) Forget() { clear(w.last) }
+
+// End is how the records of a span ended.
+type End uint8
+
+const (
+	// EndUnknown: none of its records is there any more.
+	EndUnknown End = iota
+	// EndOpen: nothing has ended them.
+	EndOpen
+	// EndCommitted and EndAborted: by the first marker of their producer behind them.
+	EndCommitted
+	EndAborted
+)
+
+// Outcome is what became of a span.
+type Outcome struct {
+	Span
+	End     End
+	Records []*kgo.Record // in their order, where they are aborted
+}
+
+// Open gives the partitions of outcomes that nothing has ended.
+func Open(outcomes []Outcome) (at []TopicPartition) {
+	for _, o := range outcomes {
+		if o.End == EndOpen {
+			at = append(at, o.At)
+		}
+	}
+	return at
+}
+
+// Without gives what of at is not in others.
+func Without(at, others []TopicPartition) []TopicPartition {
+	return slices.DeleteFunc(at, func(p TopicPartition) bool { return slices.Contains(others, p) })
+}
+
+// AnyCommitted tells whether one of outcomes is committed: of one transaction that
+// tells of all.
+func AnyCommitted(outcomes []Outcome) bool {
+	return slices.ContainsFunc(outcomes, func(o Outcome) bool { return o.End == EndCommitted })
+}
+
+// Outcomes reads the partitions from the spans to their present ends. What is under
+// way for the spans' producers must have been ended before, by taking their
+// transactional id.
+func (f *Fetcher) Outcomes(ctx context.Context, spans []Span) ([]Outcome, error) {
+	parts := map[TopicPartition]*tracked{}
+	for _, s := range spans {
+		t := parts[s.At]
+		if t == nil {
+			t = &tracked{from: s.First}
+			parts[s.At] = t
+		}
+		t.outcomes, t.from = append(t.outcomes, Outcome{Span: s}), min(t.from, s.First)
+	}
+	raw := *f
+	raw.uncommitted = true
+	var out []Outcome
+	for at, t := range parts {
+		end, err := f.EndOffset(ctx, at.Topic, at.Partition)
+		if err == nil {
+			err = raw.Scan(ctx, at.Topic, at.Partition, t.from, end, t.take)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("looking what became of transactions: %w", err)
+		}
+		out = append(out, t.outcomes...)
+	}
+	return out, nil
+}
+
+// tracked is what is read of a partition.
+type tracked struct {
+	outcomes []Outcome
+	from     int64
+}
+
+// take looks at the next record of the partition.
+func (t *tracked) take(rec *kgo.Record) error {
+	if !rec.Attrs.IsControl() {
+		for i := range t.outcomes {
+			o := &t.outcomes[i]
+			if o.End <= EndOpen && o.Producer == rec.ProducerID && o.First <= rec.Offset && rec.Offset <= o.Last {
+				o.End, o.Records = EndOpen, append(o.Records, rec)
+			}
+		}
+		return nil
+	}
+	var key kmsg.ControlRecordKey
+	if key.ReadFrom(rec.Key) != nil {
+		return nil // of a kind that ends nothing
+	}
+	for i := range t.outcomes {
+		o := &t.outcomes[i]
+		if o.End != EndOpen || o.Producer != rec.ProducerID {
+			continue
+		}
+		switch key.Type {
+		case kmsg.ControlRecordKeyTypeAbort:
+			o.End = EndAborted
+		case kmsg.ControlRecordKeyTypeCommit:
+			o.End, o.Records = EndCommitted, nil
+		}
+	}
+	return nil
+}
