@@ -1,6 +1,7 @@
 package router
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -35,9 +36,11 @@ func TestWhatKafkaAbortedAfterItsCommitIsWrittenAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer cl.Close()
+	partition := int32(0)
 	transaction := func(end kgo.TransactionEndTry, of *kgo.Record, value string) {
 		t.Helper()
-		rec := &kgo.Record{Topic: of.Topic, Partition: of.Partition, Value: []byte(value), Headers: of.Headers}
+		rec := &kgo.Record{Topic: of.Topic, Partition: partition, Value: []byte(value), Headers: of.Headers}
+		partition++
 		if err := cl.BeginTransaction(); err != nil {
 			t.Fatal(err)
 		}
@@ -47,8 +50,7 @@ func TestWhatKafkaAbortedAfterItsCommitIsWrittenAgain(t *testing.T) {
 		if err := cl.EndTransaction(b.ctx(), end); err != nil {
 			t.Fatal(err)
 		}
-		at := kafkax.TopicPartition{Topic: rec.Topic, Partition: rec.Partition}
-		r.written.list = append(r.written.list, writtenAt{time.Now(), []span{{at: at, producer: rec.ProducerID, first: rec.Offset, last: rec.Offset}}})
+		r.written.Note(time.Now(), kafkax.Spans(slices.Values([]*kgo.Record{rec})))
 	}
 	transaction(kgo.TryCommit, routed[0], "is there")
 	transaction(kgo.TryAbort, routed[1], "lost")
@@ -60,6 +62,8 @@ func TestWhatKafkaAbortedAfterItsCommitIsWrittenAgain(t *testing.T) {
 		bodies = append(bodies, string(rec.Value))
 	}
 	want := []string{`{"t":"a","id":"one"}`, `{"t":"a","id":"two"}`, "is there", "lost", `{"t":"a","id":"three"}`}
+	slices.Sort(bodies)
+	slices.Sort(want)
 	for i := range want {
 		if bodies[i] != want[i] {
 			t.Fatalf("got %q, want %q", bodies, want)
@@ -101,16 +105,28 @@ func TestWrittenIsKeptForAWhile(t *testing.T) {
 	}
 	now := time.Now()
 	write(kgo.Record{Topic: "d", Partition: 1, Offset: 10, ProducerID: 5}, kgo.Record{Topic: "d", Partition: 1, Offset: 12, ProducerID: 5}, kgo.Record{Topic: "d", Partition: 2, Offset: 3, ProducerID: 5})
-	r.written.note(now, b)
+	r.written.note(now, b, kgo.TryCommit, true)
 	write()
-	r.written.note(now.Add(time.Hour), b) // nothing was written: nothing is forgotten
-	parts := r.written.partitions()
-	if p := parts[kafkax.TopicPartition{Topic: "d", Partition: 1}]; len(parts) != 2 || p == nil || p.next != 10 || p.spans[0].last != 12 || p.spans[0].producer != 5 {
-		t.Fatalf("got %+v", parts)
+	r.written.note(now.Add(time.Hour), b, kgo.TryCommit, true) // nothing was written: nothing is forgotten
+	at := func(p int32) *kafkax.Span {
+		for _, s := range r.written.Recent() {
+			if s.At.Partition == p {
+				return &s
+			}
+		}
+		return nil
+	}
+	if s := at(1); s == nil || at(2) == nil || s.First != 10 || s.Last != 12 || s.Producer != 5 {
+		t.Fatalf("got %+v", r.written.Recent())
 	}
 	write(kgo.Record{Topic: "d", Partition: 1, Offset: 20, ProducerID: 5})
-	r.written.note(now.Add(keepWritten), b)
-	if parts = r.written.partitions(); len(parts) != 1 || parts[kafkax.TopicPartition{Topic: "d", Partition: 1}].next != 20 {
-		t.Fatalf("got %+v after %v", parts, keepWritten)
+	r.written.note(now.Add(time.Minute), b, kgo.TryCommit, true)
+	if s := at(1); s == nil || at(2) != nil || s.First != 20 {
+		t.Fatalf("got %+v after a minute", r.written.Recent())
+	}
+	write(kgo.Record{Topic: "d", Partition: 3, Offset: 7, ProducerID: 5})
+	r.written.note(now, b, kgo.TryCommit, false)
+	if u := r.written.unsure; len(u) != 1 || u[0].First != 7 || at(3) != nil {
+		t.Fatalf("unsure of %+v", u)
 	}
 }

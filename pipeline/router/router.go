@@ -214,6 +214,7 @@ func (r *Router) Run(ctx context.Context) error {
 	if !r.awaitRegistry(ctx) {
 		return nil
 	}
+	r.restoreLeft(ctx)
 	for failures := 0; ; failures++ {
 		began := time.Now()
 		err := r.session(ctx)

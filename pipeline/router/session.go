@@ -41,6 +41,9 @@ func (r *Router) session(ctx context.Context) error {
 	}
 	defer aux.Close()
 	r.mend(ctx, aux)
+	if err := r.restore(ctx, aux); err != nil {
+		return err
+	}
 	st := newStarter(r, aux)
 	s, err := kgo.NewGroupTransactSession(r.sessionOpts(st)...)
 	if err != nil {
@@ -62,7 +65,7 @@ func (r *Router) session(ctx context.Context) error {
 	// offsets the partitions' assignment would wait else (up to 10 s).
 	if _, _, err = s.Client().ProducerID(work); err != nil {
 		err = fmt.Errorf("taking the transactional id %s: %w", r.txnID, err)
-	} else if err = ses.restore(work, aux); err == nil {
+	} else {
 		err = ses.watched(ctx, work, aux)
 	}
 	if _, crash := errors.AsType[*hookError](err); !crash {
@@ -257,9 +260,9 @@ func (ses *session) end(work context.Context, routing error) (committed bool, er
 	_ = ses.takeFailure() // an abort fails what was buffered
 	ses.batch.settle(committed)
 	ses.batch.endSpans(committed)
+	ses.r.written.note(time.Now(), ses.batch, try, committed)
 	if committed {
 		ses.batch.publish()
-		ses.r.written.note(time.Now(), ses.batch)
 		ses.skipBombs()
 	} else {
 		ses.starter.rewind(ses.s.Client().CommittedOffsets())

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -161,9 +160,9 @@ func (r *Router) mend(ctx context.Context, aux *kgo.Client) {
 func (r *Router) abortHanging(ctx context.Context, h kafkax.Hanging) error {
 	ctx, cancel := context.WithTimeout(ctx, mendTimeout)
 	defer cancel()
-	cl, err := kgo.NewClient(append(slices.Clone(r.opts), kgo.TransactionalID(h.TxnID), kgo.TransactionTimeout(transactionTimeout))...)
+	cl, err := r.transactional(h.TxnID)
 	if err != nil {
-		return fmt.Errorf("making a Kafka client: %w", err)
+		return err
 	}
 	defer cl.Close()
 	return kafkax.AbortHanging(ctx, cl, h)
