@@ -41,6 +41,8 @@ type Dispatcher struct {
 	attempts atomic.Pointer[kgo.Client] // the attempts topic, outside of transactions
 	reader   *kgo.Client                // what is read by offset; admin requests
 	txn      *transactor
+	written  written     // what txn has committed
+	suspect  atomic.Bool // something hangs that txn may have committed: it looks before it goes on
 	fetcher  *kafkax.Fetcher
 	adm      *kadm.Client
 

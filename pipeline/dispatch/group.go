@@ -59,6 +59,7 @@ func (d *Dispatcher) open(ctx context.Context) error {
 	}
 	d.encoders = make([]*attemptEncoder, d.attemptsPartitions)
 	d.lookAtRouter(ctx)
+	d.restoreLeft(ctx)
 	d.txn, err = d.newTransactor(ctx)
 	return err
 }
@@ -147,17 +148,19 @@ func (d *Dispatcher) membership() (kafkax.Member, bool) {
 		return kafkax.Member{}, false
 	}
 	if d.memberID != "" && id != d.memberID {
-		d.expel()
+		d.expel(becameAnother)
 		return kafkax.Member{}, false
 	}
 	return kafkax.Member{ID: id, Generation: generation, Instance: d.deps.Kafka.InstanceID}, true
 }
 
-// expel drops every task, since we became another member unasked, and joins
-// anew with a new client: kgo would report no partition that the old member had
-// and the new one got again. In the loop.
-func (d *Dispatcher) expel() {
-	d.log.Warn("partitions lost: the session ended while the group was rebalancing", "partitions", len(d.tasks))
+// becameAnother is why tasks are dropped of a member that is another one now.
+const becameAnother = "the session ended while the group was rebalancing"
+
+// expel drops every task and joins anew with a new client: kgo would report no
+// partition that the old member had and the new one gets again. In the loop.
+func (d *Dispatcher) expel(why string) {
+	d.log.Warn("partitions lost: "+why, "partitions", len(d.tasks))
 	for p := range d.tasks {
 		d.drop(p)
 	}
@@ -212,7 +215,7 @@ func (d *Dispatcher) assigned(_ context.Context, ps []int32) {
 			ps = d.resume(id, generation, ps)
 		}
 		if same = d.sameMember(); !same {
-			d.expel()
+			d.expel(becameAnother)
 		}
 		member, d.generation = d.memberID, generation
 	}) || !same {
@@ -290,7 +293,7 @@ func (d *Dispatcher) revoked(ps []int32) {
 	r := &release{partitions: ps, done: make(chan struct{})}
 	if !d.call(func() {
 		if !d.sameMember() { // they were taken from us long ago
-			d.expel()
+			d.expel(becameAnother)
 		}
 		d.beginRelease(r)
 	}) {

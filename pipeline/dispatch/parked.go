@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -43,6 +44,10 @@ const (
 // parkedCache reads parked records by offset, one read at a time for each
 // partition, and keeps what a read brought besides. Safe for concurrent use.
 type parkedCache struct {
+	// doubts, while above zero: what is committed may have been lost, and is looked
+	// for. What is not where it must be is not given up meanwhile.
+	doubts atomic.Int32
+
 	fetcher reader
 	topic   string
 
@@ -180,7 +185,11 @@ func (c *parkedCache) get(ctx context.Context, p int32, sub string, off int64, d
 	}
 	i := slices.IndexFunc(recs, func(r *kgo.Record) bool { return r.Offset == off })
 	if i < 0 {
-		return nil, &unreadableError{why: fmt.Sprintf("%s/%d has no record at offset %d", c.topic, p, off)}
+		why := fmt.Sprintf("%s/%d has no record at offset %d", c.topic, p, off)
+		if c.doubts.Load() > 0 {
+			return nil, errors.New(why + " at the moment: a transaction has failed, and what is missing is looked for")
+		}
+		return nil, &unreadableError{why: why}
 	}
 	pp.put(sub, off, recs[i+1:])
 	pp.keepLast(recs, drains)

@@ -3,6 +3,7 @@ package dispatch
 import (
 	"context"
 	"fmt"
+	"maps"
 	"strings"
 	"sync"
 	"time"
@@ -22,6 +23,8 @@ const (
 	// heldLimit is the same for records: the longest transactions among those that
 	// write them are a replay's, of 20 s.
 	heldLimit = 20*time.Second + abortSlack
+	// suspectAfter is when it is looked whether what waits is this process's own.
+	suspectAfter = 4 * time.Second
 )
 
 // stability is what is known of transactions that do not end: a broker that comes
@@ -31,6 +34,8 @@ const (
 // watchStable and the recoveries write it; Stuck reads it from any goroutine.
 type stability struct {
 	offsets, records waiting // watchStable's own, but for explain
+	early            kafkax.Standstill
+	nextSuspect      time.Time
 
 	mu   sync.Mutex
 	slow map[int32]slowRecovery // under mu: recoveries that took longer than patience
@@ -130,6 +135,19 @@ func (d *Dispatcher) lookForHanging(ctx context.Context) {
 		d.log.Warn("records wait for a transaction that does not end: nothing behind it is delivered or recovered",
 			"group", d.group, "partitions", where, "since", since,
 			"remedy", "if it stays so: kafka-transactions.sh find-hanging; to abort there what had been committed loses it")
+	}
+	d.suspectOurs(unstable, held)
+}
+
+// suspectOurs has the transactor look for its own part in what waits, before that
+// waits for long.
+func (d *Dispatcher) suspectOurs(offsets, held map[kafkax.TopicPartition]int64) {
+	all, now := map[kafkax.TopicPartition]int64{}, time.Now()
+	maps.Copy(all, held)
+	maps.Copy(all, offsets) // of other topics, nearly
+	if list, _ := d.stable.early.Note(now, all, suspectAfter); len(list) > 0 && now.After(d.stable.nextSuspect) {
+		d.stable.nextSuspect = now.Add(d.heldLimit)
+		d.suspect.Store(true)
 	}
 }
 

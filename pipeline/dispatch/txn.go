@@ -40,6 +40,18 @@ func (t *transactor) close() { t.cl.Close() }
 // newTransactor makes the transactional client. Getting its producer id ends
 // whatever a predecessor with the same transactional id left open.
 func (d *Dispatcher) newTransactor(ctx context.Context) (*transactor, error) {
+	cl, err := d.newTransactional()
+	if err != nil {
+		return nil, err
+	}
+	if _, _, err := cl.ProducerID(ctx); err != nil {
+		cl.Close()
+		return nil, fmt.Errorf("getting a producer id for %s: %w", d.txnID, err)
+	}
+	return &transactor{cl: cl, committer: kafkax.NewCommitter(cl, d.txnID, d.group)}, nil
+}
+
+func (d *Dispatcher) newTransactional() (*kgo.Client, error) {
 	cl, err := kgo.NewClient(append(slices.Clone(d.base),
 		kgo.TransactionalID(d.txnID),
 		kgo.TransactionTimeout(transactionTimeout),
@@ -50,29 +62,42 @@ func (d *Dispatcher) newTransactor(ctx context.Context) (*transactor, error) {
 	if err != nil {
 		return nil, fmt.Errorf("making the transactional client: %w", err)
 	}
-	if _, _, err := cl.ProducerID(ctx); err != nil {
-		cl.Close()
-		return nil, fmt.Errorf("getting a producer id for %s: %w", d.txnID, err)
-	}
-	return &transactor{cl: cl, committer: kafkax.NewCommitter(cl, d.txnID, d.group)}, nil
+	return cl, nil
 }
 
 // transact makes one transaction of c. committed tells what came of it; err
 // says why it did not commit.
 func (d *Dispatcher) transact(ctx context.Context, c *commitRun) (committed bool, err error) {
-	if err := d.txn.cl.BeginTransaction(); err != nil {
-		return false, errors.Join(fmt.Errorf("beginning a transaction: %w", err), d.renew(ctx))
+	if d.suspect.Swap(false) {
+		if err := errors.Join(d.renew(ctx), d.restore(ctx, c)); err != nil {
+			return false, err
+		}
 	}
+	if len(c.batches) == 0 {
+		return true, nil
+	}
+	if err := d.txn.cl.BeginTransaction(); err != nil {
+		return false, errors.Join(fmt.Errorf("beginning a transaction: %w", err), d.renew(ctx), d.restore(ctx, c))
+	}
+	c.begun = true
 	if err := d.fill(ctx, c); err != nil {
-		return false, errors.Join(err, d.abort(ctx))
+		d.parked.doubts.Add(1)
+		defer d.parked.doubts.Add(-1)
+		if err = errors.Join(err, d.abort(ctx)); !kafkax.IsFenced(err) {
+			err = errors.Join(err, d.restore(ctx, c))
+		}
+		return false, err
 	}
 	d.hitRetry(c, failpoint.RetryProduced)
 	ectx, cancel := context.WithTimeout(ctx, endTimeout)
 	defer cancel()
 	if err = d.txn.cl.EndTransaction(ectx, kgo.TryCommit); err == nil {
 		d.hitRetry(c, failpoint.RetryCommitted)
+		d.noteWritten(c)
 		return true, nil
 	}
+	d.parked.doubts.Add(1)
+	defer d.parked.doubts.Add(-1)
 	err = fmt.Errorf("ending a transaction: %w", err)
 	committed, lookup := d.lookup(ctx, c)
 	return committed, errors.Join(err, lookup)
@@ -164,29 +189,51 @@ func (d *Dispatcher) renew(ctx context.Context) error {
 }
 
 // lookup finds out whether a transaction whose end was not answered has
-// committed: once a new producer id is given it is decided, and the committed
-// offsets carry the mark of the transaction that wrote them: that of any batch
-// will do, as another owner may have committed to some of the partitions since.
+// committed: once a new producer id is given it is decided.
 func (d *Dispatcher) lookup(ctx context.Context, c *commitRun) (bool, error) {
 	if err := d.renew(ctx); err != nil {
 		return false, err
 	}
+	c.unsure = true
+	if err := d.restore(ctx, c); err != nil || !c.unsure {
+		return c.decided, err
+	}
+	return d.marked(ctx, c)
+}
+
+// marked tells whether the committed offsets carry the mark of c, which is that of
+// the transaction that wrote them: the mark of any batch will do, as another owner
+// may have committed to some of the partitions since. It waits until the offsets
+// are stable.
+func (d *Dispatcher) marked(ctx context.Context, c *commitRun) (bool, error) {
 	want, topic := map[string][]int32{}, d.topics.Deliveries()
 	for _, b := range c.batches {
 		want[topic] = append(want[topic], b.Task.Partition())
 	}
-	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 2*time.Second) {
+	var marked bool
+	err := d.untilDone(ctx, func() error {
 		got, err := d.fetcher.StableOffsets(ctx, d.group, want)
+		marked = err == nil && slices.ContainsFunc(c.batches, func(b *lane.Batch) bool {
+			return got[topic][b.Task.Partition()].Metadata == batchMark(b)
+		})
+		return err
+	})
+	return marked, err
+}
+
+// untilDone repeats try until it succeeds, or until ctx or the loop ends: then it
+// gives the last error.
+func (d *Dispatcher) untilDone(ctx context.Context, try func() error) error {
+	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 2*time.Second) {
+		err := try()
 		if err == nil {
-			return slices.ContainsFunc(c.batches, func(b *lane.Batch) bool {
-				return got[topic][b.Task.Partition()].Metadata == batchMark(b)
-			}), nil
+			return nil
 		}
 		select {
 		case <-ctx.Done():
-			return false, err
+			return err
 		case <-d.loopDone:
-			return false, err
+			return err
 		case <-time.After(pause):
 		}
 	}
