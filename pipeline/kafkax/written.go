@@ -108,8 +108,9 @@ const (
 	EndUnknown End = iota
 	// EndOpen: nothing has ended them.
 	EndOpen
-	// EndCommitted and EndAborted: by the first marker of their producer behind them.
+	// EndCommitted: the first marker of their producer behind them is a commit's.
 	EndCommitted
+	// EndAborted: it is an abort's.
 	EndAborted
 )
 
