@@ -256,6 +256,20 @@ func heldBy(ctx context.Context, adm *kadm.Client, id int64, h Hanging) (map[str
 	if err != nil {
 		return nil, fmt.Errorf("describing the producers: %w", err)
 	}
+	// A partition that cannot be asked is not one that has nothing.
+	topics.EachError(func(t kadm.TopicDetail) {
+		if !errors.Is(t.Err, kerr.UnknownTopicOrPartition) {
+			err = fmt.Errorf("describing the producers of %s: %w", t.Topic, t.Err)
+		}
+	})
+	described.EachPartition(func(p kadm.DescribedProducersPartition) {
+		if p.Err != nil {
+			err = fmt.Errorf("describing the producers of %s/%d: %w", p.Topic, p.Partition, p.Err)
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
 	held := map[string][]int32{}
 	described.EachProducer(func(p kadm.DescribedProducer) {
 		if p.ProducerID == id && p.CurrentTxnStartOffset >= 0 && p.LastTimestamp >= h.Since.UnixMilli() {

@@ -4,11 +4,13 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"maps"
 	"slices"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+	"golang.org/x/sync/errgroup"
 )
 
 // Kafka 4.4 can lose the end of a transaction that it has committed, in some of
@@ -28,6 +30,9 @@ import (
 // one are written within milliseconds: what can lack some is the last one that wrote
 // to its partition before a broker went down.
 const writtenFor = time.Minute
+
+// readsAtOnce is how many partitions are read at once.
+const readsAtOnce = 8
 
 // Span is where records of one transaction are in a partition, from the first to
 // the last offset. Others' may be between them.
@@ -97,6 +102,15 @@ func (w *Written) Recent() []Span {
 	return out
 }
 
+// Settle leaves out what outcomes say is committed: there is no need to look again.
+func (w *Written) Settle(outcomes []Outcome) {
+	for _, o := range outcomes {
+		if o.End == EndCommitted && w.last[o.At].span == o.Span {
+			delete(w.last, o.At)
+		}
+	}
+}
+
 // Forget empties w.
 func (w *Written) Forget() { clear(w.last) }
 
@@ -155,17 +169,31 @@ func (f *Fetcher) Outcomes(ctx context.Context, spans []Span) ([]Outcome, error)
 		}
 		t.outcomes, t.from = append(t.outcomes, Outcome{Span: s}), min(t.from, s.First)
 	}
+	topics := map[string]bool{}
+	for at := range parts {
+		topics[at.Topic] = true
+	}
+	if len(topics) == 0 {
+		return nil, nil
+	}
+	ends, err := f.EndOffsets(ctx, slices.Collect(maps.Keys(topics))...)
+	if err != nil {
+		return nil, fmt.Errorf("looking what became of transactions: %w", err)
+	}
 	raw := *f
 	raw.uncommitted = true
-	var out []Outcome
+	var reading errgroup.Group
+	reading.SetLimit(readsAtOnce)
 	for at, t := range parts {
-		end, err := f.EndOffset(ctx, at.Topic, at.Partition)
-		if err == nil {
-			err = raw.Scan(ctx, at.Topic, at.Partition, t.from, end, t.take)
-		}
-		if err != nil {
-			return nil, fmt.Errorf("looking what became of transactions: %w", err)
-		}
+		reading.Go(func() error {
+			return raw.Scan(ctx, at.Topic, at.Partition, t.from, ends[at.Topic][at.Partition], t.take)
+		})
+	}
+	if err := reading.Wait(); err != nil {
+		return nil, fmt.Errorf("looking what became of transactions: %w", err)
+	}
+	var out []Outcome
+	for _, t := range parts {
 		out = append(out, t.outcomes...)
 	}
 	return out, nil
