@@ -72,15 +72,45 @@ func (r *Router) restore(ctx context.Context, aux *kgo.Client) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, restoreTimeout)
 	defer cancel()
-	if err := r.tryRestore(ctx, aux, spans); err != nil {
+	cl, err := r.transactional(r.txnID)
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	if _, _, err := cl.ProducerID(ctx); err != nil { // ends what is open by Kafka's books
+		return fmt.Errorf("taking the transactional id %s: %w", r.txnID, err)
+	}
+	again, err := r.tryRestore(ctx, cl, aux, spans)
+	if err != nil {
 		if w.tries++; w.tries <= restoreTries {
 			return fmt.Errorf("looking whether what was routed is there: %w", err)
 		}
+		w.tries = 0 // and what was written is kept in mind for the next session
 		r.log.Error("whether what was routed before the session ended is there cannot be found out; going on without", "error", err,
 			"remedy", "look for deliveries of that time that are missing, and replay their events")
+		return nil
 	}
 	w.Forget()
+	w.Note(time.Now(), again)
 	w.unsure, w.failed, w.tries = nil, false, 0
+	return nil
+}
+
+// intact tells whether Kafka has what was committed, after a transaction that was
+// aborted within a session: an error says that the session must be made anew.
+func (r *Router) intact(ctx context.Context, aux *kgo.Client) error {
+	ctx, cancel := context.WithTimeout(ctx, restoreTimeout)
+	defer cancel()
+	outcomes, err := kafkax.NewFetcher(aux).Outcomes(ctx, r.written.Recent())
+	if err != nil {
+		return fmt.Errorf("looking whether what was routed is there: %w", err)
+	}
+	r.written.Settle(outcomes)
+	for _, o := range outcomes {
+		if o.End == kafkax.EndOpen || o.End == kafkax.EndAborted {
+			return fmt.Errorf("a transaction that Kafka had committed has lost its end in %s/%d", o.At.Topic, o.At.Partition)
+		}
+	}
 	return nil
 }
 
@@ -103,28 +133,21 @@ func (r *Router) restoreLeft(ctx context.Context) {
 	}
 }
 
-func (r *Router) tryRestore(ctx context.Context, aux *kgo.Client, spans []kafkax.Span) error {
-	cl, err := r.transactional(r.txnID)
-	if err != nil {
-		return err
-	}
-	defer cl.Close()
-	if _, _, err := cl.ProducerID(ctx); err != nil { // ends what is open by Kafka's books
-		return fmt.Errorf("taking the transactional id %s: %w", r.txnID, err)
-	}
+// tryRestore gives where it has written something again. cl has the transactional id.
+func (r *Router) tryRestore(ctx context.Context, cl, aux *kgo.Client, spans []kafkax.Span) (again []kafkax.Span, err error) {
 	fet := kafkax.NewFetcher(aux)
 	known, err := fet.Outcomes(ctx, spans)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	unsure, err := fet.Outcomes(ctx, r.written.unsure)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	group := r.kafka.RouterGroup()
 	unstable, err := fet.Unstable(ctx, group)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if len(unstable) == 0 {
 		group = ""
@@ -139,13 +162,13 @@ func (r *Router) tryRestore(ctx context.Context, aux *kgo.Client, spans []kafkax
 			err = r.endHanging(ctx, group, kafkax.Without(held, kafkax.Open(known)), false)
 		}
 		if err != nil {
-			return err
+			return nil, err
 		}
 		group = ""
 	}
 	open := kafkax.Open(known)
 	if err := r.endHanging(ctx, group, open, true); err != nil {
-		return err
+		return nil, err
 	}
 	if len(open) > 0 {
 		r.log.Warn(hungRestored, "partitions", len(open), "remedy", restoreRemedy)
@@ -163,8 +186,8 @@ func (r *Router) endHanging(ctx context.Context, group string, at []kafkax.Topic
 	return kafkax.EndHanging(ctx, cl, r.txnID, group, at, commit)
 }
 
-// rewriteLost writes again what is aborted of what was committed.
-func (r *Router) rewriteLost(ctx context.Context, aux *kgo.Client, fet *kafkax.Fetcher, known []kafkax.Outcome) error {
+// rewriteLost writes again what is aborted of what was committed, and gives where.
+func (r *Router) rewriteLost(ctx context.Context, aux *kgo.Client, fet *kafkax.Fetcher, known []kafkax.Outcome) ([]kafkax.Span, error) {
 	var aborted []*kgo.Record
 	for _, o := range known {
 		if o.End == kafkax.EndAborted {
@@ -173,14 +196,15 @@ func (r *Router) rewriteLost(ctx context.Context, aux *kgo.Client, fet *kafkax.F
 	}
 	lost, err := r.routed(ctx, aux, fet, aborted)
 	if err != nil || len(lost) == 0 {
-		return err
+		return nil, err
 	}
-	if err := r.rewrite(ctx, lost); err != nil {
-		return fmt.Errorf("writing again what Kafka has aborted after it had committed it: %w", err)
+	again, err := r.rewrite(ctx, lost)
+	if err != nil {
+		return nil, fmt.Errorf("writing again what Kafka has aborted after it had committed it: %w", err)
 	}
 	r.log.Warn("Kafka had aborted records of transactions that it had committed, as a broker went down; they are written again", "records", len(lost),
 		"remedy", restoreRemedy)
-	return nil
+	return again, nil
 }
 
 const (
@@ -200,23 +224,23 @@ func (r *Router) transactional(id string) (*kgo.Client, error) {
 
 // rewrite writes records in a transaction of their own. Their offsets are
 // committed since they were routed.
-func (r *Router) rewrite(ctx context.Context, lost []*kgo.Record) error {
+func (r *Router) rewrite(ctx context.Context, lost []*kgo.Record) ([]kafkax.Span, error) {
 	cl, err := r.transactional(r.txnID)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer cl.Close()
 	if err := cl.BeginTransaction(); err != nil {
-		return err
+		return nil, err
 	}
 	recs := make([]*kgo.Record, len(lost))
 	for i, rec := range lost {
 		recs[i] = &kgo.Record{Topic: rec.Topic, Partition: rec.Partition, Key: rec.Key, Value: rec.Value, Headers: rec.Headers}
 	}
 	if err := cl.ProduceSync(ctx, recs...).FirstErr(); err != nil {
-		return err // the next who takes the id aborts it
+		return nil, err // the next who takes the id aborts it
 	}
-	return cl.EndTransaction(ctx, kgo.TryCommit)
+	return kafkax.Spans(slices.Values(recs)), cl.EndTransaction(ctx, kgo.TryCommit)
 }
 
 // routed leaves those of records whose events count as routed: all others will be
@@ -240,14 +264,22 @@ func (r *Router) routed(ctx context.Context, aux *kgo.Client, fet *kafkax.Fetche
 	if err != nil {
 		return nil, fmt.Errorf("fetching the offsets of group %s: %w", group, err)
 	}
-	return slices.DeleteFunc(recs, func(rec *kgo.Record) bool {
+	var waiting error
+	lost := slices.DeleteFunc(recs, func(rec *kgo.Record) bool {
 		src, ok := sourceOf(rec)
-		if _, waits := unstable[kafkax.TopicPartition{Topic: src.Topic, Partition: src.Partition}]; !ok || waits {
+		if !ok {
 			return true
 		}
-		at, known := committed.Lookup(src.Topic, src.Partition)
-		return !known || src.Offset >= at.At
-	}), nil
+		// What is committed stays so, whatever becomes of what waits.
+		if at, known := committed.Lookup(src.Topic, src.Partition); known && src.Offset < at.At {
+			return false
+		}
+		if _, waits := unstable[kafkax.TopicPartition{Topic: src.Topic, Partition: src.Partition}]; waits {
+			waiting = fmt.Errorf("the offset of %s/%d waits for a transaction", src.Topic, src.Partition)
+		}
+		return true
+	})
+	return lost, waiting
 }
 
 // sourceOf gives where the event of a record of deliveries or events.dead is.

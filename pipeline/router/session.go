@@ -23,6 +23,7 @@ func (e *hookError) Error() string { return e.err.Error() }
 type session struct {
 	r       *Router
 	s       *kgo.GroupTransactSession
+	aux     *kgo.Client // plain client for requests
 	starter *starter
 	batch   *batch
 	specs   map[string]*TopicSpec
@@ -49,7 +50,7 @@ func (r *Router) session(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("making a Kafka session: %w", err)
 	}
-	ses := &session{r: r, s: s, starter: st, batch: newBatch(r), specs: map[string]*TopicSpec{}}
+	ses := &session{r: r, s: s, aux: aux, starter: st, batch: newBatch(r), specs: map[string]*TopicSpec{}}
 	ses.batch.produce = func(rec *kgo.Record) { s.Produce(context.Background(), rec, ses.produced) }
 
 	// What is under way when ctx ends gets stopTimeout more.
@@ -181,6 +182,9 @@ func (ses *session) loop(ctx, work context.Context) error {
 		if committed {
 			aborted = 0
 			continue
+		}
+		if err := r.intact(work, ses.aux); err != nil {
+			return err
 		}
 		aborted++
 		if !sleep(ctx, min(minBackoff<<min(aborted-1, 10), maxBackoff)) {
