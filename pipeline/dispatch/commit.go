@@ -21,11 +21,11 @@ type commitRun struct {
 	offsets map[string]map[int32]kafkax.Committed
 	acks    []*ackGroup // attempts that must be acknowledged first
 	member  kafkax.Member
-	cutAt   time.Time
+	begun   time.Time
 
-	// begun: something of it may have been written. unsure: its end was not answered, and what it came to is not known; when it
+	// unsure: its end was not answered, and what it came to is not known; when it
 	// is, decided says it.
-	begun, unsure, decided bool
+	unsure, decided bool
 
 	committed bool
 	err       error
@@ -49,7 +49,7 @@ func (d *Dispatcher) cut(ctx context.Context, now time.Time) {
 		d.flushAttempts()
 		return
 	}
-	c := &commitRun{cutAt: now, member: member, offsets: map[string]map[int32]kafkax.Committed{}}
+	c := &commitRun{begun: now, member: member, offsets: map[string]map[int32]kafkax.Committed{}}
 	for _, t := range touched {
 		b := t.Cut()
 		c.batches = append(c.batches, b)
@@ -160,7 +160,7 @@ func (d *Dispatcher) committed(now time.Time, c *commitRun) {
 		}
 		b.Task.Committed(now, b, offsets)
 	}
-	d.deps.Metrics.CommitTook(now.Sub(c.cutAt), len(c.records))
+	d.deps.Metrics.CommitTook(now.Sub(c.begun), len(c.records))
 }
 
 // unacknowledged leaves out the groups of which everything is: an outage of hours
@@ -183,7 +183,7 @@ func (d *Dispatcher) abortedCommit(now time.Time, c *commitRun) {
 		d.log.Debug("a transaction was fenced; it is made again if the partitions stay ours", "err", c.err)
 		return
 	}
-	d.log.Warn("a transaction was aborted; its outcomes go into the next", "err", c.err, "after", now.Sub(c.cutAt).Round(time.Millisecond))
+	d.log.Warn("a transaction was aborted; its outcomes go into the next", "err", c.err, "after", now.Sub(c.begun).Round(time.Millisecond))
 }
 
 // owned tells whether any of the partitions has a task.

@@ -48,6 +48,7 @@ func TestWhatKafkaAbortedAfterItsCommitIsWrittenAgain(t *testing.T) {
 		r.d.call(func() {
 			if ok = r.d.commit == nil && len(r.d.written.by) > 0; ok { // nobody else has it
 				r.d.written.Note(time.Now(), spans)
+				r.d.written.failed = true // as after a transaction that failed
 				r.d.suspect.Store(true)
 			}
 		})

@@ -69,7 +69,7 @@ func (d *Dispatcher) newTransactional() (*kgo.Client, error) {
 // says why it did not commit.
 func (d *Dispatcher) transact(ctx context.Context, c *commitRun) (committed bool, err error) {
 	if d.suspect.Swap(false) {
-		if err := errors.Join(d.renew(ctx), d.restore(ctx, c)); err != nil {
+		if err := d.lookAtOurs(ctx, c); err != nil {
 			return false, err
 		}
 	}
@@ -79,14 +79,11 @@ func (d *Dispatcher) transact(ctx context.Context, c *commitRun) (committed bool
 	if err := d.txn.cl.BeginTransaction(); err != nil {
 		return false, errors.Join(fmt.Errorf("beginning a transaction: %w", err), d.renew(ctx), d.restore(ctx, c))
 	}
-	c.begun = true
+	d.written.begin(c)
 	if err := d.fill(ctx, c); err != nil {
 		d.parked.doubts.Add(1)
 		defer d.parked.doubts.Add(-1)
-		if err = errors.Join(err, d.abort(ctx)); !kafkax.IsFenced(err) {
-			err = errors.Join(err, d.restore(ctx, c))
-		}
-		return false, err
+		return false, errors.Join(err, d.abort(ctx), d.restore(ctx, c))
 	}
 	d.hitRetry(c, failpoint.RetryProduced)
 	ectx, cancel := context.WithTimeout(ctx, endTimeout)
