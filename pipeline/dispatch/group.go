@@ -19,6 +19,9 @@ import (
 // stays open through two lost ones.
 const heartbeatsPerSession = 10
 
+// closeTimeout bounds the wait for the member's client to close.
+const closeTimeout = 2 * time.Second
+
 // topicsPatience: how long the topics may take to become known at start.
 const topicsPatience = 5 * time.Second
 
@@ -380,13 +383,30 @@ func (d *Dispatcher) leave(ctx context.Context) {
 	}
 }
 
+// closeClients closes all clients. The member's is not waited for beyond closeTimeout:
+// in the middle of a rebalance its join is answered when all others have joined, and
+// the process is about to end.
 func (d *Dispatcher) closeClients() {
-	for _, c := range []*kgo.Client{d.member.Load(), d.fetch, d.reader, d.attempts.Load()} {
+	for _, c := range []*kgo.Client{d.fetch, d.reader, d.attempts.Load()} {
 		if c != nil {
 			c.Close()
 		}
 	}
 	if d.txn != nil {
 		d.txn.close()
+	}
+	member := d.member.Load()
+	if member == nil {
+		return
+	}
+	closed := make(chan struct{})
+	go func() { // ends with the client's Close, or the process
+		defer close(closed)
+		member.Close()
+	}()
+	select {
+	case <-closed:
+	case <-time.After(closeTimeout):
+		d.log.Warn("closing the dispatcher's Kafka client takes long; the process does not wait for it")
 	}
 }
