@@ -6,9 +6,9 @@ const (
 	// hears is how long after a command a process may go on by what it knew
 	// before: it reads what was written within 2 s.
 	hears = 2 * time.Second
-	// routes is how long after it was acknowledged an event may be routed: there
-	// may be no router for as long as sessions of killed ones last, one after the
-	// other, and a backlog behind that. 22 s without a single request were seen.
+	// routes is how long after it was acknowledged an event may be routed of which
+	// nobody has had a request: there may be no router for as long as sessions of
+	// killed ones last, one after the other, and a backlog behind that.
 	routes = 45 * time.Second
 )
 
@@ -22,16 +22,34 @@ func (c *checker) present(p *Post, k pair) {
 	}
 }
 
-// untaken tells whether an event may have been routed while the subscription
-// was deleted: it came in that time, or shortly before or after.
+// untaken tells whether an event may have been routed while the subscription was
+// deleted: at some time between its acknowledgement and the first request that
+// anybody had of it, since an event is routed to all in one transaction.
 func (c *checker) untaken(k pair) bool {
 	at := c.l.Events[k.seq].At
+	until, ok := c.firsts()[k.seq]
+	if !ok {
+		until = at + routes
+	}
 	for _, a := range c.l.Absent {
-		if a.Sub == k.sub && at >= a.From-routes && at <= a.To+hears {
+		if a.Sub == k.sub && until >= a.From && at <= a.To+hears {
 			return true
 		}
 	}
 	return false
+}
+
+// firsts gives when the first request of each event came.
+func (c *checker) firsts() map[int]time.Duration {
+	if c.seen == nil {
+		c.seen = make(map[int]time.Duration, len(c.l.Events))
+		for _, p := range c.l.Posts {
+			if at, ok := c.seen[p.Seq]; !ok || p.At < at {
+				c.seen[p.Seq] = p.At
+			}
+		}
+	}
+	return c.seen
 }
 
 // cancelled tells whether a dead letter is right to say that its delivery ended

@@ -76,7 +76,8 @@ type checker struct {
 	stories  map[pair]*story
 	lanes    map[laneID]*lane
 	ids      map[string]pair
-	used     map[breachID]int // repeats that a breach explained
+	used     map[breachID]int      // repeats that a breach explained
+	seen     map[int]time.Duration // when the first request of each event came; see firsts
 }
 
 type breachID struct{ life, n int }

@@ -37,6 +37,16 @@ func (p pen) by(life, seq, attempt, status, at int) pen {
 
 func (p pen) post(seq, attempt, status, at int) pen { return p.by(1, seq, attempt, status, at) }
 
+// other is a second subscription, which gets the second event at a time.
+func (p pen) other(at int) pen {
+	p.Plan.Subs = append(p.Plan.Subs, Sub{ID: "o", Kind: "good", Type: "t"})
+	for seq, at := range []int{20, at, 65_000} {
+		p.by(1, seq+1, 1, 200, at)
+		p.Posts[len(p.Posts)-1].Sub, p.Posts[len(p.Posts)-1].ID = 1, string(rune('A'+seq))
+	}
+	return p
+}
+
 func (p pen) letter(seq, at int) pen {
 	p.Letters = append(p.Letters, &Letter{Seq: seq, Attempts: 4, ID: string(rune('a' + seq)), Reason: "exhausted", At: time.Duration(at) * ms})
 	return p
@@ -164,6 +174,8 @@ func TestCheckMore(t *testing.T) {
 		{"cancelled without being deleted", newPen("").post(1, 1, 500, 0).cancelled(1, 1, 30).rest(1, 2, 40), "is dead (cancelled"},
 		{"delivered, and cancelled", newPen("").rest(1, 1, 0).absent(80, 81, 6000, 6001).cancelled(3, 0, 90), "succeeded and is dead"},
 		{"delivered, killed, and cancelled", newPen("").rest(1, 1, 0).kill(1, 55, 56).absent(80, 81, 6000, 6001).cancelled(3, 0, 90), ""},
+		{"routed late, when it was deleted", newPen("").post(1, 1, 200, 0).absent(60_000, 60_001, 63_000, 63_001).acked(2, 10).acked(3, 63_500).other(62_000).rest(1, 3, 66_000), ""},
+		{"routed to another before it was deleted", newPen("").post(1, 1, 200, 0).absent(60_000, 60_001, 63_000, 63_001).acked(2, 10).acked(3, 63_500).other(59_000).rest(1, 3, 66_000), "I1"},
 		{"lost, long after it was there again", newPen("").post(1, 1, 200, 0).absent(20, 21, 30, 31).acked(3, 9000).post(2, 1, 200, 40), "I1"},
 		{"gives back", newPen("").rest(1, 1, 0).holds(false, 100, 200).holds(true, 110, 210), ""},
 		{"keeps files", newPen("").rest(1, 1, 0).holds(false, 100, 200).holds(true, 200, 200), "holds 200 files"},
