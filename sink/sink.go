@@ -14,6 +14,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/hookline/hookline/internal/closing"
 	"github.com/hookline/hookline/pipeline"
 )
 
@@ -186,7 +187,9 @@ func (s *Sink) Run(ctx context.Context) error {
 	s.buffer.client = client
 	close(s.begun)
 	defer func() {
-		client.CloseAllowingRebalance() // leaves the group
+		if !closing.Within(closeTimeout, client.CloseAllowingRebalance) { // leaves the group
+			s.deps.Logger.Warn("closing the sink's Kafka client takes long; the process does not wait for it")
+		}
 		s.end(s.take(nil), 0)           // those assigned since poll returned
 	}()
 
@@ -257,6 +260,9 @@ func (s *Sink) clientOpts() []kgo.Opt {
 func (s *Sink) fetchMaxWait() time.Duration {
 	return max(min(s.cfg.FlushInterval/4, maxFetchWait), minFetchWait)
 }
+
+// closeTimeout bounds the wait for the group's client to close.
+const closeTimeout = 2 * time.Second
 
 const (
 	fetchMinBytes = 1 << 20

@@ -12,6 +12,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/hookline/hookline/internal/closing"
 	"github.com/hookline/hookline/pipeline/kafkax"
 )
 
@@ -395,18 +396,7 @@ func (d *Dispatcher) closeClients() {
 	if d.txn != nil {
 		d.txn.close()
 	}
-	member := d.member.Load()
-	if member == nil {
-		return
-	}
-	closed := make(chan struct{})
-	go func() { // ends with the client's Close, or the process
-		defer close(closed)
-		member.Close()
-	}()
-	select {
-	case <-closed:
-	case <-time.After(closeTimeout):
+	if member := d.member.Load(); member != nil && !closing.Within(closeTimeout, member.Close) {
 		d.log.Warn("closing the dispatcher's Kafka client takes long; the process does not wait for it")
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/hookline/hookline/internal/closing"
 	"github.com/hookline/hookline/internal/failpoint"
 	"github.com/hookline/hookline/pipeline/kafkax"
 )
@@ -80,20 +81,9 @@ func (r *Router) session(ctx context.Context) error {
 // group once more, which took 10 s in the middle of a rebalance, and the process
 // is about to end.
 func (ses *session) close(ctx context.Context) {
-	done := make(chan struct{})
-	go func() { // ends with the client's Close, or the process
-		defer close(done)
-		ses.s.Close()
-	}()
 	if ctx.Err() == nil {
-		<-done
-		return
-	}
-	t := time.NewTimer(closeTimeout)
-	defer t.Stop()
-	select {
-	case <-done:
-	case <-t.C:
+		ses.s.Close()
+	} else if !closing.Within(closeTimeout, ses.s.Close) {
 		ses.r.log.Warn("closing the router's Kafka client takes long; the process does not wait for it")
 	}
 }
