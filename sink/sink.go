@@ -190,7 +190,7 @@ func (s *Sink) Run(ctx context.Context) error {
 		if !closing.Within(closeTimeout, client.CloseAllowingRebalance) { // leaves the group
 			s.deps.Logger.Warn("closing the sink's Kafka client takes long; the process does not wait for it")
 		}
-		s.end(s.take(nil), 0)           // those assigned since poll returned
+		s.end(s.take(nil), 0) // those assigned since poll returned
 	}()
 
 	var lag sync.WaitGroup
