@@ -21,10 +21,8 @@ const (
 	restoreFor = 3 * time.Minute
 	// markerLooks, each markerPause after the other, are how long markers may take that
 	// are on their way.
-	markerLooks   = 10
-	markerPause   = 50 * time.Millisecond
-	hungRestored  = "records that Kafka had committed were without an end in some partitions, as a broker went down; they have one now"
-	restoreRemedy = "nothing is to be done; three brokers and HOOKLINE_REPLICATION=3 do not have that fault"
+	markerLooks = 10
+	markerPause = 50 * time.Millisecond
 )
 
 // written is what this process has committed. It belongs to who makes the
@@ -72,7 +70,7 @@ func (d *Dispatcher) restoreLeft(ctx context.Context) {
 	case err != nil:
 		d.log.Warn("what an earlier process may have left hanging is not known", "err", err)
 	case n > 0:
-		d.log.Warn(hungRestored, "partitions", n, "remedy", restoreRemedy)
+		d.log.Warn(kafkax.HungEnded, "partitions", n, "remedy", kafkax.LostRemedy)
 	}
 }
 
@@ -163,7 +161,7 @@ func (d *Dispatcher) tryRestore(ctx context.Context, c *commitRun) error {
 		return err
 	}
 	if len(open) > 0 {
-		d.log.Warn(hungRestored, "partitions", len(open), "remedy", restoreRemedy)
+		d.log.Warn(kafkax.HungEnded, "partitions", len(open), "remedy", kafkax.LostRemedy)
 	}
 	if err := d.rewriteLost(ctx, known); err != nil {
 		return err
@@ -295,8 +293,8 @@ func (d *Dispatcher) rewriteLost(ctx context.Context, known []kafkax.Outcome) er
 	d.written.again = nil
 	d.written.Note(time.Now(), again)
 	if len(again) > 0 {
-		d.log.Warn("Kafka had aborted records of transactions that it had committed, as a broker went down; they are written again",
-			"records", n, "remedy", restoreRemedy)
+		d.log.Warn(kafkax.LostRewritten,
+			"records", n, "remedy", kafkax.LostRemedy)
 		d.beginAnew()
 	}
 	return nil
@@ -381,12 +379,7 @@ func (d *Dispatcher) rewrite(ctx context.Context, l lost) ([]kafkax.Span, error)
 	if err != nil {
 		return nil, err
 	}
-	var recs []*kgo.Record
-	for _, list := range append(slices.Collect(maps.Values(l.tasks)), l.others) {
-		for _, rec := range list {
-			recs = append(recs, &kgo.Record{Topic: rec.Topic, Partition: rec.Partition, Key: rec.Key, Value: rec.Value, Headers: rec.Headers})
-		}
-	}
+	recs := kafkax.Again(slices.Concat(append(slices.Collect(maps.Values(l.tasks)), l.others)...))
 	if err := d.txn.cl.BeginTransaction(); err != nil {
 		return nil, errors.Join(err, d.renew(ctx))
 	}

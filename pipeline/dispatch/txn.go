@@ -51,6 +51,7 @@ func (d *Dispatcher) newTransactor(ctx context.Context) (*transactor, error) {
 	return &transactor{cl: cl, committer: kafkax.NewCommitter(cl, d.txnID, d.group)}, nil
 }
 
+// newTransactional makes a client with our transactional id, and asks nothing yet.
 func (d *Dispatcher) newTransactional() (*kgo.Client, error) {
 	cl, err := kgo.NewClient(append(slices.Clone(d.base),
 		kgo.TransactionalID(d.txnID),
@@ -164,25 +165,21 @@ func (d *Dispatcher) abort(ctx context.Context) error {
 // transaction of the old one has been ended: aborted, unless its commit had
 // been decided.
 func (d *Dispatcher) renew(ctx context.Context) error {
-	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 2*time.Second) {
+	var refused error
+	err := d.untilDone(ctx, func() error {
 		t, err := d.newTransactor(ctx)
+		if errors.Is(err, kerr.TransactionalIDAuthorizationFailed) {
+			refused = err // it stays so
+			return nil
+		}
 		if err == nil {
 			old := d.txn
 			d.txn = t
 			old.close()
-			return nil
 		}
-		if errors.Is(err, kerr.TransactionalIDAuthorizationFailed) {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return err
-		case <-d.loopDone:
-			return err
-		case <-time.After(pause):
-		}
-	}
+		return err
+	})
+	return errors.Join(err, refused)
 }
 
 // lookup finds out whether a transaction whose end was not answered has

@@ -110,36 +110,59 @@ func AbortHanging(ctx context.Context, cl *kgo.Client, h Hanging) error {
 }
 
 func abortHanging(ctx context.Context, cl *kgo.Client, h Hanging) error {
-	id, epoch, err := cl.ProducerID(ctx) // ends what is open by Kafka's books
-	if err != nil {
-		return fmt.Errorf("getting the producer id: %w", err)
+	var at []TopicPartition
+	if len(h.Topics) > 0 && !h.Since.IsZero() {
+		var err error
+		if at, err = heldSince(ctx, cl, h.Since, h.Topics); err != nil {
+			return err
+		}
 	}
-	adm := kadm.NewClient(cl)
-	parts, err := heldBy(ctx, adm, id, h)
-	if err != nil {
-		return err
-	}
-	return emptyTransaction{h.TxnID, id, epoch}.end(ctx, cl, parts, h.Group, false)
+	return EndHanging(ctx, cl, h.TxnID, h.Group, at, false)
 }
 
 // EndHanging is AbortHanging for who knows what hangs, and whether it was committed: in the
-// partitions, and in the offsets of group if that is not empty. cl must have the
-// transactional id txnID and its producer id, and is of no more use after it. Nothing
-// to end is no error, and leaves cl as it is.
+// partitions, and in the offsets of group if that is not empty. It makes a transaction
+// that writes nothing, for its markers. cl must have the transactional id txnID, and is
+// of no more use after it. Nothing to end is no error, and leaves cl as it is.
 func EndHanging(ctx context.Context, cl *kgo.Client, txnID, group string, at []TopicPartition, commit bool) error {
 	if group == "" && len(at) == 0 {
 		return nil
 	}
-	id, epoch, err := cl.ProducerID(ctx)
+	id, epoch, err := cl.ProducerID(ctx) // ends what is open by Kafka's books
 	if err != nil {
 		return fmt.Errorf("getting the producer id: %w", err)
 	}
-	parts := map[string][]int32{}
-	for _, p := range at {
-		parts[p.Topic] = append(parts[p.Topic], p.Partition)
+	found := kadm.NewClient(cl).FindTxnCoordinators(ctx, txnID)[txnID]
+	if found.Err != nil {
+		return fmt.Errorf("finding the coordinator: %w", found.Err)
 	}
-	if err := (emptyTransaction{txnID, id, epoch}).end(ctx, cl, parts, group, commit); err != nil {
-		return fmt.Errorf("ending what hangs of transaction %s: %w", txnID, err)
+	broker := cl.Broker(int(found.NodeID))
+	var steps []kmsg.Request
+	if group != "" {
+		offsets := kmsg.NewPtrAddOffsetsToTxnRequest()
+		offsets.TransactionalID, offsets.ProducerID, offsets.ProducerEpoch, offsets.Group = txnID, id, epoch, group
+		steps = append(steps, offsets)
+	}
+	if len(at) > 0 {
+		records := kmsg.NewPtrAddPartitionsToTxnRequest()
+		records.TransactionalID, records.ProducerID, records.ProducerEpoch = txnID, id, epoch
+		parts := map[string][]int32{}
+		for _, p := range at {
+			parts[p.Topic] = append(parts[p.Topic], p.Partition)
+		}
+		for t, ps := range parts {
+			rt := kmsg.NewAddPartitionsToTxnRequestTopic()
+			rt.Topic, rt.Partitions = t, ps
+			records.Topics = append(records.Topics, rt)
+		}
+		steps = append(steps, oldPartitions{records})
+	}
+	end := kmsg.NewPtrEndTxnRequest()
+	end.TransactionalID, end.ProducerID, end.ProducerEpoch, end.Commit = txnID, id, epoch, commit
+	for _, req := range append(steps, oldEnd{end}) {
+		if err := whileConcurrent(ctx, func() error { return ended(broker.RetriableRequest(ctx, req)) }); err != nil {
+			return fmt.Errorf("ending what hangs of transaction %s: %w", txnID, err)
+		}
 	}
 	return nil
 }
@@ -186,69 +209,17 @@ func commitLeft(ctx context.Context, cl *kgo.Client, txnID, group string, topics
 // HeldBy gives the partitions of topics in which the producer id of cl has something
 // open.
 func HeldBy(ctx context.Context, cl *kgo.Client, topics ...string) ([]TopicPartition, error) {
+	return heldSince(ctx, cl, time.UnixMilli(0), topics)
+}
+
+// heldSince is HeldBy for partitions in which the producer wrote last at since or later.
+func heldSince(ctx context.Context, cl *kgo.Client, since time.Time, names []string) ([]TopicPartition, error) {
 	id, _, err := cl.ProducerID(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("getting the producer id: %w", err)
 	}
-	held, err := heldBy(ctx, kadm.NewClient(cl), id, Hanging{Topics: topics, Since: time.UnixMilli(1)})
-	if err != nil {
-		return nil, err
-	}
-	var at []TopicPartition
-	for t, ps := range held {
-		for _, p := range ps {
-			at = append(at, TopicPartition{t, p})
-		}
-	}
-	return at, nil
-}
-
-// emptyTransaction is one that writes nothing, for its markers.
-type emptyTransaction struct {
-	txnID string
-	id    int64
-	epoch int16
-}
-
-func (x emptyTransaction) end(ctx context.Context, cl *kgo.Client, parts map[string][]int32, group string, commit bool) error {
-	found := kadm.NewClient(cl).FindTxnCoordinators(ctx, x.txnID)[x.txnID]
-	if found.Err != nil {
-		return fmt.Errorf("finding the coordinator: %w", found.Err)
-	}
-	broker := cl.Broker(int(found.NodeID))
-	var steps []kmsg.Request
-	if group != "" {
-		offsets := kmsg.NewPtrAddOffsetsToTxnRequest()
-		offsets.TransactionalID, offsets.ProducerID, offsets.ProducerEpoch, offsets.Group = x.txnID, x.id, x.epoch, group
-		steps = append(steps, offsets)
-	}
-	if len(parts) > 0 {
-		records := kmsg.NewPtrAddPartitionsToTxnRequest()
-		records.TransactionalID, records.ProducerID, records.ProducerEpoch = x.txnID, x.id, x.epoch
-		for t, ps := range parts {
-			rt := kmsg.NewAddPartitionsToTxnRequestTopic()
-			rt.Topic, rt.Partitions = t, ps
-			records.Topics = append(records.Topics, rt)
-		}
-		steps = append(steps, oldPartitions{records})
-	}
-	end := kmsg.NewPtrEndTxnRequest()
-	end.TransactionalID, end.ProducerID, end.ProducerEpoch, end.Commit = x.txnID, x.id, x.epoch, commit
-	for _, req := range append(steps, oldEnd{end}) {
-		if err := whileConcurrent(ctx, func() error { return ended(broker.RetriableRequest(ctx, req)) }); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// heldBy gives the partitions of h.Topics in which the producer has something
-// open.
-func heldBy(ctx context.Context, adm *kadm.Client, id int64, h Hanging) (map[string][]int32, error) {
-	if len(h.Topics) == 0 || h.Since.IsZero() {
-		return nil, nil
-	}
-	topics, err := adm.ListTopics(ctx, h.Topics...)
+	adm := kadm.NewClient(cl)
+	topics, err := adm.ListTopics(ctx, names...)
 	if err != nil {
 		return nil, fmt.Errorf("listing the topics: %w", err)
 	}
@@ -270,10 +241,10 @@ func heldBy(ctx context.Context, adm *kadm.Client, id int64, h Hanging) (map[str
 	if err != nil {
 		return nil, err
 	}
-	held := map[string][]int32{}
+	var held []TopicPartition
 	described.EachProducer(func(p kadm.DescribedProducer) {
-		if p.ProducerID == id && p.CurrentTxnStartOffset >= 0 && p.LastTimestamp >= h.Since.UnixMilli() {
-			held[p.Topic] = append(held[p.Topic], p.Partition)
+		if p.ProducerID == id && p.CurrentTxnStartOffset >= 0 && p.LastTimestamp >= since.UnixMilli() {
+			held = append(held, TopicPartition{p.Topic, p.Partition})
 		}
 	})
 	return held, nil

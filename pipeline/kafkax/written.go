@@ -145,6 +145,33 @@ func Open(outcomes []Outcome) (at []TopicPartition) {
 	return at
 }
 
+// Aborted gives the records of outcomes that are aborted.
+func Aborted(outcomes []Outcome) (recs []*kgo.Record) {
+	for _, o := range outcomes {
+		if o.End == EndAborted {
+			recs = append(recs, o.Records...)
+		}
+	}
+	return recs
+}
+
+// Again gives records to be written in the place of those that were lost, in their
+// partitions.
+func Again(lost []*kgo.Record) []*kgo.Record {
+	recs := make([]*kgo.Record, len(lost))
+	for i, rec := range lost {
+		recs[i] = &kgo.Record{Topic: rec.Topic, Partition: rec.Partition, Key: rec.Key, Value: rec.Value, Headers: rec.Headers}
+	}
+	return recs
+}
+
+// What is told of it, by whoever makes it good.
+const (
+	HungEnded     = "records that Kafka had committed were without an end in some partitions, as a broker went down; they have one now"
+	LostRewritten = "Kafka had aborted records of transactions that it had committed, as a broker went down; they are written again"
+	LostRemedy    = "nothing is to be done; three brokers and HOOKLINE_REPLICATION=3 do not have that fault"
+)
+
 // Without gives what of at is not in others.
 func Without(at, others []TopicPartition) []TopicPartition {
 	return slices.DeleteFunc(at, func(p TopicPartition) bool { return slices.Contains(others, p) })

@@ -129,7 +129,7 @@ func (r *Router) restoreLeft(ctx context.Context) {
 	case err != nil:
 		r.log.Warn("what an earlier process may have left hanging is not known", "error", err)
 	case n > 0:
-		r.log.Warn(hungRestored, "partitions", n, "remedy", restoreRemedy)
+		r.log.Warn(kafkax.HungEnded, "partitions", n, "remedy", kafkax.LostRemedy)
 	}
 }
 
@@ -171,7 +171,7 @@ func (r *Router) tryRestore(ctx context.Context, cl, aux *kgo.Client, spans []ka
 		return nil, err
 	}
 	if len(open) > 0 {
-		r.log.Warn(hungRestored, "partitions", len(open), "remedy", restoreRemedy)
+		r.log.Warn(kafkax.HungEnded, "partitions", len(open), "remedy", kafkax.LostRemedy)
 	}
 	return r.rewriteLost(ctx, aux, fet, known)
 }
@@ -188,13 +188,7 @@ func (r *Router) endHanging(ctx context.Context, group string, at []kafkax.Topic
 
 // rewriteLost writes again what is aborted of what was committed, and gives where.
 func (r *Router) rewriteLost(ctx context.Context, aux *kgo.Client, fet *kafkax.Fetcher, known []kafkax.Outcome) ([]kafkax.Span, error) {
-	var aborted []*kgo.Record
-	for _, o := range known {
-		if o.End == kafkax.EndAborted {
-			aborted = append(aborted, o.Records...)
-		}
-	}
-	lost, err := r.routed(ctx, aux, fet, aborted)
+	lost, err := r.routed(ctx, aux, fet, kafkax.Aborted(known))
 	if err != nil || len(lost) == 0 {
 		return nil, err
 	}
@@ -202,15 +196,10 @@ func (r *Router) rewriteLost(ctx context.Context, aux *kgo.Client, fet *kafkax.F
 	if err != nil {
 		return nil, fmt.Errorf("writing again what Kafka has aborted after it had committed it: %w", err)
 	}
-	r.log.Warn("Kafka had aborted records of transactions that it had committed, as a broker went down; they are written again", "records", len(lost),
-		"remedy", restoreRemedy)
+	r.log.Warn(kafkax.LostRewritten, "records", len(lost),
+		"remedy", kafkax.LostRemedy)
 	return again, nil
 }
-
-const (
-	hungRestored  = "records that Kafka had committed were without an end in some partitions, as a broker went down; they have one now"
-	restoreRemedy = "nothing is to be done; three brokers and HOOKLINE_REPLICATION=3 do not have that fault"
-)
 
 // transactional makes a client with a transactional id.
 func (r *Router) transactional(id string) (*kgo.Client, error) {
@@ -233,10 +222,7 @@ func (r *Router) rewrite(ctx context.Context, lost []*kgo.Record) ([]kafkax.Span
 	if err := cl.BeginTransaction(); err != nil {
 		return nil, err
 	}
-	recs := make([]*kgo.Record, len(lost))
-	for i, rec := range lost {
-		recs[i] = &kgo.Record{Topic: rec.Topic, Partition: rec.Partition, Key: rec.Key, Value: rec.Value, Headers: rec.Headers}
-	}
+	recs := kafkax.Again(lost)
 	if err := cl.ProduceSync(ctx, recs...).FirstErr(); err != nil {
 		return nil, err // the next who takes the id aborts it
 	}
