@@ -166,6 +166,54 @@ func TestSilentResolverSpendsNoAttempt(t *testing.T) {
 	}
 }
 
+// TestLookupEndsWithItsContext: what a name server does not answer is not waited
+// for once nobody asks any more; Go's own resolver would read for 5 s on.
+func TestLookupEndsWithItsContext(t *testing.T) {
+	asked := make(chan struct{}, 16)
+	names := serveNames(t, func(dnsmessage.Question) ([]netip.Addr, uint32, dnsmessage.RCode) {
+		asked <- struct{}{}
+		return nil, 0, dnsmessage.RCodeSuccess
+	})
+	reads := make(chan time.Duration, 16)
+	resolver := newSystemResolver(func(ctx context.Context, network, _ string) (net.Conn, error) {
+		c, err := (&net.Dialer{}).DialContext(ctx, network, names.addr)
+		if err != nil {
+			return nil, err
+		}
+		return &timedConn{c.(*net.UDPConn), reads}, nil
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		_, err := resolver.LookupNetIP(ctx, "ip", "x.example.")
+		ended <- err
+	}()
+	<-asked // for A,
+	<-asked // and for AAAA
+	cancel()
+	if err := <-ended; err == nil {
+		t.Error("a look-up that was given up found something")
+	}
+	late := lateness()
+	longest := max(<-reads, <-reads)
+	if longest > overrun+late() {
+		t.Errorf("read for %s after the look-up was given up", longest)
+	}
+}
+
+// timedConn tells how long its reads took.
+type timedConn struct {
+	*net.UDPConn
+	reads chan<- time.Duration
+}
+
+func (c *timedConn) Read(b []byte) (int, error) {
+	start := time.Now()
+	n, err := c.UDPConn.Read(b)
+	c.reads <- time.Since(start)
+	return n, err
+}
+
 // TestTTL: an answer is kept for its own TTL, at least a second and at most the
 // configured time.
 func TestTTL(t *testing.T) {

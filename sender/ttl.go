@@ -34,6 +34,9 @@ func newSystemResolver(dial dialFunc) *systemResolver {
 			return nil, err
 		}
 		seen, _ := ctx.Value(ttlKey{}).(*ttlSeen)
+		// Go reads on until its own 5 s are over, whoever still waits; it closes
+		// the connection before it ends the context.
+		context.AfterFunc(ctx, func() { _ = c.Close() })
 		if udp, ok := c.(*net.UDPConn); ok && seen != nil {
 			return &ttlConn{udp, seen}, nil
 		}
