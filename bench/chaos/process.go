@@ -264,42 +264,46 @@ func (r *runner) inspect() error {
 				r.stray(fmt.Sprintf("life %d wrote (%s): %.2000s", life, path, text[at:]))
 			}
 		}
-		errs = append(errs, r.lostSessions(life, string(text)))
+		for _, f := range lostSessions(string(text), r.began) {
+			f.Life = life
+			r.write(&f)
+		}
 	}
 	return errors.Join(errs...)
 }
 
-// lostSessions writes down the sessions that a process says it has lost. It may
+// lostSessions are the sessions that a process says in its log it has lost. It may
 // hear of that long after another has its partitions: from when on it did not know,
-// it says, too.
-func (r *runner) lostSessions(life int, log string) error {
+// it says, too. One that was killed before it knew never says more: what it was
+// answered by then it could not commit.
+func lostSessions(log string, began time.Time) []proof.Fault {
+	var out []proof.Fault
+	var last time.Duration
 	interrupted := time.Duration(-1)
 	for line := range strings.Lines(log) {
-		in, out := strings.Contains(line, "the session is interrupted"), strings.Contains(line, "partitions lost: the session ended")
-		goesOn := strings.Contains(line, "the session goes on")
-		if !in && !out && !goesOn {
-			continue
-		}
 		stamp, _, _ := strings.Cut(strings.TrimPrefix(line, "time="), " ")
 		at, err := time.Parse(time.RFC3339Nano, stamp)
 		if err != nil {
-			return err
+			continue // a stack, or what the kill cut off
 		}
-		since := at.Sub(r.began)
+		last = at.Sub(began)
 		switch {
-		case in:
-			interrupted = since
-		case goesOn:
+		case strings.Contains(line, "the session is interrupted"):
+			interrupted = last
+		case strings.Contains(line, "the session goes on"):
 			interrupted = -1
-		default:
-			from := since
+		case strings.Contains(line, "partitions lost: the session ended"):
+			from := last
 			if interrupted >= 0 {
 				from = interrupted
 			}
-			r.write(&proof.Fault{Kind: proof.Lost, Life: life, From: from, To: since})
+			out = append(out, proof.Fault{Kind: proof.Lost, From: from, To: last})
 		}
 	}
-	return nil
+	if interrupted >= 0 {
+		out = append(out, proof.Fault{Kind: proof.Lost, From: interrupted, To: last})
+	}
+	return out
 }
 
 // wait returns after d, or when ctx ends.
