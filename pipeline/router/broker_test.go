@@ -7,7 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/hookline/hookline/internal/testkit"
@@ -33,9 +32,7 @@ func TestOnlyBrokerKilled(t *testing.T) {
 		b := &bench{t: t}
 		topic := fmt.Sprintf("ev%d", i)
 		b.connect(topic+"=json:type=/t,id=/id", fmt.Sprintf("r%d.", i), kafka.Addrs())
-		if _, err := kadm.NewClient(b.cl).CreateTopic(b.ctx(), 1, 1, nil, topic); err != nil {
-			t.Fatal(err)
-		}
+		b.topic(topic, 1)
 		r, _ := b.start()
 		all = append(all, lane{b, r, topic})
 	}

@@ -5,8 +5,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kadm"
-
 	"github.com/hookline/hookline/internal/testkit"
 	"github.com/hookline/hookline/pipeline/kafkax"
 )
@@ -25,10 +23,7 @@ func TestOffsetsThatStayUnstable(t *testing.T) {
 			topic, prefix := testkit.Unique(t, "ev"), testkit.Unique(t, "router")+"."
 			b.connect(topic+"=json:type=/t,id=/id", prefix, addrs)
 			b.kafka.InstanceID, b.deps.unstableLimit = "here", time.Second
-			adm := kadm.NewClient(b.cl)
-			if _, err := adm.CreateTopic(b.ctx(), 1, 1, nil, topic); err != nil {
-				t.Fatal(err)
-			}
+			b.topic(topic, 1)
 			group := b.kafka.RouterGroup()
 			b.produce(event(topic, 0, `{"t":"a","id":"n0"}`), event(topic, 0, `{"t":"a","id":"n1"}`))
 			testkit.HangOffset(t, addrs, group, group+"."+txn, topic, 2)
