@@ -57,6 +57,13 @@ func (p pen) fault(kind string, life, from, to int) pen {
 	return p
 }
 
+// unreachable is the end of a process that says it finds no Kafka.
+func (p pen) unreachable(life, at int) pen {
+	p = p.fault(Exited, life, at, at)
+	p.Faults[len(p.Faults)-1].Code = exitUnreachable
+	return p
+}
+
 func (p pen) kill(life, from, until int) pen { return p.fault(Killed, life, from, until) }
 
 // commit is one transaction of a process.
@@ -133,6 +140,7 @@ func TestCheck(t *testing.T) {
 		{"a fifth attempt", fails(newPen("")).post(1, 5, 500, 480).letter(1, 491).rest(1, 2, 500), "follows"},
 		{"sent twice", newPen("").post(1, 1, 200, 0).post(1, 1, 200, 20).rest(1, 2, 40), "I5"},
 		{"under way at a kill", newPen("").post(1, 1, 200, 0).kill(1, 5, 50).by(2, 1, 1, 200, 60).rest(2, 2, 80), ""},
+		{"sent before a kill, read late", newPen("").kill(1, 5, 50).post(1, 1, 200, 900).by(2, 1, 1, 200, 3000).rest(2, 2, 3020), ""},
 		{"not yet committed at a kill", newPen("").post(1, 1, 200, 0).kill(1, 30, 50).by(2, 1, 1, 200, 60).rest(2, 2, 80), ""},
 		{"at another's kill", newPen("").post(1, 1, 200, 0).kill(2, 5, 50).by(2, 1, 1, 200, 60).rest(2, 2, 80), "I5"},
 		{
@@ -157,6 +165,8 @@ func TestCheck(t *testing.T) {
 		{"a row too many", newPen("").rest(1, 1, 0).row(1, 1, "x").row(2, 1, "y").row(3, 1, "z").row(3, 1, "w"), "2 rows"},
 		{"a row twice", newPen("").rest(1, 1, 0).row(1, 1, "x").row(2, 1, "y").row(3, 1, "z").row(3, 1, "z"), "twice"},
 		{"ended by itself", newPen("").rest(1, 1, 0).fault(Exited, 1, 100, 100), "ended at"},
+		{"found no Kafka, and said it when it woke", newPen("").rest(1, 1, 0).fault(Started, 3, 100, 100).fault(Broker, 0, 90, 200).unreachable(3, 20_000), ""},
+		{"found no Kafka, which was there", newPen("").rest(1, 1, 0).fault(Broker, 0, 90, 200).fault(Started, 3, 19_000, 19_000).unreachable(3, 20_000), "ended at"},
 		{"stopped late", newPen("").rest(1, 1, 0).fault(Told, 1, 100, 100).fault(Exited, 1, 7000, 7000), "to stop"},
 	})
 }

@@ -16,7 +16,7 @@ const exitUnreachable = 3
 // with code 0 and in time. A broker that is away excuses the time: what is under
 // way must be committed first.
 func (c *checker) processes() {
-	told, killed, firsts := map[int]*Fault{}, map[string]*Fault{}, c.firstPosts()
+	told, killed, began, firsts := map[int]*Fault{}, map[string]*Fault{}, map[int]time.Duration{}, c.firstPosts()
 	for _, f := range c.l.Faults {
 		switch f.Kind {
 		case Killed:
@@ -24,25 +24,26 @@ func (c *checker) processes() {
 		case Told:
 			told[f.Life] = f
 		case Started:
+			began[f.Life] = f.From
 			if k := killed[f.Name]; k != nil && firsts[f.Life] > 0 {
 				c.v.Recoveries = append(c.v.Recoveries, firsts[f.Life]-f.From)
 			}
 			delete(killed, f.Name)
 		case Exited:
-			c.exited(f, told[f.Life], firsts)
+			c.exited(f, told[f.Life], began[f.Life], firsts)
 		}
 	}
 	slices.Sort(c.v.Recoveries)
 	slices.Sort(c.v.Stops)
 }
 
-func (c *checker) exited(f, told *Fault, firsts map[int]time.Duration) {
+func (c *checker) exited(f, told *Fault, began time.Duration, firsts map[int]time.Duration) {
 	name := fmt.Sprintf("%s/life %d", f.Name, f.Life)
 	killed := slices.ContainsFunc(c.l.Faults, func(k *Fault) bool { return k.Kind == Killed && k.Life == f.Life })
 	switch {
 	case killed:
-	case f.Code == exitUnreachable && c.l.brokerAway(f.From, f.From):
-		c.v.Unreachable++ // it said that it finds no Kafka, which was so
+	case f.Code == exitUnreachable && c.l.brokerAway(began, f.From):
+		c.v.Unreachable++ // it said that it finds no Kafka, which was so, be it that it was frozen before it said it
 	case told != nil && firsts[f.Life] == 0 && f.Code == -1: // told before it could listen
 	case told == nil || f.Code != 0:
 		c.say("I9 processes", pair{}, "%s ended at %v with code %d: %s", name, f.From, f.Code, f.Note)

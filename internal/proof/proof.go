@@ -15,6 +15,7 @@ package proof
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 )
@@ -225,9 +226,11 @@ func (l *Ledger) awaySince(from, to time.Duration) time.Duration {
 }
 
 const (
-	// echo is how long after SIGKILL a request may still be read out of the
-	// kernel's buffers.
-	echo = 400 * time.Millisecond
+	// echo is how long after a process has stopped sending a request of its may
+	// still be read out of the kernel's buffers. One that was killed sends nothing,
+	// however late its receiver gets the processor to read what it had sent.
+	echo    = 400 * time.Millisecond
+	forever = time.Duration(math.MaxInt64 / 2) // something can be added to it
 	// noticed is how late after it woke a process may have noticed that its
 	// session was lost.
 	noticed = 6 * time.Second
@@ -248,9 +251,9 @@ func (l *Ledger) breaches() map[int][]breach {
 				out[f.Life] = append(out[f.Life], breach{Told, l.awaySince(t.From, f.From), f.From + echo})
 			}
 		case Killed:
-			out[f.Life] = append(out[f.Life], breach{Killed, f.From, f.To + echo})
+			out[f.Life] = append(out[f.Life], breach{Killed, f.From, forever})
 			if p := paused[f.Life]; p != nil { // killed while frozen
-				out[f.Life] = append(out[f.Life], breach{Paused, p.From, f.To + echo})
+				out[f.Life] = append(out[f.Life], breach{Paused, p.From, forever})
 			}
 		case Paused:
 			paused[f.Life] = f

@@ -58,25 +58,34 @@ func (d *Dispatcher) open(ctx context.Context) error {
 		return err
 	}
 	d.attempts.Store(attempts)
-	if d.attemptsPartitions, err = d.awaitTopics(ctx); err != nil {
+	waits := func(err error) { d.log.Warn("delivering waits until Kafka lets it begin", "err", err) }
+	if d.attemptsPartitions, err = d.awaitTopics(ctx, waits); err != nil {
 		return err
 	}
 	d.encoders = make([]*attemptEncoder, d.attemptsPartitions)
 	d.lookAtRouter(ctx)
-	d.restoreLeft(ctx)
-	d.txn, err = d.newTransactor(ctx)
-	return err
+	var left kafkax.Left
+	if err := kafkax.Persist(ctx, waits, func() error { return d.restoreLeft(ctx, &left) }); err != nil {
+		d.log.Warn(kafkax.LeftUnknown, "err", err)
+	}
+	return kafkax.Persist(ctx, waits, func() error {
+		d.txn, err = d.newTransactor(ctx)
+		return err
+	})
 }
 
 // awaitTopics waits until the broker knows the topics: one that was made a
 // moment ago may not have reached it yet. It returns the number of partitions
 // of attempts.
-func (d *Dispatcher) awaitTopics(ctx context.Context) (int32, error) {
+func (d *Dispatcher) awaitTopics(ctx context.Context, waits func(error)) (int32, error) {
 	deadline := time.Now().Add(topicsPatience)
 	for {
 		needed := []string{d.topics.Deliveries(), d.topics.Attempts(), d.topics.Notices()}
-		md, err := d.adm.ListTopics(ctx, needed...)
-		if err != nil {
+		var md kadm.TopicDetails
+		if err := kafkax.Persist(ctx, waits, func() (err error) {
+			md, err = d.adm.ListTopics(ctx, needed...)
+			return err
+		}); err != nil {
 			return 0, fmt.Errorf("reading metadata: %w", err)
 		}
 		missing := ""

@@ -2,8 +2,10 @@ package dispatch
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -105,4 +107,31 @@ func TestStopWhileItStarts(t *testing.T) {
 		t.Error("it has not ended within 20 s")
 	}
 	close(release)
+}
+
+// TestKafkaGoesAwayWhileItStarts: a dispatcher that Kafka leaves in the moment in
+// which it begins waits for it, as it does later.
+func TestKafkaGoesAwayWhileItStarts(t *testing.T) {
+	t.Parallel()
+	c := testkit.KFake(t)
+	b := newBench(t, c.ListenAddrs(), 1, sub("a", nil))
+	const refusals = 30
+	var refused atomic.Int64
+	c.ControlKey(int16(kmsg.DescribeTransactions), func(kmsg.Request) (kmsg.Response, error, bool) {
+		// From here on connections are closed before they are of any use.
+		c.ControlKey(int16(kmsg.ApiVersions), func(kmsg.Request) (kmsg.Response, error, bool) {
+			if refused.Add(1) > refusals {
+				return nil, nil, false
+			}
+			c.KeepControl()
+			return nil, errors.New("away"), true
+		})
+		return nil, errors.New("away"), true
+	})
+	b.start(nil)
+	b.event("a")
+	b.ledger.await(t, "the delivery", func() bool { return b.ledger.successes() == 1 })
+	if refused.Load() <= refusals {
+		t.Errorf("Kafka was away for %d connections only", refused.Load())
+	}
 }

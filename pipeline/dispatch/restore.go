@@ -55,23 +55,20 @@ func (d *Dispatcher) restorable() []string {
 }
 
 // restoreLeft does for a process that is gone, of which Kafka knows only that its last
-// transaction was committed, what restore does for what is known. That it fails
-// keeps nobody from beginning.
-func (d *Dispatcher) restoreLeft(ctx context.Context) {
+// transaction was committed, what restore does for what is known.
+func (d *Dispatcher) restoreLeft(ctx context.Context, left *kafkax.Left) error {
 	ctx, cancel := context.WithTimeout(ctx, restoreTimeout)
 	defer cancel()
 	cl, err := d.newTransactional()
 	if err != nil {
-		return // as newTransactor will say
+		return err
 	}
 	defer cl.Close()
-	n, err := kafkax.CommitLeft(ctx, cl, d.txnID, d.group, d.restorable()...)
-	switch {
-	case err != nil:
-		d.log.Warn("what an earlier process may have left hanging is not known", "err", err)
-	case n > 0:
+	n, err := left.Commit(ctx, cl, d.txnID, d.group, d.restorable()...)
+	if n > 0 {
 		d.log.Warn(kafkax.HungEnded, "partitions", n, "remedy", kafkax.LostRemedy)
 	}
+	return err
 }
 
 // noteWritten takes in that c is committed.

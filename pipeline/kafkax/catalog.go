@@ -2,7 +2,6 @@ package kafkax
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -96,31 +95,4 @@ func topicIDs[V any](ctx context.Context, c *catalog, m map[string]V) (byName ma
 		byName[t], byID[e.id] = e.id, t
 	}
 	return byName, byID, nil
-}
-
-// pause waits a moment that grows with tries (from 0), or until ctx is done.
-func pause(ctx context.Context, tries int) error {
-	t := time.NewTimer(min(minBackoff<<min(tries, 10), maxBackoff))
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-// retriable tells whether a request may do better a little later: what Kafka
-// says so of, and everything that is not an answer of Kafka's at all.
-func retriable(err error) bool {
-	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, kgo.ErrClientClosed) {
-		return false
-	}
-	if _, ok := errors.AsType[*RecreatedError](err); ok {
-		return false
-	}
-	if ke, ok := errors.AsType[*kerr.Error](err); ok {
-		return ke.Retriable
-	}
-	return true
 }

@@ -167,30 +167,37 @@ func EndHanging(ctx context.Context, cl *kgo.Client, txnID, group string, at []T
 	return nil
 }
 
-// CommitLeft is EndHanging for a process that begins: for what the last
-// transaction of txnID left hanging in the topics and in the offsets of group, where
-// Kafka's books say that it was committed. It gives the number of partitions that had
-// something. cl has the transactional id and has not been used, and is of no more use
-// after it.
-func CommitLeft(ctx context.Context, cl *kgo.Client, txnID, group string, topics ...string) (int, error) {
-	n, err := commitLeft(ctx, cl, txnID, group, topics)
+// Left is what the last transaction of a process that is gone may have left hanging.
+type Left struct {
+	committed bool // by Kafka's books, as they were before the id was taken anew
+}
+
+// Commit is EndHanging for a process that begins: for what the last transaction of
+// txnID left hanging in the topics and in the offsets of group, where Kafka's books
+// say that it was committed. It gives the number of partitions that had something. cl
+// has the transactional id and has not been used, and is of no more use after it.
+// Where it fails it can be tried again, with another client.
+func (l *Left) Commit(ctx context.Context, cl *kgo.Client, txnID, group string, topics ...string) (int, error) {
+	n, err := l.commit(ctx, cl, txnID, group, topics)
 	if err != nil {
 		return 0, fmt.Errorf("looking what hangs of transaction %s: %w", txnID, err)
 	}
 	return n, nil
 }
 
-func commitLeft(ctx context.Context, cl *kgo.Client, txnID, group string, topics []string) (int, error) {
-	adm := kadm.NewClient(cl)
-	before, err := adm.DescribeTransactions(ctx, txnID)
-	if errors.Is(err, kerr.TransactionalIDNotFound) || errors.Is(before[txnID].Err, kerr.TransactionalIDNotFound) {
-		return 0, nil
-	}
-	if err = errors.Join(err, before[txnID].Err); err != nil {
-		return 0, err
-	}
-	if s := before[txnID].State; s != "PrepareCommit" && s != "CompleteCommit" {
-		return 0, nil
+func (l *Left) commit(ctx context.Context, cl *kgo.Client, txnID, group string, topics []string) (int, error) {
+	if !l.committed { // taking the id, which a former try may have done, wipes it out of the books
+		before, err := kadm.NewClient(cl).DescribeTransactions(ctx, txnID)
+		if errors.Is(err, kerr.TransactionalIDNotFound) || errors.Is(before[txnID].Err, kerr.TransactionalIDNotFound) {
+			return 0, nil
+		}
+		if err = errors.Join(err, before[txnID].Err); err != nil {
+			return 0, err
+		}
+		if s := before[txnID].State; s != "PrepareCommit" && s != "CompleteCommit" {
+			return 0, nil
+		}
+		l.committed = true
 	}
 	at, err := HeldBy(ctx, cl, topics...) // the producer id waits until a commit that is decided has its markers
 	if err != nil {

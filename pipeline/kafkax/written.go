@@ -169,6 +169,7 @@ func Again(lost []*kgo.Record) []*kgo.Record {
 const (
 	HungEnded     = "records that Kafka had committed were without an end in some partitions, as a broker went down; they have one now"
 	LostRewritten = "Kafka had aborted records of transactions that it had committed, as a broker went down; they are written again"
+	LeftUnknown   = "what an earlier process may have left hanging is not known"
 	LostRemedy    = "nothing is to be done; three brokers and HOOKLINE_REPLICATION=3 do not have that fault"
 )
 

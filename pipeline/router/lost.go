@@ -116,21 +116,19 @@ func (r *Router) intact(ctx context.Context, aux *kgo.Client) error {
 
 // restoreLeft does for a process that is gone, of which Kafka knows only that its last
 // transaction was committed, what restore does for what is known.
-func (r *Router) restoreLeft(ctx context.Context) {
+func (r *Router) restoreLeft(ctx context.Context, left *kafkax.Left) error {
 	ctx, cancel := context.WithTimeout(ctx, restoreTimeout)
 	defer cancel()
 	cl, err := r.transactional(r.txnID)
 	if err != nil {
-		return // as the session will say
+		return err
 	}
 	defer cl.Close()
-	n, err := kafkax.CommitLeft(ctx, cl, r.txnID, r.kafka.RouterGroup(), r.deliveries, r.eventsDead)
-	switch {
-	case err != nil:
-		r.log.Warn("what an earlier process may have left hanging is not known", "error", err)
-	case n > 0:
+	n, err := left.Commit(ctx, cl, r.txnID, r.kafka.RouterGroup(), r.deliveries, r.eventsDead)
+	if n > 0 {
 		r.log.Warn(kafkax.HungEnded, "partitions", n, "remedy", kafkax.LostRemedy)
 	}
+	return err
 }
 
 // tryRestore gives where it has written something again. cl has the transactional id.
