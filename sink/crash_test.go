@@ -135,9 +135,9 @@ func TestFenced(t *testing.T) {
 		return fault{}
 	}
 	w.attempts(10)
-	slow := func(_ *Config, d *Deps) { // learns of nothing by heartbeat
+	slow := func(_ *Config, d *Deps) { // learns of nothing by heartbeat, and would join anew if it did
 		d.EventTopics = nil
-		d.ClientOpts = append(d.ClientOpts, kgo.HeartbeatInterval(20*time.Second), kgo.SessionTimeout(time.Minute), kgo.ClientID("zombie"))
+		d.ClientOpts = append(d.ClientOpts, kgo.HeartbeatInterval(4*time.Minute), kgo.SessionTimeout(5*time.Minute), kgo.ClientID("zombie"))
 	}
 	zombie := w.start(slow)
 	w.ch.until(t, "the held insert", func() bool { return len(w.ch.inserts) == 1 })

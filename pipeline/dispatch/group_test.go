@@ -66,7 +66,7 @@ func TestSecondHolderOfAnInstanceIDIsNamed(t *testing.T) {
 }
 
 func TestGateFollowsTheSession(t *testing.T) {
-	g := NewGate(time.Second)
+	g := NewGate(time.Minute)
 	if g.Open() {
 		t.Error("a new gate is open")
 	}
