@@ -92,13 +92,7 @@ func TestRealKafka(t *testing.T) {
 	w := &world{t: t, ch: newFakeServer(t), logs: &lines{}, addrs: k.Addrs()}
 	w.cl = k.Client(kgo.ConsumeTopics(deadTopic), kgo.MetadataMinAge(20*time.Millisecond))
 	w.adm = kadm.NewClient(w.cl)
-	created, err := w.adm.CreateTopics(t.Context(), 4, 1, nil, attemptsTopic, deadTopic, eventsTopic)
-	if err == nil {
-		err = created.Error()
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.CreateTopics(t, w.cl, 4, 1, attemptsTopic, deadTopic, eventsTopic)
 	held := make(chan struct{})
 	release := sync.OnceFunc(func() { close(held) })
 	defer release()

@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"go.uber.org/goleak"
@@ -33,7 +32,7 @@ func TestKafkaThreeNodesOutliveAKill(t *testing.T) {
 	}
 	topic := testkit.Unique(t, "t")
 	cl := c.Client(kgo.DefaultProduceTopic(topic), kgo.ConsumeTopics(topic))
-	create(t, cl, topic, 3)
+	testkit.CreateTopics(t, cl, 1, 3, topic)
 	produce(t, cl, "before")
 	c.Kill9(2)
 	produce(t, cl, "two nodes left")
@@ -48,7 +47,7 @@ func TestKafkaKeepsDataOverKill(t *testing.T) {
 	c := testkit.Kafka(t, 1)
 	topic := testkit.Unique(t, "t")
 	cl := c.Client(kgo.DefaultProduceTopic(topic), kgo.ConsumeTopics(topic))
-	create(t, cl, topic, 1)
+	testkit.CreateTopics(t, cl, 1, 1, topic)
 	produce(t, cl, "kept")
 	c.Kill9(1)
 	c.Start(1)
@@ -61,7 +60,7 @@ func TestSharedKafkaIsOne(t *testing.T) {
 		t.Fatalf("got two clusters, %s and %s", a.Addrs()[0], b.Addrs()[0])
 	}
 	topic := testkit.Unique(t, "t")
-	create(t, a.Client(), topic, 1)
+	testkit.CreateTopics(t, a.Client(), 1, 1, topic)
 	produce(t, b.Client(kgo.DefaultProduceTopic(topic)), "x")
 }
 
@@ -102,13 +101,6 @@ func TestKFake(t *testing.T) {
 	defer cl.Close()
 	produce(t, cl, "x")
 	consume(t, cl, "x")
-}
-
-func create(t *testing.T, cl *kgo.Client, topic string, replicas int16) {
-	t.Helper()
-	if _, err := kadm.NewClient(cl).CreateTopic(limited(t), 1, replicas, nil, topic); err != nil {
-		t.Fatalf("creating topic %s: %v", topic, err)
-	}
 }
 
 func produce(t *testing.T, cl *kgo.Client, value string) {

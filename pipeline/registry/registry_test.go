@@ -193,14 +193,7 @@ func (w *world) create(partitions int32) {
 	w.Helper()
 	client := w.client()
 	defer client.Close()
-	req := kmsg.NewPtrCreateTopicsRequest()
-	req.TimeoutMillis = 10_000
-	topic := kmsg.NewCreateTopicsRequestTopic()
-	topic.Topic, topic.NumPartitions, topic.ReplicationFactor = w.cfg.Topic, partitions, 1
-	req.Topics = append(req.Topics, topic)
-	resp, err := req.RequestWith(w.ctx, client)
-	w.must(err)
-	w.must(kerr.ErrorForCode(resp.Topics[0].ErrorCode))
+	testkit.CreateTopics(w.T, client, partitions, 1, w.cfg.Topic)
 }
 
 func (w *world) remove() {

@@ -144,21 +144,7 @@ func (b *bench) topic(name string, partitions int32) {
 		}
 		return
 	}
-	adm := kadm.NewClient(b.cl)
-	if _, err := adm.CreateTopic(b.ctx(), partitions, 1, nil, name); err != nil {
-		b.t.Fatal(err)
-	}
-	// Real Kafka answers before the broker itself knows the topic.
-	b.eventually("topic "+name+" has leaders", func() bool {
-		got, err := adm.ListTopics(b.ctx(), name)
-		led := 0
-		for _, p := range got[name].Partitions {
-			if p.Err == nil && p.Leader >= 0 {
-				led++
-			}
-		}
-		return err == nil && led == int(partitions)
-	})
+	testkit.CreateTopics(b.t, b.cl, partitions, 1, name)
 }
 
 func (b *bench) produce(recs ...*kgo.Record) {
