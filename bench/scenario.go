@@ -122,7 +122,7 @@ func setUpBed(ctx context.Context, st *stage, sc scenario, profile bool) (*bed, 
 		return b, err
 	}
 	b.ends = append(b.ends, b.cl.Close)
-	if _, err := kadm.NewClient(b.cl).CreateTopics(ctx, 4, -1, nil, b.topic); err != nil {
+	if _, err := kadm.NewClient(b.cl).CreateTopic(ctx, 4, -1, nil, b.topic); err != nil {
 		return b, err
 	}
 	file := filepath.Join(st.dir, b.topic+".json")

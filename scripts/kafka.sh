@@ -12,7 +12,7 @@
 # --data     state of the cluster (default: the cache's cluster-PORT). All but "up" need only this.
 # --brokers  1 (default) or 3, at the first "up" of DIR; later DIR knows
 # --port     first of 2N ports in a row: N for clients, N for controllers (default 19092)
-# --ports    these 2N ports instead, separated by commas
+# --ports    these 2N ports instead, separated by commas; refused where DIR has others
 # --parent   stop the cluster by SIGKILL and remove DIR when this process is gone (a killed test)
 #
 # The jars come by Maven, by the version below, and are checked against kafka-jars.sha256: a jar that
@@ -115,7 +115,11 @@ bootstrap() { local i s=""; for i in $(seq 1 "$N"); do s+="${s:+,}127.0.0.1:${PO
 
 create() {
   local i list=""
-  [ -s "$DATA/ports" ] && return 0
+  if [ -s "$DATA/ports" ]; then
+    [ -z "$PORTLIST" ] || [ "$PORTLIST" = "$(cat "$DATA/ports")" ] ||
+      die "creating a cluster: $DATA has one with other ports, $(cat "$DATA/ports") (give another --data, or no --ports)"
+    return 0
+  fi
   [ "$BROKERS" = 1 ] || [ "$BROKERS" = 3 ] || die "creating a cluster: --brokers is 1 or 3, not $BROKERS"
   if [ -z "$PORTLIST" ]; then
     for i in $(seq 0 $((2 * BROKERS - 1))); do list+="${list:+,}$((PORT + i))"; done

@@ -77,7 +77,7 @@ func parse() (*options, error) {
 	flag.IntVar(&o.backlog, "backlog", 12_000, "no events are produced while so many deliveries wait")
 	flag.StringVar(&o.bin, "bin", "", "hookline's binary; empty: it is built")
 	flag.StringVar(&o.tags, "tags", "", "build tags for hookline")
-	flag.StringVar(&o.dir, "dir", "", "folder for ledgers and logs; empty: a temporary one, removed when all is well")
+	flag.StringVar(&o.dir, "dir", "", "folder for ledgers and logs, with none of another run; empty: a temporary one, removed when all is well")
 	flag.StringVar(&o.check, "check", "", "only judge the ledgers in this folder")
 	flag.DurationVar(&o.rest, "broker-rest", brokerRest, "time between two faults of brokers")
 	flag.BoolVar(&o.stops, "stops", false, "stop the broker in an orderly way, too, where it is the only one: Kafka then loses ends of transactions (docs/reliability.md)")

@@ -205,7 +205,7 @@ func (r *runner) topics(ctx context.Context) error {
 		return fmt.Errorf("making the producer: %w", err)
 	}
 	r.ends = append(r.ends, func() error { r.client.Close(); return nil })
-	if _, err := kadm.NewClient(r.client).CreateTopics(ctx, sources, int16(r.o.brokers), nil, r.topic); err != nil {
+	if _, err := kadm.NewClient(r.client).CreateTopic(ctx, sources, int16(r.o.brokers), nil, r.topic); err != nil {
 		return fmt.Errorf("creating topic %s: %w", r.topic, err)
 	}
 	if err := r.command(ctx, "", "topics"); err != nil {

@@ -257,3 +257,19 @@ func TestJournal(t *testing.T) {
 		}
 	}
 }
+
+// TestASecondRunInOneFolderIsRefused: its ledgers would go on where those of the
+// first end.
+func TestASecondRunInOneFolderIsRefused(t *testing.T) {
+	dir := t.TempDir()
+	j, err := NewJournal(dir, &Plan{Seed: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := j.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := NewJournal(dir, &Plan{Seed: 2}); err == nil || !strings.Contains(err.Error(), dir) {
+		t.Errorf("got %v", err)
+	}
+}

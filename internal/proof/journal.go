@@ -59,7 +59,8 @@ type batch struct {
 	err    error // set before synced is closed
 }
 
-// NewJournal makes the folder and writes the plan.
+// NewJournal makes the folder and writes the plan. A folder that has the journal of
+// another run is refused: the two would be judged as one.
 func NewJournal(dir string, p *Plan) (*Journal, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("making the journal: %w", err)
@@ -68,7 +69,15 @@ func NewJournal(dir string, p *Plan) (*Journal, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encoding the plan: %w", err)
 	}
-	if err := os.WriteFile(filepath.Join(dir, planFile), text, 0o600); err != nil {
+	plan, err := os.OpenFile(filepath.Join(dir, planFile), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return nil, fmt.Errorf("making the journal: %s has that of another run (choose another folder, or remove it)", dir)
+	}
+	if err == nil {
+		_, err = plan.Write(text)
+		err = errors.Join(err, plan.Close())
+	}
+	if err != nil {
 		return nil, fmt.Errorf("writing the plan: %w", err)
 	}
 	return &Journal{dir: dir, files: map[string]*file{}}, nil

@@ -2,6 +2,8 @@ package testkit
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -52,5 +54,18 @@ func TestScriptFailureIsOneLine(t *testing.T) {
 	err := p.run("status")
 	if err == nil || strings.Contains(err.Error(), "\n") || !strings.Contains(err.Error(), "no cluster there") {
 		t.Errorf("got %v, want one line about the cluster", err)
+	}
+}
+
+// TestClusterOfOtherPortsIsRefused: a folder that has a cluster knows its ports; who
+// asked for others would look for it there in vain.
+func TestClusterOfOtherPortsIsRefused(t *testing.T) {
+	p := &kafkaProc{script: kafkaScript(t), dir: t.TempDir()}
+	if err := os.WriteFile(filepath.Join(p.dir, "ports"), []byte("15001,15002\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	err := p.run("up", "--ports", "15003,15004")
+	if err == nil || !strings.Contains(err.Error(), "has one with other ports, 15001,15002") {
+		t.Errorf("got %v", err)
 	}
 }
