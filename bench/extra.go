@@ -58,6 +58,22 @@ func (b *bed) metric(admin, name string) (float64, error) {
 	return 0, nil
 }
 
+// logged waits until the sinks have stored all attempts: between two inserts the
+// processes look idle, and what is left would be stored in the next round.
+func (b *bed) logged(ctx context.Context) error {
+	stored := 0
+	return until(ctx, time.Minute, func() bool {
+		time.Sleep(time.Second) // as often as the metric is set
+		stored++
+		for _, url := range b.admin {
+			if lag, err := b.metric(url, "hookline_sink_lag_seconds"); err != nil || lag > 0 {
+				stored = 0
+			}
+		}
+		return stored == 2
+	})
+}
+
 // sinkAlone has a process with no role but the sink's store all attempts and
 // events so far, and tells how fast it was. Its profile is written to the folder
 // profile, unless that is empty.

@@ -224,6 +224,9 @@ func (b *bed) round(ctx context.Context, deliveries int, o *options) (round, err
 // settledCPU waits until hookline has nothing left to do (its log written, its
 // last commit made) and gives its CPU time.
 func (b *bed) settledCPU(ctx context.Context) (time.Duration, error) {
+	if err := b.logged(ctx); err != nil {
+		return 0, err
+	}
 	last, err := b.cpu()
 	for range 40 {
 		select {

@@ -45,7 +45,7 @@ type Config struct {
 	// FlushInterval is the least time between two inserts of one partition that
 	// are not full. It grows with the partitions of a process, at most 16 such
 	// inserts each interval, and where inserts take more than a fifth of the time: up
-	// to five times.
+	// to five times. Those of all partitions are spread over it.
 	FlushInterval time.Duration `env:"CLICKHOUSE_FLUSH_INTERVAL" envDefault:"1s"`
 	// Inserts is how many are under way at once. Each may hold about three times
 	// CLICKHOUSE_BLOCK_BYTES.

@@ -3,6 +3,8 @@ package sink
 import (
 	"testing"
 	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
 )
 
 // Inserts that take long become fewer, up to a limit, unless memory gets short.
@@ -47,4 +49,50 @@ func TestInsertsArePaced(t *testing.T) {
 	now = now.Add(time.Minute) // nothing was inserted lately
 	pace(time.Second)
 	expect(time.Second)
+}
+
+// Inserts that are due at once take turns within the interval, unless memory gets
+// short.
+func TestInsertsAreSpread(t *testing.T) {
+	s := &Sink{partitions: map[partitionID]*partition{}}
+	s.cfg.FlushInterval = time.Second
+	s.buffer.limit = 1000
+	s.count.Store(4)
+	var all []*partition
+	for id := range int32(4) {
+		p := &partition{s: s, id: partitionID{"attempts", id}, queue: []*kgo.Record{{}}}
+		p.note()
+		p.note() // counts once
+		all = append(all, p)
+	}
+	due := time.Now().Add(-time.Minute)
+	expect := func(p *partition, want time.Duration) {
+		t.Helper()
+		if got := p.untilTurn(due); got > want || got < want-100*time.Millisecond {
+			t.Errorf("to wait for %v, not %v", got, want)
+		}
+	}
+	for i, p := range all {
+		expect(p, time.Duration(i)*250*time.Millisecond)
+	}
+	expect(all[3], 750*time.Millisecond) // its turn does not change
+	s.buffer.bytes = 750
+	expect(all[3], 0)
+	s.buffer.bytes = 0
+	for _, p := range all {
+		p.off(1)
+		if !p.turn.IsZero() {
+			t.Error("a turn is kept for the next block")
+		}
+	}
+	if n := s.waiting.Load(); n != 0 {
+		t.Errorf("%d partitions wait, not 0", n)
+	}
+	s.active.Store(8)
+	s.paced.Store(int64(4 * time.Second))
+	expect(all[0], 1250*time.Millisecond) // half a second after the last turn
+	s.spread.last = time.Now().Add(-time.Minute)
+	expect(all[1], 0)
+	due = time.Now().Add(10 * time.Second)
+	expect(all[2], 10*time.Second)
 }

@@ -51,6 +51,7 @@ type partition struct {
 	reached  atomic.Int64 // next, for others to read
 	inserted atomic.Int64 // run writes: when the last insert ended, in nanoseconds since 1970
 	flushed  time.Time    // run only: when the last block was stored
+	turn     time.Time    // run only: when the block that is due may be inserted; zero: none is due
 
 	mu       sync.Mutex   // guards what follows
 	declared *declaration // of a block to repeat first; set before run, cleared by it
@@ -59,6 +60,7 @@ type partition struct {
 	bytes    int64     // of queue and of the block under way
 	queued   time.Time // when the oldest of queue came
 	stored   time.Time // timestamp of the oldest record of the block under way; zero: none
+	waits    bool      // as noted in Sink.waiting: queue is not empty
 	behind   bool      // the last block left records that were due with it
 	closed   bool      // run has ended: nothing is taken any more
 }
@@ -110,6 +112,7 @@ func (p *partition) push(recs []*kgo.Record, start int64) {
 		p.queued = time.Now()
 	}
 	p.queue = append(p.queue, recs...)
+	p.note()
 	var bytes int64
 	for _, rec := range recs {
 		p.rows += p.rowsOf(rec)
@@ -120,6 +123,18 @@ func (p *partition) push(recs []*kgo.Record, start int64) {
 	select {
 	case p.wake <- struct{}{}:
 	default:
+	}
+}
+
+// note keeps the Sink's count of partitions that wait. mu is held.
+func (p *partition) note() {
+	if waits := len(p.queue) > 0; waits != p.waits {
+		p.waits = waits
+		if waits {
+			p.s.waiting.Add(1)
+		} else {
+			p.s.waiting.Add(-1)
+		}
 	}
 }
 
@@ -181,6 +196,7 @@ func (p *partition) shut() {
 	p.closed = true
 	p.s.buffer.add(-p.bytes)
 	p.queue, p.bytes, p.stored = nil, 0, time.Time{}
+	p.note()
 }
 
 // await returns the records of the next block, or false when it is time to leave.
@@ -224,8 +240,10 @@ func (p *partition) cut() (recs []*kgo.Record, wait time.Duration) {
 		due = t
 	}
 	full := p.behind || p.rows >= p.s.cfg.BlockRows || p.bytes >= int64(p.s.cfg.BlockBytes)
-	if wait = time.Until(due); wait > 0 && !full {
-		return nil, wait
+	if !full {
+		if wait = p.untilTurn(due); wait > 0 {
+			return nil, wait
+		}
 	}
 	rows, bytes := 0, int64(0)
 	for n = 0; n < len(p.queue) && rows < p.s.cfg.BlockRows && bytes < int64(p.s.cfg.BlockBytes); n++ {
@@ -235,13 +253,29 @@ func (p *partition) cut() (recs []*kgo.Record, wait time.Duration) {
 	return p.off(n), 0
 }
 
+// untilTurn is how long a block that is due then has to wait for others.
+func (p *partition) untilTurn(due time.Time) time.Duration {
+	now := time.Now()
+	if wait := due.Sub(now); wait > 0 {
+		return wait
+	}
+	if p.s.buffer.filling() {
+		return 0
+	}
+	if p.turn.IsZero() {
+		p.turn = p.s.turn(now)
+	}
+	return p.turn.Sub(now)
+}
+
 // off takes the first n records off the queue. It never returns nil.
 func (p *partition) off(n int) []*kgo.Record {
 	recs := make([]*kgo.Record, n)
 	copy(recs, p.queue)
 	p.queue = append(p.queue[:0], p.queue[n:]...)
 	clear(p.queue[len(p.queue):cap(p.queue)]) // free the records
-	p.queued, p.behind = time.Now(), false
+	p.queued, p.behind, p.turn = time.Now(), false, time.Time{}
+	p.note()
 	for _, rec := range recs {
 		p.rows -= p.rowsOf(rec)
 	}
@@ -317,6 +351,7 @@ func (p *partition) back(recs []*kgo.Record, used int) []*kgo.Record {
 	defer p.mu.Unlock()
 	p.behind = true
 	p.queue = slices.Insert(p.queue, 0, recs[used:]...)
+	p.note()
 	for _, rec := range recs[used:] {
 		p.rows += p.rowsOf(rec)
 	}

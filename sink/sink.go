@@ -103,6 +103,10 @@ type Sink struct {
 	buffer buffer
 	count  atomic.Int64 // of partitions; read without mu by those who hold a partition's lock
 	paced  atomic.Int64 // nanoseconds between two inserts of a partition, by how long inserts take; pace writes it
+	// active is the number of partitions with an insert lately, as of the last one, and
+	// waiting that of those with records to store. Both are atomic as count is.
+	active, waiting atomic.Int64
+	spread          spread
 
 	healing    sync.Mutex                 // held by who makes dropped tables anew; guards missing and missed
 	missing    time.Time                  // since when a table is gone
@@ -363,17 +367,44 @@ func (s *Sink) interval() time.Duration {
 	return max(least, min(time.Duration(s.paced.Load()), maxStretch*s.cfg.FlushInterval))
 }
 
+// turn is when a partition whose insert is due may have it: those of all partitions
+// are spread over the interval. Asked by those who hold a partition's lock.
+func (s *Sink) turn(now time.Time) time.Time {
+	return s.spread.next(now, s.interval()/time.Duration(max(1, s.active.Load(), s.waiting.Load())))
+}
+
+// spread hands out turns, in the order in which they are asked for. After a pause all
+// partitions of a process have their first records at once, and then are due at once
+// again and again: a dozen inserts, one behind the other, take all processors of a
+// small machine for half a second, and what is to be delivered waits.
+type spread struct {
+	mu   sync.Mutex // guards last
+	last time.Time  // turn that was handed out
+}
+
+// next is the first turn that is at least gap after the last one, and not before now.
+func (s *spread) next(now time.Time, gap time.Duration) time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.last = s.last.Add(gap)
+	if s.last.Before(now) {
+		s.last = now
+	}
+	return s.last
+}
+
 // pace notes how long an insert took, and with that how often each partition may
 // have one.
 func (s *Sink) pace(now time.Time, took time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	active := 0
+	active := int64(0)
 	for _, p := range s.partitions {
 		if now.UnixNano()-p.inserted.Load() < int64(activeFor) {
 			active++
 		}
 	}
+	s.active.Store(active)
 	s.took += (took - s.took) / 8 // a mean of the last ones
 	s.paced.Store(int64(float64(s.took) * float64(active) / insertShare))
 }
