@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -68,8 +69,9 @@ func sendInBatch(c *Client, req *pipeline.Request, res *pipeline.Result) bool {
 	return true
 }
 
-// variousAnswers answers as the path says.
-func variousAnswers(t *testing.T) http.HandlerFunc {
+// variousAnswers answers as the path says; unanswered counts the requests that came
+// and have no answer.
+func variousAnswers(t *testing.T, unanswered *atomic.Int64) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		_ = readAll(t, r.Body) // else the server does not see that we close
 		switch r.URL.Path {
@@ -83,6 +85,7 @@ func variousAnswers(t *testing.T) http.HandlerFunc {
 			_, _ = w.Write([]byte("two"))
 			return
 		case "/never":
+			unanswered.Add(1)
 			<-r.Context().Done()
 		case "/close":
 			w.Header().Set("Connection", "close")
@@ -94,7 +97,8 @@ func variousAnswers(t *testing.T) http.HandlerFunc {
 // TestBatchMakesManyTriesAtOnce: more than the drivers begin at once, to a
 // receiver that answers at once, late, in pieces, not at all, or closes.
 func TestBatchMakesManyTriesAtOnce(t *testing.T) {
-	srv := httptest.NewServer(variousAnswers(t))
+	var unanswered atomic.Int64
+	srv := httptest.NewServer(variousAnswers(t, &unanswered))
 	t.Cleanup(srv.Close)
 	c := newClient(t, localConfig(), Deps{})
 	var mu sync.Mutex
@@ -126,6 +130,7 @@ func TestBatchMakesManyTriesAtOnce(t *testing.T) {
 			}
 		}
 	}
+	written := int64(0) // to who never answers
 	for range rounds {
 		b.Start(tries)
 		<-all
@@ -141,12 +146,20 @@ func TestBatchMakesManyTriesAtOnce(t *testing.T) {
 			case "/pieces":
 				body = "onetwo"
 			}
-			if res := &try.Result; res.Outcome != want || string(res.ResponseBody) != body || res.Elapsed <= 0 || !res.RequestWritten {
+			res := &try.Result
+			// A busy machine may take all the time that the unanswered have to connect.
+			if res.Outcome != want || string(res.ResponseBody) != body || res.Elapsed <= 0 || !res.RequestWritten && try.Owner != "/never" {
 				t.Errorf("%s: %s %q, body %q, took %v", try.Owner, res.Outcome, res.Error, res.ResponseBody, res.Elapsed)
+			}
+			if try.Owner == "/never" && res.RequestWritten {
+				written++
 			}
 		}
 	}
 	b.Close()
+	if arrived := unanswered.Load(); written < arrived {
+		t.Errorf("%d requests are said to have been written to who never answers, and %d arrived", written, arrived)
+	}
 	if _, busy := c.Connections(); busy != 0 {
 		t.Errorf("%d connections are still in use", busy)
 	}
