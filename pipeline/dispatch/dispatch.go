@@ -111,6 +111,7 @@ type Dispatcher struct {
 	calls    chan func()
 	commits  chan *commitRun
 	loopDone chan struct{} // closed when the loop has ended
+	over     chan struct{} // closed when no request is under way any more after that
 
 	// What leaves it.
 	jobs     chan *job
@@ -149,7 +150,7 @@ func New(cfg Config, deps Deps) (*Dispatcher, error) {
 		group: deps.Kafka.DispatcherGroup(), base: base, now: time.Now,
 		recoveries: map[int32]*recovery{}, recoverySlots: make(chan struct{}, recoveriesAtOnce), tasks: map[int32]*ownedTask{}, droppedAt: map[int32]uint64{}, sched: &lane.Scheduler{}, localRows: map[string]time.Time{},
 		fetched: make(chan fetchedRecords), calls: make(chan func()), commits: make(chan *commitRun, 1),
-		loopDone: make(chan struct{}), jobs: make(chan *job, cfg.MaxInFlight+cfg.MaxSlow), acks: newAckGroup(),
+		loopDone: make(chan struct{}), over: make(chan struct{}), jobs: make(chan *job, cfg.MaxInFlight+cfg.MaxSlow), acks: newAckGroup(),
 		control: newControlState(), unstableLimit: cmp.Or(deps.unstableLimit, unstableLimit), heldLimit: cmp.Or(deps.unstableLimit, heldLimit),
 	}
 	d.finished.init()
@@ -216,6 +217,7 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	cancel()
 	close(d.jobs)
 	d.workers.Wait()
+	close(d.over)
 	d.rejoins.Wait()
 	d.rescanning.Wait()
 	d.testing.Wait()

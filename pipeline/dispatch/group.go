@@ -185,6 +185,11 @@ func (d *Dispatcher) expel(why string) {
 	d.rejoining = true
 	d.rejoins.Go(func() {
 		d.member.Load().Close()
+		select {
+		case <-d.loopDone: // nobody would have what a new one is assigned
+			return
+		default:
+		}
 		err := d.join()
 		d.call(func() {
 			d.rejoining = false
@@ -277,7 +282,9 @@ func (d *Dispatcher) endRecoveries(ps []int32) {
 type manageErrors struct{ d *Dispatcher }
 
 // OnGroupManageError is kgo's hook. A second live process with our instance id
-// is not to be waited out: the two would throw each other out for ever.
+// is not to be waited out: the two would throw each other out for ever. The client
+// would join anew once Kafka does not know the other for a moment, and throw it out:
+// it goes on only when nothing is left but to close it.
 func (m manageErrors) OnGroupManageError(err error) {
 	if !errors.Is(err, kerr.FencedInstanceID) {
 		m.d.log.Debug("managing the group", "err", err) // kgo warns of it
@@ -285,7 +292,8 @@ func (m manageErrors) OnGroupManageError(err error) {
 	}
 	err = fmt.Errorf("another live process has the instance id %q (give each process its own HOOKLINE_INSTANCE_ID): %w",
 		m.d.deps.Kafka.InstanceID, err)
-	go m.d.call(func() { m.d.fail(err) })
+	m.d.call(func() { m.d.fail(err) })
+	<-m.d.over
 }
 
 // release is a revocation: it waits until its tasks have no request under way
@@ -377,7 +385,8 @@ func sessionGoesOn(id string, generation int32, newID string, newGeneration int3
 	return id != "" && id == newID && (newGeneration == generation || newGeneration == generation+1)
 }
 
-// leave ends the membership at a graceful stop.
+// leave ends the membership at a graceful stop. Who was thrown out by another holder
+// of its instance id has none: it would end the other's.
 func (d *Dispatcher) leave(ctx context.Context) {
 	if id := d.deps.Kafka.InstanceID; id != "" {
 		if !d.deps.Kafka.StayOnStop {

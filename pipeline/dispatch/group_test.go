@@ -1,6 +1,8 @@
 package dispatch
 
 import (
+	"errors"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -63,6 +65,48 @@ func TestSecondHolderOfAnInstanceIDIsNamed(t *testing.T) {
 		t.Fatal("the one that was thrown out ended without an error")
 	}
 	t.Log(err)
+}
+
+// TestWhoIsThrownOutStaysOut: a process whose instance id another one has taken
+// ends, however long its requests take, and does not throw the other out in its
+// turn: its client would join anew as soon as Kafka does not know the other.
+func TestWhoIsThrownOutStaysOut(t *testing.T) {
+	b := newBench(t, kafka.Get(t).Addrs(), 2, sub("s", nil))
+	b.kafka.InstanceID = "pod-0"
+	under, answer := make(chan struct{}, 10), make(chan struct{})
+	answers := sync.OnceFunc(func() { close(answer) })
+	defer answers()
+	b.ledger.setAnswer(func(string, int, int) (pipeline.Outcome, time.Duration) {
+		under <- struct{}{}
+		<-answer
+		return pipeline.OutcomeSuccess, 0
+	})
+	first := b.start(nil)
+	b.event("s")
+	<-under
+	b.ledger = newLedger()
+	second := b.start(nil)
+	b.ledger.await(t, "the delivery by the other", func() bool { return b.ledger.successes() == 1 })
+	b.ledger.await(t, "the first to know", func() bool {
+		stopping := true // or has ended
+		first.d.call(func() { stopping = first.d.stopping })
+		return stopping
+	})
+	for range 12 { // the other's membership lapses, as a session does on a busy machine: it joins anew
+		if err := kafkax.LeaveGroup(t.Context(), b.cl, b.kafka.DispatcherGroup(), "pod-0"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(250 * time.Millisecond) // that nothing happens is what is looked for
+	}
+	b.event("s")
+	b.ledger.await(t, "one more delivery by the other", func() bool { return b.ledger.successes() == 2 })
+	answers()
+	err := <-first.done
+	close(first.done)
+	if !errors.Is(err, kerr.FencedInstanceID) {
+		t.Errorf("the first ended with %v", err)
+	}
+	second.stop(t) // fails if it was thrown out
 }
 
 func TestGateFollowsTheSession(t *testing.T) {

@@ -2,7 +2,10 @@ package dispatch
 
 import (
 	"context"
+	"errors"
 	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
 
 	"github.com/hookline/hookline/pipeline"
 )
@@ -235,6 +238,10 @@ func (d *Dispatcher) stopped() bool {
 	}
 	if d.left == nil {
 		d.left = make(chan struct{})
+		if errors.Is(d.fatal, kerr.FencedInstanceID) {
+			close(d.left)
+			return true
+		}
 		// In a goroutine, since leaving calls revoked, which needs the loop.
 		d.committing.Go(func() {
 			defer close(d.left)
