@@ -208,7 +208,7 @@ func (c *Client) open(req *pipeline.Request, res *pipeline.Result) *exchange {
 		x.limit = t
 	}
 	x.to, x.deadline = c.prepare(req.Subscription), res.StartedAt.Add(x.limit)
-	res.URL = x.to.shown
+	res.URL = x.to.shownURL()
 	x.withdrawn = req.Withdrawn
 	err := x.render(req, res)
 	if refused := x.to.refuses(req.Envelope); refused != nil {
@@ -295,7 +295,7 @@ func (c *Client) connection(to *target, cr *credentials, res *pipeline.Result, d
 	ctx, cancel := context.WithDeadline(c.ctx, deadline)
 	defer cancel()
 	var times dialTimes
-	cn, err = c.dialer.dial(ctx, key, to.url, cr.tls, &times)
+	cn, err = c.dialer.dial(ctx, key, &to.url, cr.tls, &times)
 	res.DNS += times.dns
 	res.Connect += times.connect
 	res.TLS += times.tls

@@ -30,22 +30,27 @@ const lookAgain = time.Second
 const maxAuthorization = 8 << 10
 
 // credentials are a subscription's secrets, resolved, in the forms that its
-// requests need. Immutable but for lookedAt.
+// requests need. Immutable but for lookedAt. There may be those of very many
+// subscriptions: they are one piece of memory.
 type credentials struct {
-	err    error // a secret is not to be had: nothing is sent
-	signer *sign.Signer
+	signer sign.Signer
 	*besideSignature
-	stamps   []secret.Stamp
 	lookedAt atomic.Int64 // Unix nanoseconds
 }
 
 // besideSignature is what few subscriptions have besides a key to sign with.
 // Immutable.
 type besideSignature struct {
-	authorization string  // bearer and basic
-	oauth         *tokens // oauth2
+	err           error          // a secret is not to be had: nothing is sent
+	stamps        []secret.Stamp // of files
+	authorization string         // bearer and basic
+	oauth         *tokens        // oauth2
 	tls           *tls.Config
 	identity      string // of tls, for the pool; empty: the process's own
+}
+
+func (b *besideSignature) empty() bool {
+	return b.err == nil && len(b.stamps) == 0 && b.authorization == "" && b.oauth == nil && b.tls == nil && b.identity == ""
 }
 
 // onlySignature is the besideSignature of most.
@@ -53,7 +58,6 @@ var onlySignature = &besideSignature{}
 
 // held has a target's credentials and renews them.
 type held struct {
-	needed  bool
 	current atomic.Pointer[credentials]
 	mu      sync.Mutex // held by who renews
 }
@@ -62,7 +66,7 @@ var noCredentials = &credentials{besideSignature: onlySignature}
 
 // credentials returns the target's credentials as of at most lookAgain ago.
 func (c *Client) credentials(t *target) *credentials {
-	if !t.held.needed {
+	if sub := t.sub; sub.Signing == nil && sub.Auth == nil && sub.CA == "" {
 		return noCredentials
 	}
 	now := c.now()
@@ -130,9 +134,9 @@ func (c *Client) resolveCredentials(t *target) *credentials {
 	r.cr.err = errors.Join(r.tls(), r.signing(), r.auth(t))
 	if r.cr.err != nil {
 		// None of it: a request without its signature is worse than none.
-		return &credentials{err: r.cr.err, besideSignature: onlySignature}
+		return &credentials{besideSignature: &besideSignature{err: r.cr.err}}
 	}
-	if *r.cr.besideSignature == *onlySignature {
+	if r.cr.empty() {
 		r.cr.besideSignature = onlySignature // no memory of its own
 	}
 	failpoint.Holding(failpoint.CredentialsHeld, func() string { return r.cr.authorization })
@@ -160,7 +164,7 @@ func (r *reader) signing() error {
 	if err != nil {
 		return fmt.Errorf("signing: %w", err)
 	}
-	r.cr.signer = signer
+	r.cr.signer = *signer
 	return nil
 }
 

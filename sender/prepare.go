@@ -108,17 +108,37 @@ func (c *cache[V]) age() {
 func (c *cache[V]) len() int64 { return c.n.Load() }
 
 // target is a subscription ready to be sent to. Immutable. There may be one for
-// each of very many subscriptions: what is cheap to tell from sub and url is not
-// kept.
+// each of very many subscriptions: it is one piece of memory, what few have is
+// apart, and what is cheap to tell from sub and url is not kept.
 type target struct {
-	sub      *pipeline.Subscription
-	shown    string // the URL as the log has it
-	err      error  // the URL or the headers are refused
-	url      *endpoint.URL
+	sub *pipeline.Subscription
+	url endpoint.URL
+	*besideURL
+	held held
+}
+
+// besideURL is what few targets have besides a URL. Immutable.
+type besideURL struct {
+	err      error             // the URL or the headers are refused
+	shown    string            // the URL as the log has it; empty: as the subscription has it
 	custom   *customHead       // nil: none
 	inbound  endpoint.Inbounds // those that the URL is one of
 	tokenURL *endpoint.URL     // of oauth2
-	held     held
+}
+
+func (b *besideURL) empty() bool {
+	return b.err == nil && b.shown == "" && b.custom == nil && b.inbound == nil && b.tokenURL == nil
+}
+
+// onlyURL is the besideURL of most.
+var onlyURL = &besideURL{}
+
+// shownURL is the URL as the log has it.
+func (t *target) shownURL() string {
+	if t.shown != "" {
+		return t.shown
+	}
+	return t.sub.URL
 }
 
 // prepare returns the subscription's target. A subscription that changed is
@@ -137,7 +157,7 @@ func (t *target) refuses(env *pipeline.Envelope) error {
 	if t.err != nil || t.inbound == nil {
 		return t.err
 	}
-	return t.inbound.Check(t.url, env.Tenant, env.Format)
+	return t.inbound.Check(&t.url, env.Tenant, env.Format)
 }
 
 // RedactURL is a subscription's URL as the log has it: without the values of
@@ -161,26 +181,36 @@ func shownURL(raw string, u *endpoint.URL, err error) string {
 	if shown := u.Redacted(); shown != raw {
 		return shown
 	}
-	return raw // which the subscription keeps anyway
+	return raw
 }
 
 func (c *Client) newTarget(sub *pipeline.Subscription) *target {
-	t := &target{sub: sub}
-	t.url, t.err = endpoint.ParseURL(sub.URL, c.parsed.policy)
-	t.shown = shownURL(sub.URL, t.url, t.err)
-	if t.err != nil {
-		return t
+	t := &target{sub: sub, besideURL: &besideURL{}}
+	c.fill(t)
+	if t.empty() {
+		t.besideURL = onlyURL // no memory of its own
 	}
+	return t
+}
+
+func (c *Client) fill(t *target) {
+	sub := t.sub
+	url, err := endpoint.ParseURL(sub.URL, c.parsed.policy)
+	if shown := shownURL(sub.URL, url, err); shown != sub.URL {
+		t.shown = shown
+	}
+	if t.err = err; t.err != nil {
+		return
+	}
+	t.url = *url
 	if t.err = endpoint.CheckHeaders(sub.Headers); t.err != nil {
-		return t
+		return
 	}
-	t.inbound = c.parsed.policy.Inbound.At(t.url)
-	t.held.needed = sub.Signing != nil || sub.Auth != nil || sub.CA != ""
+	t.inbound = c.parsed.policy.Inbound.At(&t.url)
 	if a := sub.Auth; a != nil && a.OAuth2 != nil {
 		t.tokenURL, t.err = endpoint.ParseURL(a.OAuth2.TokenURL, c.parsed.policy)
 	}
 	t.custom = newCustomHead(sub)
-	return t
 }
 
 // key says whose connections the target's requests may use, with credentials of

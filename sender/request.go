@@ -95,7 +95,7 @@ func (x *exchange) build(c *Client, to *target, cr *credentials, req *pipeline.R
 		b = appendLine(b, fasthttp.HeaderAuthorization, x.authorization)
 		logged = appendRedacted(logged, fasthttp.HeaderAuthorization)
 	}
-	if cr.signer != nil {
+	if cr.signer.Signs() {
 		var err error
 		if b, logged, err = x.sign(b, logged, to, cr, id, c.now()); err != nil {
 			return err

@@ -27,18 +27,23 @@ var ErrExpired = errors.New("every signing secret has expired (hookline subs rot
 
 // Signer signs the requests of one subscription. Safe for concurrent use. It is
 // small, since a process has one for each of its subscriptions: of an HMAC key it
-// keeps what the hash makes of it (hmac.go), and hashes are shared by all.
+// keeps what the hash makes of it (hmac.go), and hashes are shared by all. It may
+// be copied. The zero value has no keys.
 type Signer struct {
-	scheme pipeline.SigningScheme
-	keys   []key
-	one    [1]key // the memory of keys where there is one, as mostly
+	newest key
+	older  *[]key // nil: there is one, as mostly
+	any    bool   // there are keys
+	hub    bool   // the older way
 }
 
 type key struct {
 	mac     macKey
-	ed25519 ed25519.PrivateKey // instead of mac where it is not nil
-	expires int64              // Unix seconds; 0: never
+	ed25519 *ed25519.PrivateKey // instead of mac where it is not nil
+	expires int64               // Unix seconds; 0: never
 }
+
+// Signs tells whether there are keys.
+func (s *Signer) Signs() bool { return s.any }
 
 // state is what one signature needs while it is made.
 type state struct {
@@ -58,14 +63,18 @@ func New(scheme pipeline.SigningScheme, keys []Key) (*Signer, error) {
 	if len(keys) == 0 {
 		return nil, errors.New("no signing secrets")
 	}
-	s := &Signer{scheme: scheme}
-	if s.keys = s.one[:]; len(keys) > 1 {
-		s.keys = make([]key, len(keys))
+	s := &Signer{any: true, hub: scheme == pipeline.SigningHub}
+	if len(keys) > 1 {
+		older := make([]key, len(keys)-1)
+		s.older = &older
 	}
 	st := states.Get().(*state)
 	defer states.Put(st)
 	for i, k := range keys {
-		own := &s.keys[i]
+		own := &s.newest
+		if i > 0 {
+			own = &(*s.older)[i-1]
+		}
 		if !k.ExpiresAt.IsZero() {
 			own.expires = k.ExpiresAt.Unix()
 		}
@@ -82,7 +91,9 @@ func New(scheme pipeline.SigningScheme, keys []Key) (*Signer, error) {
 		if err != nil {
 			return nil, err
 		}
-		if own.ed25519 = parsed.Ed25519; own.ed25519 == nil {
+		if parsed.Ed25519 != nil {
+			own.ed25519 = &parsed.Ed25519
+		} else {
 			own.mac = st.mac.key(parsed.HMAC)
 		}
 	}
@@ -103,27 +114,33 @@ func (s *Signer) Append(dst []byte, id string, at time.Time, body []byte) ([]byt
 	st.head = strconv.AppendInt(st.head, seconds, 10)
 	st.head = append(st.head, '.')
 	start := len(dst)
-	for i := range s.keys {
-		k := &s.keys[i]
-		if k.expires != 0 && seconds >= k.expires {
-			continue
-		}
-		if s.scheme == pipeline.SigningHub {
-			return st.appendHub(dst, &k.mac, body), nil
-		}
-		if len(dst) > start {
-			dst = append(dst, ' ')
-		}
-		if k.ed25519 != nil {
-			dst = st.appendV1a(dst, k.ed25519, body)
-		} else {
-			dst = st.appendV1(dst, &k.mac, body)
+	dst = s.append(dst, start, &s.newest, st, seconds, body)
+	if s.older != nil {
+		for i := range *s.older {
+			dst = s.append(dst, start, &(*s.older)[i], st, seconds, body)
 		}
 	}
 	if len(dst) == start {
 		return dst, ErrExpired
 	}
 	return dst, nil
+}
+
+// append appends one key's signature where it has not expired, and where it is
+// wanted besides what stands in dst from start on.
+func (s *Signer) append(dst []byte, start int, k *key, st *state, seconds int64, body []byte) []byte {
+	switch {
+	case k.expires != 0 && seconds >= k.expires, s.hub && len(dst) > start:
+		return dst
+	case s.hub:
+		return st.appendHub(dst, &k.mac, body)
+	case len(dst) > start:
+		dst = append(dst, ' ')
+	}
+	if k.ed25519 != nil {
+		return st.appendV1a(dst, *k.ed25519, body)
+	}
+	return st.appendV1(dst, &k.mac, body)
 }
 
 func (st *state) appendV1(dst []byte, k *macKey, body []byte) []byte {
