@@ -82,8 +82,8 @@ type Subscription struct {
 	Ordering    Ordering
 	OnExhausted OnExhausted
 	Timeout     time.Duration // 0: REQUEST_TIMEOUT; never more than it
-	Retries     int           // 0..3
-	Concurrency int           // requests under way at once, 1 per lane
+	Retries     int32         // 0..3
+	Concurrency int32         // requests under way at once, 1 per lane
 	Rate        Rate          // requests begun; the zero value: no limit
 	Headers     []Header      // in the order of their names
 	ContentMode ContentMode

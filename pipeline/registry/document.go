@@ -124,10 +124,10 @@ func (d *Document) Subscription(revision int64, pol *Policy) *pipeline.Subscript
 	}
 	s.Formats = d.formats()
 	if d.Retries != nil {
-		s.Retries = *d.Retries
+		s.Retries = int32(*d.Retries)
 	}
 	if d.Concurrency != nil {
-		s.Concurrency = *d.Concurrency
+		s.Concurrency = int32(*d.Concurrency)
 	}
 	s.Rate, _ = ParseRate(d.Rate)
 	s.DisableAfter, _ = parseDisableAfter(d.DisableAfter)

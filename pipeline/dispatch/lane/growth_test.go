@@ -107,7 +107,7 @@ func BenchmarkUpdateAmongWaitingLanes(b *testing.B) {
 			c := newCrowded(b, n)
 			done, before := 0, cpuTime()
 			for b.Loop() {
-				c.view = c.view.with("healthy-1", func(s *pipeline.Subscription) { s.Concurrency = 1 + done%8 })
+				c.view = c.view.with("healthy-1", func(s *pipeline.Subscription) { s.Concurrency = int32(1 + done%8) })
 				c.task.Update(c.now, c.view)
 				done++
 			}

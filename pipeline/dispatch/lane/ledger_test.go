@@ -162,7 +162,7 @@ func (g *ledger) send(now time.Time, key string, f *fate, attempt, round int, co
 	}
 	g.checkAttempt(now, f, attempt, round)
 	f.flying = true
-	if g.flying[f.sub]++; g.flying[f.sub] > conf.Concurrency {
+	if g.flying[f.sub]++; g.flying[f.sub] > int(conf.Concurrency) {
 		g.fail("%v: %d requests under way, at most %d", f, g.flying[f.sub], conf.Concurrency)
 	}
 	g.checkRate(now, f, conf.Rate)

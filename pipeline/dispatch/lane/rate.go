@@ -58,7 +58,7 @@ func (b *bucket) take(now time.Time) {
 // mayStart tells whether one more request may be begun. Nothing holds up lanes
 // that are only to be ended.
 func (s *sub) mayStart(now time.Time) bool {
-	return s.mode() == modeDrain || s.inflight < max(1, s.conf.Concurrency) && s.bucket.ready(now)
+	return s.mode() == modeDrain || s.inflight < max(1, int(s.conf.Concurrency)) && s.bucket.ready(now)
 }
 
 // setConf gives the subscription its newest configuration.

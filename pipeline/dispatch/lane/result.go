@@ -104,7 +104,7 @@ func (t *Task) failed(l *lane, e entry, res *pipeline.Result) Verdict {
 func (t *Task) headsAllowed(s *sub, e *entry) int {
 	n := 1
 	if s.conf != nil {
-		n = max(1, s.conf.Concurrency)
+		n = max(1, int(s.conf.Concurrency))
 	}
 	if e.home == homeRetry {
 		n++ // it is one of them itself
@@ -115,7 +115,7 @@ func (t *Task) headsAllowed(s *sub, e *entry) int {
 func (t *Task) retries(s *sub) int {
 	n := len(t.cfg.Delays)
 	if s.conf != nil {
-		n = min(n, s.conf.Retries)
+		n = min(n, int(s.conf.Retries))
 	}
 	return n
 }

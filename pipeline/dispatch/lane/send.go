@@ -221,7 +221,7 @@ func (t *Task) take(now time.Time, l *lane) *Work {
 
 // crowded tells that more slots are taken than the subscription has: it was
 // granted more, or lanes that were only to be ended took them unasked.
-func (s *sub) crowded() bool { return s.conf != nil && s.inflight > max(1, s.conf.Concurrency) }
+func (s *sub) crowded() bool { return s.conf != nil && s.inflight > max(1, int(s.conf.Concurrency)) }
 
 // front is the entry that the lane would act on next; nil: none, or not here
 // yet. A parked one is made in buf.

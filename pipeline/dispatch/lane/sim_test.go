@@ -129,8 +129,8 @@ func (s *sim) note(format string, args ...any) {
 func (s *sim) randomSubscription(c *pipeline.Subscription) {
 	c.Ordering = pick(s.rnd, pipeline.OrderingSubscription, pipeline.OrderingEntity, pipeline.OrderingEntity, pipeline.OrderingNone)
 	c.OnExhausted = pick(s.rnd, pipeline.OnExhaustedContinue, pipeline.OnExhaustedBlock)
-	c.Retries = s.rnd.intn(pipeline.MaxRetries + 1)
-	c.Concurrency = 1 + s.rnd.intn(3)
+	c.Retries = int32(s.rnd.intn(pipeline.MaxRetries + 1))
+	c.Concurrency = int32(1 + s.rnd.intn(3))
 	c.DisableAfter = pick(s.rnd, 0, 0, time.Minute, 24*time.Hour)
 	c.Rate = pick(s.rnd, pipeline.Rate{}, pipeline.Rate{}, pipeline.Rate{Count: 2, Per: time.Second}, pipeline.Rate{Count: 7, Per: time.Minute})
 }
@@ -271,7 +271,7 @@ func (s *sim) complete(w *simWork) {
 	id := pipeline.LaneSubscription(w.LaneKey())
 	retries := len(s.cfg.Delays)
 	if c := s.view.Get(id); c != nil {
-		retries = min(retries, c.Retries)
+		retries = min(retries, int(c.Retries))
 	}
 	v := s.task.Done(s.now, w.Work, res)
 	s.note("done %s@%d %v %v: %+v", w.LaneKey(), w.Origin, res.Outcome, res.RetryAfter, v)
