@@ -44,13 +44,13 @@ type block struct {
 	names string // "(a, b, c)"
 	input []proto.InputColumn
 	raw   proto.Buffer // columns that are not kept as they are sent
-	// frames are what is sent.
-	frames frames
+	// frames are what is sent; those of a blockPool belong to no block but one in use.
+	frames *frames
 	rows   int
 }
 
 func newBlock(table string, f fill) *block {
-	b := &block{table: table, fill: f, frames: newFrames()}
+	b := &block{table: table, fill: f}
 	names := make([]string, 0, len(f.columns()))
 	for _, c := range f.columns() {
 		b.input = append(b.input, proto.InputColumn{Name: c.name, Data: c.col})
@@ -86,9 +86,12 @@ func (b *block) build(recs []*kgo.Record, from origin, limit int) (used int, bad
 // encode writes the block in format Native and compresses it into b.frames.
 func (b *block) encode() error {
 	b.raw.Reset()
+	if b.frames == nil {
+		b.frames = newFrames()
+	}
 	b.frames.reset()
 	head := proto.Block{Columns: len(b.input), Rows: b.rows}
-	w := proto.NewWriter(&b.frames, &b.raw)
+	w := proto.NewWriter(b.frames, &b.raw)
 	// Revision 0: over HTTP client_protocol_version does not apply to inserts.
 	if err := head.WriteBlock(w, 0, b.input); err != nil {
 		return fmt.Errorf("encoding a block of %s: %w", b.table, err)

@@ -77,17 +77,28 @@ func (b *buffer) resume(id partitionID) {
 }
 
 // blockPool keeps columns for reuse; there are never more in use than inserts
-// at once, and never more kept than that.
+// at once, and never more kept of each table than that. What they are sent as is
+// kept apart: there is never more of it than inserts at once over all tables.
 type blockPool struct {
 	events func() *block
 
-	mu   sync.Mutex // guards free
-	free map[string][]*block
+	mu     sync.Mutex // guards what follows
+	free   map[string][]*block
+	frames []*frames
 }
 
 func (p *blockPool) get(table string) *block {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	b := p.columns(table)
+	if n := len(p.frames); n > 0 {
+		b.frames, p.frames = p.frames[n-1], p.frames[:n-1]
+	}
+	return b
+}
+
+// columns gives a block without frames; with mu held.
+func (p *blockPool) columns(table string) *block {
 	if list := p.free[table]; len(list) > 0 {
 		b := list[len(list)-1]
 		p.free[table] = list[:len(list)-1]
@@ -104,6 +115,10 @@ func (p *blockPool) put(b *block) {
 	defer p.mu.Unlock()
 	if p.free == nil {
 		p.free = map[string][]*block{}
+	}
+	if b.frames != nil {
+		p.frames = append(p.frames, b.frames)
+		b.frames = nil
 	}
 	p.free[b.table] = append(p.free[b.table], b)
 }

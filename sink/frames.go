@@ -25,8 +25,8 @@ type frames struct {
 	body      []byte // the frames
 }
 
-func newFrames() frames {
-	return frames{
+func newFrames() *frames {
+	return &frames{
 		lz4:  compress.NewWriter(compress.LevelZero, compress.LZ4),
 		none: compress.NewWriter(compress.LevelZero, compress.None),
 	}
