@@ -276,8 +276,8 @@ const (
 
 // What a process fetches ahead, beside BufferBytes.
 const (
-	fetchBytes          = 16 << 20
-	fetchPartitionBytes = 4 << 20
+	fetchBytes          = 4 << 20
+	fetchPartitionBytes = 2 << 20
 	fetchesAtOnce       = 3
 )
 

@@ -18,8 +18,8 @@ import (
 
 const (
 	fetchMaxWait           = 100 * time.Millisecond
-	fetchMaxBytes          = 16 << 20
-	fetchMaxPartitionBytes = 1 << 20
+	fetchMaxBytes          = 4 << 20
+	fetchMaxPartitionBytes = 512 << 10
 	// pollRecords bounds what is decoded and not fed yet.
 	pollRecords = 1000
 )

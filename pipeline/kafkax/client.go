@@ -60,6 +60,13 @@ const (
 	txnBackoff     = 4 * time.Millisecond
 	// maxReadBytes bounds one response. kgo's default, set explicitly.
 	maxReadBytes = 100 << 20
+	// requestBytes bounds what a client writes at once, as it is before it is
+	// compressed, but for a record that is larger. A client keeps the memory of a
+	// request for the next one: with kgo's default (100 MiB) that of the router had
+	// room for a whole transaction.
+	requestBytes = 2 << 20
+	// requestRoom is for what a request has around its largest record: names.
+	requestRoom = 64 << 10
 )
 
 // ClientOpts gives the options that every client of this process has: where the
@@ -77,6 +84,7 @@ func (c *Config) ClientOpts(log *slog.Logger) ([]kgo.Opt, error) {
 		kgo.ConcurrentTransactionsBackoff(txnBackoff),
 		kgo.BrokerMaxReadBytes(maxReadBytes),
 		kgo.ProducerBatchMaxBytes(int32(c.MaxMessageBytes())),
+		kgo.BrokerMaxWriteBytes(int32(max(requestBytes, c.MaxMessageBytes()+requestRoom))),
 		kgo.MaxDecompressBatchBytes(max(maxReadBytes, 2*c.MaxMessageBytes())), // a zstd bomb ends here
 		kgo.RequiredAcks(kgo.AllISRAcks()),
 	}

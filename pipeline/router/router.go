@@ -56,7 +56,7 @@ const (
 	// warnInterval: the same kind of warning is written once in it.
 	warnInterval = time.Second
 	// fetchBytes bounds what the client holds of one broker's answer.
-	fetchBytes = 16 << 20
+	fetchBytes = 4 << 20
 )
 
 // Router routes events. Use New.
