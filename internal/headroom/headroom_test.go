@@ -16,13 +16,15 @@ func TestPercent(t *testing.T) {
 	}{
 		{0, 100},
 		{64 * mib, 100},
-		{65 * mib, 99},
-		{256 * mib, 50}, // 128 MiB
-		{1024 * mib, 25},
-		{1600 * mib, 20},
+		{176 * mib, 100},
+		{200 * mib, 76}, // 352 MiB
+		{250 * mib, 40}, // 352 MiB
+		{264 * mib, 33}, // 88 MiB: 352
+		{400 * mib, 27}, // 108 MiB
+		{734 * mib, 20},
 		{64 << 30, 20},
 	} {
-		if got := percent(c.live, 64*mib); got != c.want {
+		if got := percent(c.live, 352*mib); got != c.want {
 			t.Errorf("a live heap of %d MiB may grow by %d %%, want %d", c.live/mib, got, c.want)
 		}
 	}
@@ -52,19 +54,19 @@ func collected(t *testing.T) {
 
 func TestBoundFollowsTheLiveHeap(t *testing.T) {
 	defer debug.SetGCPercent(debug.SetGCPercent(usual))
-	const base = 4 << 20
-	stop := bound(base)
+	const whole = 24 << 20
+	stop := bound(whole)
 	defer stop()
-	held := make([]byte, 64*base)
+	held := make([]byte, 10*whole)
 	collected(t)
 	if got := gogc(); got < least || got > 25 { // with what the test itself has in use
-		t.Errorf("with 64 times its base in use the heap may grow by %d %%, want %d", got, least)
+		t.Errorf("with ten times the heap in use that it is to have the heap may grow by %d %%, want %d", got, least)
 	}
 	runtime.KeepAlive(held)
-	held = make([]byte, 4*base)
+	held = make([]byte, whole/3*2)
 	collected(t)
-	if got := gogc(); got < 35 || got > 50 {
-		t.Errorf("with 4 times its base in use and some more the heap may grow by %d %%, want 50 or somewhat less", got)
+	if got := gogc(); got < 30 || got > 50 {
+		t.Errorf("with two thirds in use of the heap that it is to have, and some more, the heap may grow by %d %%, want somewhat less than 50", got)
 	}
 	runtime.KeepAlive(held)
 	stop()
@@ -81,7 +83,7 @@ func TestBoundLeavesTheOperatorsChoice(t *testing.T) {
 	defer debug.SetGCPercent(debug.SetGCPercent(77))
 	t.Setenv("GOGC", "77")
 	stop := Bound()
-	held := make([]byte, 2*Base)
+	held := make([]byte, Whole)
 	collected(t)
 	stop()
 	if got := gogc(); got != 77 {
