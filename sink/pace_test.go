@@ -51,24 +51,32 @@ func TestInsertsArePaced(t *testing.T) {
 	expect(time.Second)
 }
 
+// waitingPartitions have a record each.
+func waitingPartitions(s *Sink, n int32) (all []*partition) {
+	s.partitions = map[partitionID]*partition{}
+	s.count.Store(int64(n))
+	for id := range n {
+		p := &partition{s: s, id: partitionID{"attempts", id}, queue: []*kgo.Record{{}}, wake: make(chan struct{}, 1)}
+		p.note()
+		p.note() // counts once
+		s.partitions[p.id] = p
+		all = append(all, p)
+	}
+	return all
+}
+
 // Inserts that are due at once take turns within the interval, unless memory gets
 // short.
 func TestInsertsAreSpread(t *testing.T) {
-	s := &Sink{partitions: map[partitionID]*partition{}}
+	s := &Sink{}
 	s.cfg.FlushInterval = time.Second
 	s.buffer.limit = 1000
-	s.count.Store(4)
-	var all []*partition
-	for id := range int32(4) {
-		p := &partition{s: s, id: partitionID{"attempts", id}, queue: []*kgo.Record{{}}}
-		p.note()
-		p.note() // counts once
-		all = append(all, p)
-	}
-	due := time.Now().Add(-time.Minute)
+	all := waitingPartitions(s, 4)
+	now := time.Unix(1_000_000, 0)
+	due := now.Add(-time.Minute)
 	expect := func(p *partition, want time.Duration) {
 		t.Helper()
-		if got := p.untilTurn(due); got > want || got < want-100*time.Millisecond {
+		if got := p.untilTurn(now, due); got != want {
 			t.Errorf("to wait for %v, not %v", got, want)
 		}
 	}
@@ -78,6 +86,13 @@ func TestInsertsAreSpread(t *testing.T) {
 	expect(all[3], 750*time.Millisecond) // its turn does not change
 	s.buffer.bytes = 750
 	expect(all[3], 0)
+	s.hurry()
+	s.hurry() // once is enough
+	for _, p := range all {
+		if len(p.wake) != 1 {
+			t.Error("a partition that waits for its turn is not woken while memory gets short")
+		}
+	}
 	s.buffer.bytes = 0
 	for _, p := range all {
 		p.off(1)
@@ -91,8 +106,32 @@ func TestInsertsAreSpread(t *testing.T) {
 	s.active.Store(8)
 	s.paced.Store(int64(4 * time.Second))
 	expect(all[0], 1250*time.Millisecond) // half a second after the last turn
-	s.spread.last = time.Now().Add(-time.Minute)
+	s.spread.last = now.Add(-time.Minute)
 	expect(all[1], 0)
-	due = time.Now().Add(10 * time.Second)
+	due = now.Add(10 * time.Second)
 	expect(all[2], 10*time.Second)
+}
+
+// After a pause partitions begin to wait one after the other. None is kept for longer
+// than the interval, and the second of two no longer than inserts need.
+func TestTurnsAfterAPause(t *testing.T) {
+	s := &Sink{}
+	s.cfg.FlushInterval = time.Second
+	s.buffer.limit = 1000
+	all := waitingPartitions(s, 44) // so that the interval is 3 s
+	s.waiting.Store(0)
+	s.active.Store(1)
+	s.paced.Store(int64(250 * time.Millisecond)) // an insert of 50 ms
+	now := time.Unix(1_000_000, 0)
+	for i, p := range all {
+		s.waiting.Add(1)
+		now = now.Add(20 * time.Millisecond)
+		wait := p.untilTurn(now, now)
+		if i < 2 && wait > 250*time.Millisecond {
+			t.Errorf("partition %d waits for %v", i, wait)
+		}
+		if wait > 3*time.Second {
+			t.Errorf("partition %d waits for %v, longer than the interval", i, wait)
+		}
+	}
 }

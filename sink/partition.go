@@ -120,6 +120,11 @@ func (p *partition) push(recs []*kgo.Record, start int64) {
 	}
 	p.bytes += bytes
 	p.s.buffer.add(bytes)
+	p.nudge()
+}
+
+// nudge has run look again whether there is something to store.
+func (p *partition) nudge() {
 	select {
 	case p.wake <- struct{}{}:
 	default:
@@ -241,7 +246,7 @@ func (p *partition) cut() (recs []*kgo.Record, wait time.Duration) {
 	}
 	full := p.behind || p.rows >= p.s.cfg.BlockRows || p.bytes >= int64(p.s.cfg.BlockBytes)
 	if !full {
-		if wait = p.untilTurn(due); wait > 0 {
+		if wait = p.untilTurn(time.Now(), due); wait > 0 {
 			return nil, wait
 		}
 	}
@@ -254,8 +259,7 @@ func (p *partition) cut() (recs []*kgo.Record, wait time.Duration) {
 }
 
 // untilTurn is how long a block that is due then has to wait for others.
-func (p *partition) untilTurn(due time.Time) time.Duration {
-	now := time.Now()
+func (p *partition) untilTurn(now, due time.Time) time.Duration {
 	if wait := due.Sub(now); wait > 0 {
 		return wait
 	}

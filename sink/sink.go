@@ -107,6 +107,7 @@ type Sink struct {
 	// waiting that of those with records to store. Both are atomic as count is.
 	active, waiting atomic.Int64
 	spread          spread
+	hurried         bool // poll loop only: little room was left when it last looked
 
 	healing    sync.Mutex                 // held by who makes dropped tables anew; guards missing and missed
 	missing    time.Time                  // since when a table is gone
@@ -304,6 +305,7 @@ func (s *Sink) poll(ctx context.Context) {
 			}
 		})
 		s.client.AllowRebalance()
+		s.hurry()
 		s.throttle()
 		if failed && fetches.NumRecords() == 0 {
 			// Some failures, as that of a permission, come back at once, again and again.
@@ -338,6 +340,21 @@ func (s *Sink) throttle() {
 	s.buffer.pause(ids)
 }
 
+// hurry wakes the partitions that wait for their turn once little room is left: what
+// fills the buffer may be another's, and then nobody else does. Called by the poll
+// loop only.
+func (s *Sink) hurry() {
+	was := s.hurried
+	if s.hurried = s.buffer.filling(); was || !s.hurried {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range s.partitions {
+		p.nudge()
+	}
+}
+
 func (s *Sink) partition(id partitionID) *partition {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -369,8 +386,13 @@ func (s *Sink) interval() time.Duration {
 
 // turn is when a partition whose insert is due may have it: those of all partitions
 // are spread over the interval. Asked by those who hold a partition's lock.
+//
+// Where few ask, as after a pause, they need no more of it than inserts may take
+// (insertShare): a lone event's rows are not kept for the whole interval.
 func (s *Sink) turn(now time.Time) time.Time {
-	return s.spread.next(now, s.interval()/time.Duration(max(1, s.active.Load(), s.waiting.Load())))
+	interval, active := s.interval(), s.active.Load()
+	enough := max(interval/time.Duration(max(1, s.count.Load())), time.Duration(s.paced.Load()/max(1, active)))
+	return s.spread.next(now, min(enough, interval/time.Duration(max(1, active, s.waiting.Load()))), interval)
 }
 
 // spread hands out turns, in the order in which they are asked for. After a pause all
@@ -382,13 +404,17 @@ type spread struct {
 	last time.Time  // turn that was handed out
 }
 
-// next is the first turn that is at least gap after the last one, and not before now.
-func (s *spread) next(now time.Time, gap time.Duration) time.Time {
+// next is the first turn that is at least gap after the last one, not before now, and
+// not after the interval.
+func (s *spread) next(now time.Time, gap, interval time.Duration) time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.last = s.last.Add(gap)
 	if s.last.Before(now) {
 		s.last = now
+	}
+	if end := now.Add(interval); s.last.After(end) {
+		s.last = end
 	}
 	return s.last
 }

@@ -298,6 +298,9 @@ func lostSessions(log string, began time.Time) []proof.Fault {
 				from = interrupted
 			}
 			out = append(out, proof.Fault{Kind: proof.Lost, From: from, To: last})
+			interrupted = -1
+		case strings.Contains(line, "partitions lost:"): // by what Kafka had lost: it has a session
+			interrupted = -1
 		}
 	}
 	if interrupted >= 0 {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -27,6 +28,7 @@ func TestLostSessions(t *testing.T) {
 		"interrupted, none lost":            {interrupted + goesOn + later, nil},
 		"interrupted, all lost":             {interrupted + lost + goesOn + later, []proof.Fault{fault(10, 15)}},
 		"lost at once":                      {lost + goesOn + later, []proof.Fault{fault(15, 15)}},
+		"began anew meanwhile":              {interrupted + strings.Replace(lost, "the session ended", "Kafka had lost what", 1) + later, nil},
 		"killed before it knew":             {interrupted + later + "time=2026-01-02T0", []proof.Fault{fault(10, 17)}},
 		"killed before it knew, once again": {interrupted + lost + goesOn + interrupted + "goroutine 1\n", []proof.Fault{fault(10, 15), fault(10, 10)}},
 	} {

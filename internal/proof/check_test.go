@@ -166,6 +166,7 @@ func TestCheck(t *testing.T) {
 		{"a row twice", newPen("").rest(1, 1, 0).row(1, 1, "x").row(2, 1, "y").row(3, 1, "z").row(3, 1, "z"), "twice"},
 		{"ended by itself", newPen("").rest(1, 1, 0).fault(Exited, 1, 100, 100), "ended at"},
 		{"found no Kafka, and said it when it woke", newPen("").rest(1, 1, 0).fault(Started, 3, 100, 100).fault(Broker, 0, 90, 200).unreachable(3, 20_000), ""},
+		{"found no Kafka after it had worked", newPen("").rest(1, 1, 10).fault(Broker, 0, 90, 200).unreachable(1, 20_000), "ended at"},
 		{"found no Kafka, which was there", newPen("").rest(1, 1, 0).fault(Broker, 0, 90, 200).fault(Started, 3, 19_000, 19_000).unreachable(3, 20_000), "ended at"},
 		{"stopped late", newPen("").rest(1, 1, 0).fault(Told, 1, 100, 100).fault(Exited, 1, 7000, 7000), "to stop"},
 	})

@@ -12,6 +12,9 @@ const StopSlack = 5 * time.Second
 // exitUnreachable is hookline's exit code when it does not reach Kafka.
 const exitUnreachable = 3
 
+// startTime is how long a process may be at its start, if nobody freezes it.
+const startTime = 15 * time.Second
+
 // processes judges how processes ended: none by itself, each that was told to
 // with code 0 and in time. A broker that is away excuses the time: what is under
 // way must be committed first.
@@ -42,7 +45,7 @@ func (c *checker) exited(f, told *Fault, began time.Duration, firsts map[int]tim
 	killed := slices.ContainsFunc(c.l.Faults, func(k *Fault) bool { return k.Kind == Killed && k.Life == f.Life })
 	switch {
 	case killed:
-	case f.Code == exitUnreachable && c.l.brokerAway(began, f.From):
+	case f.Code == exitUnreachable && firsts[f.Life] == 0 && c.l.brokerAway(began, min(f.From, began+startTime)):
 		c.v.Unreachable++ // it said that it finds no Kafka, which was so, be it that it was frozen before it said it
 	case told != nil && firsts[f.Life] == 0 && f.Code == -1: // told before it could listen
 	case told == nil || f.Code != 0:

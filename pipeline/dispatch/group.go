@@ -65,7 +65,7 @@ func (d *Dispatcher) open(ctx context.Context) error {
 	d.encoders = make([]*attemptEncoder, d.attemptsPartitions)
 	d.lookAtRouter(ctx)
 	var left kafkax.Left
-	if err := kafkax.Persist(ctx, waits, func() error { return d.restoreLeft(ctx, &left) }); err != nil {
+	if err := kafkax.Recall(ctx, d.reader, waits, func() error { return d.restoreLeft(ctx, &left) }); err != nil && ctx.Err() == nil {
 		d.log.Warn(kafkax.LeftUnknown, "err", err)
 	}
 	return kafkax.Persist(ctx, waits, func() error {
@@ -78,7 +78,7 @@ func (d *Dispatcher) open(ctx context.Context) error {
 // moment ago may not have reached it yet. It returns the number of partitions
 // of attempts.
 func (d *Dispatcher) awaitTopics(ctx context.Context, waits func(error)) (int32, error) {
-	deadline := time.Now().Add(topicsPatience)
+	var deadline time.Time
 	for {
 		needed := []string{d.topics.Deliveries(), d.topics.Attempts(), d.topics.Notices()}
 		var md kadm.TopicDetails
@@ -87,6 +87,9 @@ func (d *Dispatcher) awaitTopics(ctx context.Context, waits func(error)) (int32,
 			return err
 		}); err != nil {
 			return 0, fmt.Errorf("reading metadata: %w", err)
+		}
+		if deadline.IsZero() { // it has answered
+			deadline = time.Now().Add(topicsPatience)
 		}
 		missing := ""
 		for _, t := range needed {

@@ -128,26 +128,57 @@ func EndHanging(ctx context.Context, cl *kgo.Client, txnID, group string, at []T
 	if group == "" && len(at) == 0 {
 		return nil
 	}
+	e, err := newEnding(ctx, cl, txnID, group, at, commit)
+	if err != nil {
+		return err
+	}
+	return e.make(ctx, cl)
+}
+
+// ending is a transaction that is made for its markers. It can be made again: Kafka
+// takes a repetition by the same producer for the same.
+type ending struct {
+	txnID, group string
+	at           []TopicPartition
+	commit       bool
+	id           int64
+	epoch        int16
+}
+
+func newEnding(ctx context.Context, cl *kgo.Client, txnID, group string, at []TopicPartition, commit bool) (*ending, error) {
 	id, epoch, err := cl.ProducerID(ctx) // ends what is open by Kafka's books
 	if err != nil {
-		return fmt.Errorf("getting the producer id: %w", err)
+		return nil, fmt.Errorf("getting the producer id: %w", err)
 	}
-	found := kadm.NewClient(cl).FindTxnCoordinators(ctx, txnID)[txnID]
+	return &ending{txnID, group, at, commit, id, epoch}, nil
+}
+
+// make asks cl for brokers only.
+func (e *ending) make(ctx context.Context, cl *kgo.Client) error {
+	found := kadm.NewClient(cl).FindTxnCoordinators(ctx, e.txnID)[e.txnID]
 	if found.Err != nil {
 		return fmt.Errorf("finding the coordinator: %w", found.Err)
 	}
 	broker := cl.Broker(int(found.NodeID))
-	var steps []kmsg.Request
-	if group != "" {
+	for _, req := range e.requests() {
+		if err := whileConcurrent(ctx, func() error { return ended(broker.RetriableRequest(ctx, req)) }); err != nil {
+			return fmt.Errorf("ending what hangs of transaction %s: %w", e.txnID, err)
+		}
+	}
+	return nil
+}
+
+func (e *ending) requests() (steps []kmsg.Request) {
+	if e.group != "" {
 		offsets := kmsg.NewPtrAddOffsetsToTxnRequest()
-		offsets.TransactionalID, offsets.ProducerID, offsets.ProducerEpoch, offsets.Group = txnID, id, epoch, group
+		offsets.TransactionalID, offsets.ProducerID, offsets.ProducerEpoch, offsets.Group = e.txnID, e.id, e.epoch, e.group
 		steps = append(steps, offsets)
 	}
-	if len(at) > 0 {
+	if len(e.at) > 0 {
 		records := kmsg.NewPtrAddPartitionsToTxnRequest()
-		records.TransactionalID, records.ProducerID, records.ProducerEpoch = txnID, id, epoch
+		records.TransactionalID, records.ProducerID, records.ProducerEpoch = e.txnID, e.id, e.epoch
 		parts := map[string][]int32{}
-		for _, p := range at {
+		for _, p := range e.at {
 			parts[p.Topic] = append(parts[p.Topic], p.Partition)
 		}
 		for t, ps := range parts {
@@ -158,18 +189,14 @@ func EndHanging(ctx context.Context, cl *kgo.Client, txnID, group string, at []T
 		steps = append(steps, oldPartitions{records})
 	}
 	end := kmsg.NewPtrEndTxnRequest()
-	end.TransactionalID, end.ProducerID, end.ProducerEpoch, end.Commit = txnID, id, epoch, commit
-	for _, req := range append(steps, oldEnd{end}) {
-		if err := whileConcurrent(ctx, func() error { return ended(broker.RetriableRequest(ctx, req)) }); err != nil {
-			return fmt.Errorf("ending what hangs of transaction %s: %w", txnID, err)
-		}
-	}
-	return nil
+	end.TransactionalID, end.ProducerID, end.ProducerEpoch, end.Commit = e.txnID, e.id, e.epoch, e.commit
+	return append(steps, oldEnd{end})
 }
 
 // Left is what the last transaction of a process that is gone may have left hanging.
 type Left struct {
 	committed bool // by Kafka's books, as they were before the id was taken anew
+	ending    *ending
 }
 
 // Commit is EndHanging for a process that begins: for what the last transaction of
@@ -186,6 +213,13 @@ func (l *Left) Commit(ctx context.Context, cl *kgo.Client, txnID, group string, 
 }
 
 func (l *Left) commit(ctx context.Context, cl *kgo.Client, txnID, group string, topics []string) (int, error) {
+	if l.ending != nil {
+		// To take the id anew would abort what a former try may have begun to commit.
+		if err := l.ending.make(ctx, cl); err != nil {
+			return 0, fmt.Errorf("committing again in %v: %w", l.ending.at, err)
+		}
+		return len(l.ending.at), nil
+	}
 	if !l.committed { // taking the id, which a former try may have done, wipes it out of the books
 		before, err := kadm.NewClient(cl).DescribeTransactions(ctx, txnID)
 		if errors.Is(err, kerr.TransactionalIDNotFound) || errors.Is(before[txnID].Err, kerr.TransactionalIDNotFound) {
@@ -210,7 +244,13 @@ func (l *Left) commit(ctx context.Context, cl *kgo.Client, txnID, group string, 
 	if len(unstable) == 0 {
 		group = ""
 	}
-	return len(at), EndHanging(ctx, cl, txnID, group, at, true)
+	if group == "" && len(at) == 0 {
+		return 0, nil
+	}
+	if l.ending, err = newEnding(ctx, cl, txnID, group, at, true); err != nil {
+		return 0, err
+	}
+	return len(at), l.ending.make(ctx, cl)
 }
 
 // HeldBy gives the partitions of topics in which the producer id of cl has something

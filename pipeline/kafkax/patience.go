@@ -2,6 +2,7 @@ package kafkax
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"time"
 
@@ -36,33 +37,65 @@ func retriable(err error) bool {
 	return true
 }
 
-// startPatience is how long Persist tries anew while Kafka answers, however it does.
-const startPatience = 2 * patience
+const (
+	// startPatience is how long Persist tries anew while Kafka answers, however it does.
+	startPatience = 30 * time.Second
+	// pingTimeout bounds one look whether a broker answers.
+	pingTimeout = 10 * time.Second
+	// leftTries is how often Recall tries: each takes up to its own time.
+	leftTries = 2
+)
 
 // Persist makes do's step until it is done, for a process that begins: Kafka may go
 // away in the moment in which it does. While nobody answers it tries without end;
-// what Kafka answers, and what comes to no end in do's own time, must be done within
-// 30 s. tell is told of each failure that is tried anew. Errors: do's last, also when
-// ctx is done.
+// what Kafka answers must become better within 30 s. tell is told of each failure
+// that is tried anew. Errors: do's last, also when ctx is done.
 func Persist(ctx context.Context, tell func(error), do func() error) error {
-	since := time.Now()
+	var answered time.Time // since when Kafka has answered; zero: it does not
 	for tries := 0; ; tries++ {
 		err := do()
-		if err == nil || ctx.Err() != nil {
+		if err == nil || ctx.Err() != nil || !transient(err) {
 			return err
 		}
-		late := errors.Is(err, context.DeadlineExceeded)
-		if !late && !retriable(err) {
-			return err
-		}
-		if _, answered := errors.AsType[*kerr.Error](err); !answered && !late {
-			since = time.Now()
-		} else if time.Since(since) > startPatience {
+		switch _, ok := errors.AsType[*kerr.Error](err); {
+		case !ok:
+			answered = time.Time{}
+		case answered.IsZero():
+			answered = time.Now()
+		case time.Since(answered) > startPatience:
 			return err
 		}
 		tell(err)
 		if pause(ctx, tries) != nil {
 			return err
 		}
+	}
+}
+
+// transient is retriable where a time limit was do's own, or the connection's.
+func transient(err error) bool {
+	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		return false
+	}
+	return retriable(err) || errors.Is(err, context.DeadlineExceeded)
+}
+
+// Recall makes do, which looks for what a predecessor has left, twice at most, each
+// time when a broker answers: a process that begins must not wait for ever for what
+// it can do without.
+func Recall(ctx context.Context, cl *kgo.Client, tell func(error), do func() error) error {
+	for tries := 1; ; tries++ {
+		err := Persist(ctx, tell, func() error {
+			ctx, cancel := context.WithTimeout(ctx, pingTimeout)
+			defer cancel()
+			return cl.Ping(ctx)
+		})
+		if err == nil {
+			err = do()
+		}
+		if err == nil || ctx.Err() != nil || tries == leftTries || !transient(err) {
+			return err
+		}
+		tell(err)
 	}
 }

@@ -114,6 +114,22 @@ func (r *Router) intact(ctx context.Context, aux *kgo.Client) error {
 	return nil
 }
 
+// lookBehind is restoreLeft as long as it takes Kafka to answer.
+func (r *Router) lookBehind(ctx context.Context) {
+	cl, err := kgo.NewClient(r.opts...)
+	if err != nil {
+		return // as the session will say
+	}
+	defer cl.Close()
+	var left kafkax.Left
+	waits := func(err error) {
+		r.warn("routing waits until Kafka tells what an earlier process has left", "error", err)
+	}
+	if err := kafkax.Recall(ctx, cl, waits, func() error { return r.restoreLeft(ctx, &left) }); err != nil && ctx.Err() == nil {
+		r.log.Warn(kafkax.LeftUnknown, "error", err)
+	}
+}
+
 // restoreLeft does for a process that is gone, of which Kafka knows only that its last
 // transaction was committed, what restore does for what is known.
 func (r *Router) restoreLeft(ctx context.Context, left *kafkax.Left) error {

@@ -214,13 +214,7 @@ func (r *Router) Run(ctx context.Context) error {
 	if !r.awaitRegistry(ctx) {
 		return nil
 	}
-	var left kafkax.Left
-	waits := func(err error) {
-		r.warn("routing waits until Kafka tells what an earlier process has left", "error", err)
-	}
-	if err := kafkax.Persist(ctx, waits, func() error { return r.restoreLeft(ctx, &left) }); err != nil && ctx.Err() == nil {
-		r.log.Warn(kafkax.LeftUnknown, "error", err)
-	}
+	r.lookBehind(ctx)
 	for failures := 0; ; failures++ {
 		began := time.Now()
 		err := r.session(ctx)
