@@ -51,6 +51,7 @@ type options struct {
 	role     string
 	url      string
 	inflight int
+	nice     int // of ClickHouse
 	count    int
 	size     int
 	delay    time.Duration
@@ -74,6 +75,7 @@ func run() error {
 	flag.IntVar(&o.events, "deliveries", 40_000, "deliveries in each round")
 	flag.StringVar(&o.out, "out", "", "folder for report.md and report.svg; empty: print only")
 	flag.StringVar(&o.profile, "profile", "", "folder for CPU and allocation profiles of hookline, one pair for each round")
+	flag.IntVar(&o.nice, "engine-nice", 10, "niceness of ClickHouse, which shares the processors with all else here; 0: it gives way to nothing")
 	flag.DurationVar(&o.timeout, "timeout", 60*time.Minute, "give up after this long")
 	flag.StringVar(&o.role, "role", "", "for the bench's own child processes")
 	flag.StringVar(&o.url, "url", "", "child: where to POST")

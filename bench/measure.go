@@ -91,7 +91,7 @@ func (o *options) stage(ctx context.Context, brokers int) (*stage, error) {
 	if st := o.stages[brokers]; st != nil {
 		return st, nil
 	}
-	st, err := setUp(ctx, brokers)
+	st, err := setUp(ctx, brokers, o.nice)
 	o.stages[brokers] = st
 	return st, err
 }

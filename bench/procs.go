@@ -29,8 +29,8 @@ type stage struct {
 	ends       []func()
 }
 
-// setUp starts Kafka and the engine. Call close in any case.
-func setUp(ctx context.Context, brokers int) (*stage, error) {
+// setUp starts Kafka and the engine, this one with a niceness. Call close in any case.
+func setUp(ctx context.Context, brokers, engineNice int) (*stage, error) {
 	s := &stage{}
 	var err error
 	if s.self, err = os.Executable(); err != nil {
@@ -53,7 +53,7 @@ func setUp(ctx context.Context, brokers int) (*stage, error) {
 	if err := s.kafka(ctx, brokers); err != nil {
 		return s, err
 	}
-	return s, s.engine(ctx)
+	return s, s.engine(ctx, engineNice)
 }
 
 func moduleRoot() (string, error) {
@@ -84,7 +84,7 @@ func (s *stage) kafka(ctx context.Context, brokers int) error {
 	return nil
 }
 
-func (s *stage) engine(ctx context.Context) error {
+func (s *stage) engine(ctx context.Context, nice int) error {
 	lib, err := exec.CommandContext(ctx, filepath.Join(s.root, "scripts", "engine-lib.sh")).Output()
 	if err != nil {
 		return fmt.Errorf("bringing the ClickHouse engine: %w", err)
@@ -95,7 +95,7 @@ func (s *stage) engine(ctx context.Context) error {
 	}
 	addr := "127.0.0.1:" + ports[0]
 	c := exec.Command(filepath.Join(s.dir, "hookline-engine"), "--addr", addr, "--data", filepath.Join(s.dir, "clickhouse"),
-		"--lib", strings.TrimSpace(string(lib)), "--parent", strconv.Itoa(os.Getpid()))
+		"--lib", strings.TrimSpace(string(lib)), "--parent", strconv.Itoa(os.Getpid()), "--nice", strconv.Itoa(nice))
 	if err := c.Start(); err != nil {
 		return err
 	}

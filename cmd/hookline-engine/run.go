@@ -37,7 +37,7 @@ const (
 
 type options struct {
 	addr, data, lib string
-	parent          int
+	parent, nice    int
 }
 
 // errUsage marks errors that mean exit code 2.
@@ -71,10 +71,11 @@ func parseOptions(args []string, help io.Writer) (options, error) {
 	fs.StringVar(&opt.data, "data", "", "`directory` of the data, made if missing; one engine at a time")
 	fs.StringVar(&opt.lib, "lib", "", "`path` of libchdb.so (default: $"+embedded.LibraryEnv+", the cache of \"make setup\", beside this program)")
 	fs.IntVar(&opt.parent, "parent", 0, "end when the process with this `pid` has ended")
+	fs.IntVar(&opt.nice, "nice", 0, "give way to other processes on the same processors, by this `niceness` of 0 to 19")
 	err := fs.Parse(args)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
-		fmt.Fprintln(help, "hookline-engine --data DIR [--addr HOST:PORT] [--lib PATH] [--parent PID]\n\nThe embedded ClickHouse behind ClickHouse's HTTP interface; SIGTERM ends it.\n\nOptions:")
+		fmt.Fprintln(help, "hookline-engine --data DIR [--addr HOST:PORT] [--lib PATH] [--parent PID] [--nice N]\n\nThe embedded ClickHouse behind ClickHouse's HTTP interface; SIGTERM ends it.\n\nOptions:")
 		fs.SetOutput(help)
 		fs.PrintDefaults()
 		return opt, err
@@ -86,6 +87,8 @@ func parseOptions(args []string, help io.Writer) (options, error) {
 		return opt, errUsage{errors.New("reading the options: --data is missing (give the directory of the data)")}
 	case opt.parent < 0:
 		return opt, errUsage{errors.New("reading the options: --parent is no process id")}
+	case opt.nice < 0 || opt.nice > 19:
+		return opt, errUsage{errors.New("reading the options: --nice must be 0 to 19")}
 	}
 	return opt, nil
 }
@@ -101,6 +104,9 @@ func serve(opt options, stdout, stderr io.Writer) error {
 	}
 	defer stopWatching()
 
+	if err := giveWay(opt.nice); err != nil {
+		return err
+	}
 	path, err := embedded.FindLibrary(opt.lib)
 	if err != nil {
 		return errUsage{err}

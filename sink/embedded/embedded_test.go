@@ -1,6 +1,8 @@
 package embedded
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -154,6 +157,7 @@ func TestExitCodes(t *testing.T) {
 	wantExit(t, 0, "", "--help")
 	wantExit(t, 2, "--data is missing")
 	wantExit(t, 2, "not defined", "--nope")
+	wantExit(t, 2, "--nice must be 0 to 19", "--data", data, "--nice", "20")
 	wantExit(t, 2, "make setup", "--data", data, "--lib", "/nonexistent/libchdb.so")
 	notLib := filepath.Join(t.TempDir(), "libchdb.so")
 	if err := os.WriteFile(notLib, []byte("no library"), 0o600); err != nil {
@@ -165,6 +169,51 @@ func TestExitCodes(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantExit(t, 2, "making the data directory", "--data", filepath.Join(file, "x"))
+}
+
+// TestEngineGivesWay: --nice is of all of the engine's threads, but one to which it
+// gives the highest priority by itself, where it may.
+func TestEngineGivesWay(t *testing.T) {
+	needEngine(t)
+	if runtime.GOOS != "linux" {
+		t.Skip("reads /proc")
+	}
+	library, err := FindLibrary("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(binary, "--addr", "127.0.0.1:0", "--data", t.TempDir(), "--lib", library, "--nice", "7")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		_ = cmd.Wait()
+	})
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	query(t, strings.TrimSpace(strings.TrimPrefix(line, ReadyPrefix)), "SELECT count() FROM numbers_mt(1000000)")
+	stats, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", cmd.Process.Pid))
+	if err != nil || len(stats) < 10 {
+		t.Fatalf("%d threads, %v", len(stats), err)
+	}
+	for _, path := range stats {
+		stat, err := os.ReadFile(path)
+		if err != nil {
+			continue // it has ended
+		}
+		// proc_pid_stat(5): the nice value is field 19, the third begins behind the name.
+		fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+		if got := fields[19-3]; got != "7" && got != "-20" {
+			t.Errorf("%s: niceness %s, want 7", path, got)
+		}
+	}
 }
 
 func wantExit(t *testing.T, code int, text string, args ...string) {
