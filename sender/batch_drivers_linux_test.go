@@ -206,6 +206,7 @@ func TestAnswerThatCameWhileFrozen(t *testing.T) {
 	}{
 		"whole":   {"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", pipeline.OutcomeSuccess},
 		"refused": {"HTTP/1.1 503 No\r\nContent-Length: 2\r\n\r\nno", pipeline.OutcomeResponseError},
+		"chunked": {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n", pipeline.OutcomeSuccess},
 		"begun":   {"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no", pipeline.OutcomeTimeout},
 		"none":    {"", pipeline.OutcomeTimeout},
 	} {
@@ -228,6 +229,7 @@ func TestAnswerThatCameWhileFrozen(t *testing.T) {
 			if tt.answer != "" {
 				d.look.wait(nil)
 			}
+			cn.batched.x.deadline = time.Unix(1, 0)
 			b.expire(cn, false)
 			<-ended
 			if r := &try.Result; r.Outcome != tt.want {

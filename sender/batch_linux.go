@@ -402,9 +402,12 @@ func (b *batch) expire(cn *conn, closing bool) {
 		b.failed(x, cn, phaseRead, errClosed)
 		return
 	}
-	_, err := x.reader.Peek(1)
-	if head, _ := x.reader.Peek(x.reader.Buffered()); err != nil || !whole(head) {
+	if _, err := x.reader.Peek(1); err != nil {
 		b.failed(x, cn, phaseRead, errNothingYet)
+		return
+	}
+	if head, _ := x.reader.Peek(x.reader.Buffered()); !whole(head) {
+		b.goOn(x, cn, nil) // reads what is there, and waits for nothing
 		return
 	}
 	t := x.try
