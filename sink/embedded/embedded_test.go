@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -182,7 +183,8 @@ func TestEngineGivesWay(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(binary, "--addr", "127.0.0.1:0", "--data", t.TempDir(), "--lib", library, "--nice", "7")
+	cmd := exec.Command(binary, "--addr", "127.0.0.1:0", "--data", t.TempDir(), "--lib", library,
+		"--parent", strconv.Itoa(os.Getpid()), "--nice", "7")
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
