@@ -392,33 +392,13 @@ func (b *batch) sweep() {
 }
 
 // expire ends the try of a connection that is ours, whose time limit has run out.
-// An answer that is there whole counts all the same: the process may have been
-// frozen since before it came, and a receiver that said 200 in time must not get the
-// request again.
+// What is there of an answer counts all the same (see conn.readOverdue).
 func (b *batch) expire(cn *conn, closing bool) {
-	s := &cn.batched
-	x := s.x
 	if closing {
-		b.failed(x, cn, phaseRead, errClosed)
+		b.failed(cn.batched.x, cn, phaseRead, errClosed)
 		return
 	}
-	if _, err := x.reader.Peek(1); err != nil {
-		b.failed(x, cn, phaseRead, errNothingYet)
-		return
-	}
-	if head, _ := x.reader.Peek(x.reader.Buffered()); !whole(head) {
-		b.goOn(x, cn, nil) // reads what is there, and waits for nothing
-		return
-	}
-	t := x.try
-	at, err := x.answer(cn, b.c, &t.Result, nil)
-	if err != nil {
-		b.failed(x, cn, at, err)
-		return
-	}
-	s.x, s.direct = nil, false
-	b.c.release(x, cn, nil)
-	b.aside(t, x, func() { b.c.judge(x, &t.Result) })
+	b.goOn(cn.batched.x, cn, nil) // it waits for nothing more
 }
 
 // takeLate takes the connection if a request waits on it whose time limit has run
