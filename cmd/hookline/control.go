@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/hookline/hookline/internal/app"
+	"github.com/hookline/hookline/pipeline"
 	"github.com/hookline/hookline/pipeline/audit"
 	lanecmd "github.com/hookline/hookline/pipeline/command"
 	"github.com/hookline/hookline/pipeline/control"
@@ -302,6 +303,21 @@ func (it *liveItem) since() string {
 	return "-"
 }
 
+// cannotSend is why its process sends nothing of a subscription that is in use as
+// far as the registry tells; empty: nothing is in the way, or no process has told.
+func (it *liveItem) cannotSend() string {
+	st := it.Live
+	switch {
+	case st == nil:
+		return ""
+	case st.Local != "":
+		return st.Local
+	case it.Effective != pipeline.StateActive || st.State == "" || st.State == pipeline.StateActive || st.RegistryVersion < it.Revision:
+		return ""
+	}
+	return orText(st.Reason, "it is "+string(st.State)+" there") // as where a key is missing that this program has
+}
+
 // waits says in a few words what waits; "?": no process has told.
 func (it *liveItem) waits() string {
 	st := it.Live
@@ -325,7 +341,7 @@ func (it *liveItem) rows(row func(name, value string)) {
 	}
 	row("waiting", fmt.Sprintf("%d in memory, %d parked, %d for a retry; %s under way; %s, %d waiting, %d blocked", st.Queued, st.Parked,
 		st.Heads, count(st.InFlight, "request"), count(st.Lanes, "lane"), st.Waiting, st.Blocked))
-	row("cannot send", st.Local)
+	row("cannot send", it.cannotSend())
 	row("owner", fmt.Sprintf("%s, partition %d", st.Node, st.Partition))
 	for i := range st.Stuck {
 		s := &st.Stuck[i]

@@ -4,7 +4,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hookline/hookline/pipeline"
 	lanecmd "github.com/hookline/hookline/pipeline/command"
+	"github.com/hookline/hookline/pipeline/registry"
 )
 
 // A delivery that will be tried again is not "stuck": it is said what it waits
@@ -21,6 +23,27 @@ func TestWaitsFor(t *testing.T) {
 	} {
 		if name, text := waitsFor(&tt.s); name != tt.name || text != tt.text {
 			t.Errorf("%s: %s, want %s: %s", name, text, tt.name, tt.text)
+		}
+	}
+}
+
+// What only the process that would send knows is told with what is stored: a key
+// that it lacks and this program has.
+func TestCannotSendIsTold(t *testing.T) {
+	const why = "secret: signing.secrets[0]: key k1: not there"
+	item := func(effective pipeline.State, live *lanecmd.Status) *liveItem {
+		return &liveItem{Item: registry.Item{Effective: effective, Revision: 7}, Live: live}
+	}
+	for want, it := range map[string]*liveItem{
+		"active, cannot send: " + cut(why, wideCell): item(pipeline.StateActive, &lanecmd.Status{Known: true, RegistryVersion: 7, State: pipeline.StatePaused, Reason: why}),
+		"active, cannot send: env:X is not set":      item(pipeline.StateActive, &lanecmd.Status{Known: true, State: pipeline.StateActive, Local: "env:X is not set"}),
+		"active, cannot send: it is paused there":    item(pipeline.StateActive, &lanecmd.Status{Known: true, RegistryVersion: 8, State: pipeline.StatePaused}),
+		"active":                                     item(pipeline.StateActive, &lanecmd.Status{Known: true, RegistryVersion: 6, State: pipeline.StatePaused, Reason: "it has not read the change yet"}),
+		"paused":                                     item(pipeline.StatePaused, &lanecmd.Status{Known: true, RegistryVersion: 7, State: pipeline.StatePaused, Reason: "x"}),
+		"disabled":                                   item(pipeline.StateDisabled, nil),
+	} {
+		if got := it.stateText(); got != want {
+			t.Errorf("%q, want %q", got, want)
 		}
 	}
 }

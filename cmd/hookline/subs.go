@@ -277,18 +277,24 @@ func (c *cli) printItems(items []liveItem) error {
 	t := table{header: []string{"ID", "STATE", "SINCE", "WAITING", "TENANT", "FORMAT", "EVENTS", "URL"}}
 	for i := range items {
 		it := &items[i]
-		state := string(it.Effective)
-		switch {
-		case it.Bad != "":
-			state = "refused: " + cut(it.Bad, wideCell)
-		case it.Decided != nil && it.Decided.Reason != "":
-			state += " (" + it.Decided.Reason + ")"
-		case it.Live != nil && it.Live.Local != "":
-			state += ", cannot send: " + cut(it.Live.Local, wideCell)
-		}
-		t.add(it.ID, state, it.since(), it.waits(), it.Tenant, cut(orWord(it.Format, "any"), narrowCell), cut(orWord(it.Events, "*"), narrowCell), cut(it.URL, wideCell))
+		t.add(it.ID, it.stateText(), it.since(), it.waits(), it.Tenant, cut(orWord(it.Format, "any"), narrowCell), cut(orWord(it.Events, "*"), narrowCell), cut(it.URL, wideCell))
 	}
 	return t.write(c.out)
+}
+
+// stateText is the state, with the reason, and why nothing is sent all the same.
+func (it *liveItem) stateText() string {
+	if it.Bad != "" {
+		return "refused: " + cut(it.Bad, wideCell)
+	}
+	state := string(it.Effective)
+	if it.Decided != nil && it.Decided.Reason != "" {
+		state += " (" + it.Decided.Reason + ")"
+	}
+	if why := it.cannotSend(); why != "" {
+		state += ", cannot send: " + cut(why, wideCell)
+	}
+	return state
 }
 
 func orWord(list []string, none string) string {

@@ -175,7 +175,7 @@ func (r *Registry) follow(ctx context.Context, t *tail) error {
 		}
 		for _, rec := range records {
 			if err := b.add(rec.Key, rec.Value); err != nil {
-				r.deps.Log.Warn("a subscription's record was refused; its last good version stays in force", "offset", rec.Offset, "error", err)
+				r.tellRefused(b, rec, err)
 			}
 		}
 		switch {
@@ -188,6 +188,23 @@ func (r *Registry) follow(ctx context.Context, t *tail) error {
 		if !asked.IsZero() && t.whole() {
 			r.readAt.Store(&asked)
 		}
+	}
+}
+
+// tellRefused says what comes of a record that b refused, or whose secrets do not open.
+func (r *Registry) tellRefused(b *builder, rec *kgo.Record, err error) {
+	id, _ := subscriptionOf(rec.Key)
+	args := []any{"topic", rec.Topic, "offset", rec.Offset, "subscription", id, "error", err}
+	e, held := b.next.entry(id), heldError{}
+	switch {
+	case e == nil:
+		r.deps.Log.Warn("a record that is no subscription's was passed over", args...)
+	case errors.As(err, &held):
+		r.deps.Log.Warn("a subscription is paused in this process: its secrets cannot be opened", args...)
+	case e.sub == nil:
+		r.deps.Log.Warn("a subscription's record was refused; it has no good version: what is meant for it waits", args...)
+	default:
+		r.deps.Log.Warn("a subscription's record was refused; its last good version stays in force", args...)
 	}
 }
 

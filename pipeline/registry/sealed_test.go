@@ -140,6 +140,14 @@ func TestBadSecretsPauseTheirSubscription(t *testing.T) {
 	if holdsCanary(log.Bytes()) || !strings.Contains(log.String(), "b2") {
 		t.Errorf("logged %s", log.String())
 	}
+	for _, want := range []string{
+		`msg="a subscription is paused in this process: its secrets cannot be opened" topic=hookline.subscriptions offset=1 subscription=z`,
+		"it has no good version: what is meant for it waits\" topic=hookline.subscriptions offset=9 subscription=b2",
+	} {
+		if !strings.Contains(log.String(), want) {
+			t.Errorf("the log lacks %s:\n%s", want, log.String())
+		}
+	}
 	items, err := w.writer.List(w.ctx)
 	w.must(err)
 	same(t, "listed state", items[0].Effective, pipeline.StatePaused)

@@ -160,13 +160,29 @@ type Record struct {
 	stored *stored
 }
 
+// heldError says that a good record's secrets do not open here.
+type heldError struct{ error }
+
+func (e heldError) Unwrap() error { return e.error }
+
+// subscriptionOf splits a key into the id, which may be none, and what the record
+// is beside a configuration: stateSuffix, healthSuffix or nothing.
+func subscriptionOf(key []byte) (id, kind string) {
+	for _, kind := range [...]string{stateSuffix, healthSuffix} {
+		if id, ok := strings.CutSuffix(string(key), kind); ok {
+			return id, kind
+		}
+	}
+	return string(key), ""
+}
+
 // ParseRecord reads and checks one record. With an error the Record still says
 // which subscription it is about, where the key tells.
 func ParseRecord(key, value []byte, pol *Policy) (Record, error) {
 	var r Record
-	if r.ID, r.IsState = strings.CutSuffix(string(key), stateSuffix); !r.IsState {
-		r.ID, r.IsHealth = strings.CutSuffix(string(key), healthSuffix)
-	}
+	var kind string
+	r.ID, kind = subscriptionOf(key)
+	r.IsState, r.IsHealth = kind == stateSuffix, kind == healthSuffix
 	if !ValidID(r.ID) {
 		return Record{}, fmt.Errorf("reading subscription: key %.140q is not an id", key)
 	}
@@ -248,7 +264,7 @@ func (r *Record) readConfig(value []byte, pol *Policy) error {
 	}
 	if err := s.openAll(pol.Keys); err != nil {
 		// Paused, not disabled: its deliveries wait until the key is there.
-		r.Held = fmt.Errorf("reading subscription %s: paused: %w", r.ID, err)
+		r.Held = heldError{fmt.Errorf("reading subscription %s: paused: %w", r.ID, err)}
 		if severity(r.Sub.State) < severity(pipeline.StatePaused) {
 			r.Sub.State, r.Sub.StateReason = pipeline.StatePaused, "secret: "+err.Error()
 		}
