@@ -77,7 +77,7 @@ func NewLogger(c *Config, w io.Writer) *Logger {
 		}
 	}
 	handler := func(w io.Writer) slog.Handler {
-		opts := &slog.HandlerOptions{Level: lvl, ReplaceAttr: withUnit}
+		opts := &slog.HandlerOptions{Level: lvl, ReplaceAttr: tidied}
 		if format == "text" {
 			return slog.NewTextHandler(w, opts)
 		}
@@ -89,11 +89,15 @@ func NewLogger(c *Config, w io.Writer) *Logger {
 	return l
 }
 
-// withUnit writes a duration with its unit ("1.5s"): slog's JSON has a number of
-// nanoseconds, which nothing says.
-func withUnit(_ []string, a slog.Attr) slog.Attr {
+// tidied writes a duration with its unit ("1.5s"): slog's JSON has a number of
+// nanoseconds, which nothing says. And it has what went wrong under one name,
+// "error", whoever logs it: Kafka's client says "err".
+func tidied(groups []string, a slog.Attr) slog.Attr {
 	if a.Value.Kind() == slog.KindDuration {
 		a.Value = slog.StringValue(a.Value.Duration().String())
+	}
+	if a.Key == "err" && len(groups) == 0 {
+		a.Key = "error"
 	}
 	return a
 }
@@ -119,7 +123,7 @@ func (l *Logger) Dropped() int64 { return l.lines.Dropped() }
 // Close writes what waits, with the warnings that were held back as repetitions.
 // It gives up when the reader takes longer than within. It may be called again.
 func (l *Logger) Close(within time.Duration) {
-	l.throttle.flush()
+	l.throttle.flush(time.Now().Add(time.Hour)) // all of them: no next one comes
 	l.lines.close(within)
 }
 

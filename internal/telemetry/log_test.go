@@ -3,6 +3,8 @@ package telemetry
 import (
 	"bytes"
 	"context"
+	"fmt"
+	"io"
 	"log/slog"
 	"strings"
 	"testing"
@@ -40,6 +42,50 @@ func TestThrottle(t *testing.T) {
 	}
 }
 
+// Which subscriptions fail is told of each, up to a bound, and what was held back is
+// told with the next line of any kind once its window is over.
+func TestThrottleTellsEachSubscription(t *testing.T) {
+	var out bytes.Buffer
+	h := newThrottle(slog.NewTextHandler(&out, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+		if a.Key == slog.TimeKey || a.Key == slog.LevelKey {
+			return slog.Attr{}
+		}
+		return a
+	}}), time.Second)
+	start := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	failing := func(after time.Duration, id string) {
+		t.Helper()
+		r := slog.NewRecord(start.Add(after), slog.LevelWarn, "failing", 0)
+		r.AddAttrs(slog.String("subscription", id))
+		if err := h.Handle(context.Background(), r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range maxSubscriptions + 5 {
+		failing(0, fmt.Sprint("s", i))
+	}
+	failing(500*time.Millisecond, "s0")
+	if n := strings.Count(out.String(), "msg=failing"); n != maxSubscriptions || strings.Contains(out.String(), "repeated") {
+		t.Fatalf("%d lines, want one for each of %d subscriptions:\n%s", n, maxSubscriptions, out.String())
+	}
+	out.Reset()
+	for range 2 {
+		if err := h.Handle(context.Background(), slog.NewRecord(start.Add(1001*time.Millisecond), slog.LevelInfo, "another", 0)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := out.String(); got != "msg=failing subscription=s0 repeated=5\nmsg=another\nmsg=another\n" {
+		t.Errorf("after the window:\n%s", got)
+	}
+	out.Reset()
+	failing(1200*time.Millisecond, "s1")
+	failing(1200*time.Millisecond, "s1")
+	failing(2300*time.Millisecond, "s1")
+	if got := out.String(); got != "msg=failing subscription=s1\nmsg=failing subscription=s1\nmsg=failing subscription=s1\n" {
+		t.Errorf("later:\n%s", got)
+	}
+}
+
 func TestThrottleClockGoingBack(t *testing.T) {
 	s := &throttleState{last: map[throttleKey]*throttleEntry{}}
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
@@ -57,8 +103,11 @@ func TestLoggerFormats(t *testing.T) {
 	for format, want := range map[string]string{"text": "level=INFO msg=hello", "json": `"msg":"hello"`, "auto": `"msg":"hello"`} {
 		var out bytes.Buffer
 		l := NewLogger(&Config{LogLevel: "info", LogFormat: format}, &out)
-		l.Info("hello", "took", 1500*time.Millisecond)
+		l.Info("hello", "took", 1500*time.Millisecond, "err", io.EOF)
 		l.Close(time.Minute)
+		if got := out.String(); !strings.Contains(got, "error=EOF") && !strings.Contains(got, `"error":"EOF"`) {
+			t.Errorf("format %s: what went wrong is not under error: %q", format, got)
+		}
 		if !strings.Contains(out.String(), "1.5s") {
 			t.Errorf("format %s: a duration without its unit: %q", format, out.String())
 		}

@@ -17,8 +17,18 @@ const throttleWindow = time.Second
 // the source, so it is reached only by a mistake.
 const maxThrottled = 1024
 
+// maxSubscriptions of one message are told of in a window, each with a line of its
+// own: which ones fail is what the log is read for. Beyond that it is many, and
+// their number says enough.
+const maxSubscriptions = 20
+
+// subscriptionKey is the attribute of a record that tells which subscription a
+// line is about.
+const subscriptionKey = "subscription"
+
 // throttle is a slog.Handler that lets one line in each window through for each
-// level and message. A broker that is away must not flood the log.
+// level and message, and one for each of a few subscriptions that the lines are
+// about. A broker that is away must not flood the log.
 type throttle struct {
 	next   slog.Handler
 	window time.Duration
@@ -28,6 +38,8 @@ type throttle struct {
 type throttleState struct {
 	mu   sync.Mutex
 	last map[throttleKey]*throttleEntry // guarded by mu
+	// waiting is how many of them have lines that were left out; guarded by mu.
+	waiting int
 }
 
 type throttleKey struct {
@@ -36,7 +48,8 @@ type throttleKey struct {
 }
 
 type throttleEntry struct {
-	since time.Time
+	since time.Time // the window's begin
+	said  []string  // the subscriptions of its lines, of which one may be ""
 	left  int
 	last  slog.Record  // of those left out
 	next  slog.Handler // where it would have gone
@@ -62,6 +75,7 @@ func (t *throttle) WithGroup(name string) slog.Handler {
 // Handle drops warnings and errors that repeat within the window, by the time
 // that the record carries.
 func (t *throttle) Handle(ctx context.Context, r slog.Record) error {
+	t.flush(r.Time.Add(-t.window))
 	if r.Level < slog.LevelWarn {
 		return t.next.Handle(ctx, r)
 	}
@@ -81,43 +95,74 @@ func repeated(r slog.Record, left int) slog.Record {
 	return r
 }
 
-// flush writes the last of each message's lines that were left out, oldest
-// first: at the end, no next one will tell of them.
-func (t *throttle) flush() {
-	t.seen.mu.Lock()
-	var held []throttleEntry
-	for _, e := range t.seen.last {
-		if e.left > 0 {
-			held = append(held, *e)
-			e.left = 0
-		}
-	}
-	t.seen.mu.Unlock()
-	slices.SortFunc(held, func(a, b throttleEntry) int { return a.last.Time.Compare(b.last.Time) })
-	for _, e := range held {
+// flush writes the last of each message's lines that were left out in windows that
+// began before, oldest first: no next one may come to tell of them for long.
+func (t *throttle) flush(before time.Time) {
+	held := t.seen.due(before)
+	for i := range held {
+		e := &held[i]
 		_ = e.next.Handle(context.Background(), repeated(e.last, e.left-1)) // as slog.Logger itself does
 	}
+}
+
+// due takes out what flush writes. A line that is written so begins a window like
+// any other.
+func (s *throttleState) due(before time.Time) (held []throttleEntry) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.waiting == 0 {
+		return nil
+	}
+	for _, e := range s.last {
+		if e.left > 0 && e.since.Before(before) {
+			held = append(held, *e)
+			*e = throttleEntry{since: e.last.Time, said: []string{subscriptionOf(e.last)}}
+			s.waiting--
+		}
+	}
+	slices.SortFunc(held, func(a, b throttleEntry) int { return a.last.Time.Compare(b.last.Time) })
+	return held
 }
 
 // pass tells whether r may be written, and how many were left out before it.
 func (s *throttleState) pass(r slog.Record, next slog.Handler, window time.Duration) (left int, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	k := throttleKey{r.Level, r.Message}
+	k, about := throttleKey{r.Level, r.Message}, subscriptionOf(r)
 	e := s.last[k]
 	if e == nil {
 		if len(s.last) >= maxThrottled {
 			clear(s.last)
+			s.waiting = 0
 		}
-		s.last[k] = &throttleEntry{since: r.Time}
+		s.last[k] = &throttleEntry{since: r.Time, said: []string{about}}
 		return 0, true
 	}
-	if d := r.Time.Sub(e.since); d >= 0 && d < window {
-		e.left++
-		e.last, e.next = r.Clone(), next
-		return 0, false
+	switch d := r.Time.Sub(e.since); {
+	case d < 0 || d >= window:
+		if left = e.left; left > 0 {
+			s.waiting--
+		}
+		*e = throttleEntry{since: r.Time, said: append(e.said[:0], about)}
+		return left, true
+	case len(e.said) < maxSubscriptions && !slices.Contains(e.said, about):
+		e.said = append(e.said, about)
+		return 0, true
 	}
-	left = e.left
-	*e = throttleEntry{since: r.Time}
-	return left, true
+	if e.left++; e.left == 1 {
+		s.waiting++
+	}
+	e.last, e.next = r.Clone(), next
+	return 0, false
+}
+
+// subscriptionOf is the id of the subscription that r is about; empty: none.
+func subscriptionOf(r slog.Record) (id string) {
+	r.Attrs(func(a slog.Attr) bool {
+		if a.Key == subscriptionKey {
+			id = a.Value.String()
+		}
+		return a.Key != subscriptionKey
+	})
+	return id
 }

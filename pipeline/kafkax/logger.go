@@ -38,9 +38,10 @@ type suppressed struct {
 	count  int
 }
 
-// NewLogger makes a Logger on top of log.
+// NewLogger makes a Logger on top of log, which may say which part it is of: lines
+// name Kafka's client beside it.
 func NewLogger(log *slog.Logger) *Logger {
-	return &Logger{log: log.With("part", "kafka client"), now: time.Now, seen: map[string]*suppressed{}}
+	return &Logger{log: log.With("client", "kafka"), now: time.Now, seen: map[string]*suppressed{}}
 }
 
 // Level is what kgo asks before it builds a message.
