@@ -38,9 +38,9 @@ func TestCannotSendIsTold(t *testing.T) {
 		"active, cannot send: " + cut(why, wideCell): item(pipeline.StateActive, &lanecmd.Status{Known: true, RegistryVersion: 7, State: pipeline.StatePaused, Reason: why}),
 		"active, cannot send: env:X is not set":      item(pipeline.StateActive, &lanecmd.Status{Known: true, State: pipeline.StateActive, Local: "env:X is not set"}),
 		"active, cannot send: it is paused there":    item(pipeline.StateActive, &lanecmd.Status{Known: true, RegistryVersion: 8, State: pipeline.StatePaused}),
-		"active":                                     item(pipeline.StateActive, &lanecmd.Status{Known: true, RegistryVersion: 6, State: pipeline.StatePaused, Reason: "it has not read the change yet"}),
-		"paused":                                     item(pipeline.StatePaused, &lanecmd.Status{Known: true, RegistryVersion: 7, State: pipeline.StatePaused, Reason: "x"}),
-		"disabled":                                   item(pipeline.StateDisabled, nil),
+		"active":   item(pipeline.StateActive, &lanecmd.Status{Known: true, RegistryVersion: 6, State: pipeline.StatePaused, Reason: "it has not read the change yet"}),
+		"paused":   item(pipeline.StatePaused, &lanecmd.Status{Known: true, RegistryVersion: 7, State: pipeline.StatePaused, Reason: "x"}),
+		"disabled": item(pipeline.StateDisabled, nil),
 	} {
 		if got := it.stateText(); got != want {
 			t.Errorf("%q, want %q", got, want)

@@ -155,7 +155,10 @@ func (c *cli) printPreview(changes []registry.Change, valid int) error {
 			deleted++
 		case registry.Created, registry.Updated:
 		}
-		if _, err := fmt.Fprintf(c.out, "%s %s\n", safe(ch.ID), would); err != nil {
+		if ch.Reactivated != "" {
+			would += fmt.Sprintf(", and taken into use again: it is disabled (%s)", ch.Reactivated)
+		}
+		if _, err := fmt.Fprintf(c.out, "%s %s\n", safe(ch.ID), safe(would)); err != nil {
 			return err
 		}
 	}
@@ -229,7 +232,11 @@ func (c *cli) printChanges(changes []registry.Change, asJSON bool) error {
 		return writeJSON(c.out, append([]registry.Change{}, changes...))
 	}
 	for _, ch := range changes {
-		if _, err := fmt.Fprintf(c.out, "%s %s\n", safe(ch.ID), ch.Action); err != nil {
+		text := string(ch.Action)
+		if ch.Reactivated != "" {
+			text += fmt.Sprintf(": it was disabled (%s) and is in use again, without what it missed (hookline subs resume %s --replay delivers that first)", ch.Reactivated, ch.ID)
+		}
+		if _, err := fmt.Fprintf(c.out, "%s %s\n", safe(ch.ID), safe(text)); err != nil {
 			return err
 		}
 	}

@@ -283,7 +283,9 @@ func lifeOfASubscription(w *world) {
 	same(w.T, "resumed", snap.Get("a").State, pipeline.StateActive)
 	same(w.T, "disabled", snap.Get("b").State, pipeline.StateDisabled)
 	b.Description = "mended"
-	same(w.T, "a disabled one", w.apply(false, b), "b updated")
+	changes, err := w.writer.Apply(w.ctx, []Document{b}, false)
+	w.must(err)
+	same(w.T, "a disabled one", fmt.Sprint(summary(changes), ", after ", changes[0].Reactivated), "b updated, after gone")
 	snap = w.await(r, w.end()-1)
 	same(w.T, "its state", snap.Get("b").State, pipeline.StateActive)
 	same(w.T, "what it missed", len(snap.State("b").Missed), 1)

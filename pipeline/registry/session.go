@@ -167,11 +167,17 @@ func (s *session) store(d *Document, keep func(*StateInfo) bool) (Change, error)
 	}
 	c.Action = Updated
 	s.add([]byte(d.ID), encode(d, c.Revision, s.w.now(), k.config.Unknown))
-	if st := k.state; st != nil && st.Revision == k.config.Revision && keep(st) {
+	st := k.state
+	if st != nil && st.Revision == k.config.Revision && keep(st) {
 		carried := *st
 		carried.Revision = c.Revision
 		s.add(StateRecord(d.ID, &carried))
-	} else if missed := st.left(k.config.Revision, s.w.now()); len(missed) > 0 {
+		return c, nil
+	}
+	if st != nil && st.Revision == k.config.Revision && st.State == pipeline.StateDisabled && or(d.State, string(pipeline.StateActive)) == string(pipeline.StateActive) {
+		c.Reactivated = or(st.Reason, string(st.State))
+	}
+	if missed := st.left(k.config.Revision, s.w.now()); len(missed) > 0 {
 		s.add(StateRecord(d.ID, &StateInfo{Revision: c.Revision, State: pipeline.StateActive, Since: s.w.now(), Missed: missed, Unknown: st.Unknown}))
 	}
 	return c, nil

@@ -39,6 +39,10 @@ type Change struct {
 	Action   Action `json:"action"`
 	Revision int64  `json:"revision"`         // in force afterwards; 0: none
 	Reason   string `json:"reason,omitempty"` // of a new state
+	// Reactivated says why the subscription was disabled before the change, which
+	// has taken it into use again; what it missed meanwhile is not made up for by
+	// that. Empty: it was not.
+	Reactivated string `json:"reactivated,omitempty"`
 	// Version of the registry that has the change: the offset of its last record.
 	// Unchanged: as far as the writer had read.
 	Version int64 `json:"-"`

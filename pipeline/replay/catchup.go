@@ -74,6 +74,9 @@ func (r *Replayer) Resume(ctx context.Context, id string, opts Options) (*contro
 	}
 	done, err := r.deps.Writer.As(opts.Who).CaughtUp(ctx, id)
 	if errors.Is(err, registry.ErrStateChanged) {
+		if it, getErr := r.deps.Writer.Get(ctx, id); getErr == nil && it.Effective == pipeline.StateDisabled && it.Decided != nil {
+			return nil, stopped(id, it.Effective, it.Decided.Reason)
+		}
 		return nil, fmt.Errorf("resuming %s: %d missed deliveries are enqueued, but %w", id, total, registry.ErrStateChanged)
 	}
 	if err != nil {
@@ -154,7 +157,7 @@ func (r *Replayer) settle(ctx context.Context, u *run, version int64) error {
 		switch {
 		case st == nil:
 		case st.State != pipeline.StatePaused || st.Reason != pipeline.ReasonCatchUp:
-			return fmt.Errorf("resuming %s: it is %s (%s): %w", id, st.State, st.Reason, registry.ErrStateChanged)
+			return stopped(id, st.State, st.Reason)
 		case st.CatchUp == 0 && st.Read > upTo:
 			return nil
 		default:
@@ -165,6 +168,19 @@ func (r *Replayer) settle(ctx context.Context, u *run, version int64) error {
 			return err
 		}
 	}
+}
+
+// stopped says why a catch-up does not go on: the subscription's state is not the
+// one that it was given for it.
+func stopped(id string, state pipeline.State, reason string) error {
+	const remedy = "mend it, then run the same again: what is left goes first"
+	switch {
+	case state != pipeline.StateDisabled:
+		return fmt.Errorf("resuming %s: it is %s (%s): %w", id, state, reason, registry.ErrStateChanged)
+	case reason == pipeline.OutcomeGone.String():
+		return fmt.Errorf("resuming %s: the endpoint answered 410 Gone again, so it is disabled again (%s)", id, remedy)
+	}
+	return fmt.Errorf("resuming %s: it was disabled again meanwhile: %s (%s)", id, reason, remedy)
 }
 
 // lastDelivery is the offset of the last record of a partition of deliveries; -1:

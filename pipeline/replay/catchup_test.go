@@ -275,3 +275,16 @@ func TestCatchUpAfterAnInterruptedOneThatWasDisabled(t *testing.T) {
 		}
 	}
 }
+
+// A catch-up whose endpoint is still gone is not told as somebody else's doing.
+func TestWhyACatchUpStops(t *testing.T) {
+	for want, err := range map[string]error{
+		"resuming s: the endpoint answered 410 Gone again, so it is disabled again (mend it, then run the same again: what is left goes first)": stopped("s", pipeline.StateDisabled, "gone"),
+		"resuming s: it was disabled again meanwhile: failing (mend it, then run the same again: what is left goes first)":                      stopped("s", pipeline.StateDisabled, "failing"),
+		"resuming s: it is paused (by an operator): its state was changed by somebody else meanwhile":                                           stopped("s", pipeline.StatePaused, "by an operator"),
+	} {
+		if err.Error() != want {
+			t.Errorf("%q, want %q", err, want)
+		}
+	}
+}
