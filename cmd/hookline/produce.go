@@ -14,6 +14,8 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/hookline/hookline/configs"
 )
 
 // produceLimit bounds the wait for the brokers' acknowledgement of one record.
@@ -28,7 +30,8 @@ func (c *cli) produceCmd() *cobra.Command {
 		Use:   "produce --topic T [--key K] [-H name=value] [FILE...]",
 		Short: "Put JSON documents from files (or standard input, -) into a topic",
 		Long: "Put JSON documents into a topic, one record each: a file holds one document, several, or one per line.\n" +
-			"Their bytes are kept as they are. Without FILE, or with -, standard input is read.",
+			"Their bytes are kept as they are. Without FILE, or with -, standard input is read.\n" +
+			"Hookline's own topics are refused.",
 		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if topic == "" {
@@ -88,6 +91,9 @@ func (c *cli) produce(ctx context.Context, files []string, like *kgo.Record) err
 	if err != nil {
 		return err
 	}
+	if err := notOurs(cfg, like.Topic); err != nil {
+		return err
+	}
 	client, err := connect(ctx, cfg, kgo.RecordDeliveryTimeout(produceLimit), kgo.UnknownTopicRetries(0), kgo.ProducerLinger(0))
 	if err != nil {
 		return err
@@ -110,6 +116,17 @@ func (c *cli) produce(ctx context.Context, files []string, like *kgo.Record) err
 	}
 	_, err = fmt.Fprintf(c.out, "produced %s to %s\n", count(sent.done, "record"), safe(like.Topic))
 	return err
+}
+
+// notOurs refuses a topic of hookline's own: what does not belong there is told of
+// at each start from then on, or is lost state.
+func notOurs(cfg *configs.Config, topic string) error {
+	for _, own := range cfg.Kafka.Settings() {
+		if own.Topic == topic {
+			return usagef("reading options: hookline produce: --topic: %s is a topic of hookline's own, which alone writes to it (name a topic of events)", topic)
+		}
+	}
+	return nil
 }
 
 // sending counts the records by what became of them. Written by the client's

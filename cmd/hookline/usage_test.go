@@ -35,6 +35,8 @@ var wrongUsage = []struct{ call, want string }{
 	{"produce -t t -H novalue", `-H "novalue" is not name=value`},
 	{"produce -t t NOFILE", "no such file"},
 	{"produce -t t .", "it is a directory"},
+	{"produce -t hookline.subscriptions", "hookline.subscriptions is a topic of hookline's own"},
+	{"produce -t hookline.retry.2", "hookline.retry.2 is a topic of hookline's own"},
 	{"sql --format a;b x", "is not a format"},
 	{"sql --json --format CSV x", "exclude each other"},
 	{"sql ' '", "the query is empty"},
