@@ -67,12 +67,35 @@ func EnsureTopics(ctx context.Context, adm *kadm.Client, cfg *Config, optional .
 	if err := create(ctx, adm, cfg, missing, &rep); err != nil {
 		return rep, err
 	}
+	made := tasksMade(cfg, have)
 	for i := range settings {
 		if t, ok := have[settings[i].Topic]; ok {
-			check(cfg, &settings[i], &t, &rep)
+			check(cfg, &settings[i], &t, made, &rep)
 		}
 	}
 	return rep, nil
+}
+
+// madeWith says with how many partitions the topics of the tasks were made, which
+// is what PARTITIONS must be.
+type madeWith struct {
+	partitions int  // of deliveries, or of the first that there is; 0: there is none
+	differ     bool // they do not all have as many
+}
+
+func tasksMade(cfg *Config, have map[string]existing) madeWith {
+	var m madeWith
+	for _, topic := range cfg.Topics().TaskTopics() {
+		t, ok := have[topic]
+		switch {
+		case !ok:
+		case m.partitions == 0:
+			m.partitions = t.partitions
+		case t.partitions != m.partitions:
+			m.differ = true
+		}
+	}
+	return m
 }
 
 // existing is a topic as the brokers describe it.
@@ -226,10 +249,8 @@ func twoInSync(ctx context.Context, adm *kadm.Client, cfg *Config, topics []stri
 	return nil
 }
 
-func check(cfg *Config, s *Setting, t *existing, rep *Report) {
-	if t.partitions != int(s.Partitions) {
-		checkPartitions(cfg, s, t, rep)
-	}
+func check(cfg *Config, s *Setting, t *existing, made madeWith, rep *Report) {
+	checkPartitions(cfg, s, t, made, rep)
 	alter := func(what, key, value string) { rep.add(s.Topic, what, alterCommand(cfg, s.Topic, key, value)) }
 	policy := t.configs[configCleanup]
 	switch compacted := strings.Contains(policy, "compact"); {
@@ -258,18 +279,27 @@ func check(cfg *Config, s *Setting, t *existing, rep *Report) {
 	}
 }
 
-// checkPartitions reports a number of partitions other than the configured one.
-// Topics outside the tasks may have more than hookline would give them.
-func checkPartitions(cfg *Config, s *Setting, t *existing, rep *Report) {
-	topics := cfg.Topics()
-	what := fmt.Sprintf("it has %d partitions, not %d", t.partitions, s.Partitions)
+// checkPartitions reports a wrong number of partitions. Topics outside the tasks
+// may have more than hookline would give them. Dead goes by the tasks' topics where
+// PARTITIONS is wrong about these: partitions cannot be taken back.
+func checkPartitions(cfg *Config, s *Setting, t *existing, made madeWith, rep *Report) {
+	topics, want := cfg.Topics(), int(s.Partitions)
+	if s.Topic == topics.Dead() && made.partitions > 0 {
+		want = made.partitions
+	}
+	if t.partitions == want {
+		return
+	}
+	what := fmt.Sprintf("it has %d partitions, not %d", t.partitions, want)
 	switch {
 	case s.Topic == topics.Subscriptions():
 		rep.add(s.Topic, what, "its offsets are the registry's version: save the subscriptions, delete the topic, apply them again")
+	case slices.Contains(topics.TaskTopics(), s.Topic) && made.differ:
+		rep.add(s.Topic, what, "deliveries, retry.*, parked and lanes must have as many, HOOKLINE_PARTITIONS, as when they were made: was one made or altered by hand? delete that one while it is empty; hookline topics makes it")
 	case slices.Contains(topics.TaskTopics(), s.Topic):
-		rep.add(s.Topic, what, fmt.Sprintf("set HOOKLINE_PARTITIONS=%d if deliveries, retry.*, parked and lanes all have %d; the number never changes after they were made", t.partitions, t.partitions))
-	case s.Topic == topics.Dead() && t.partitions < int(s.Partitions):
-		rep.add(s.Topic, what, fmt.Sprintf("kafka-topics.sh --bootstrap-server %s --alter --topic %s --partitions %d", strings.Join(cfg.Brokers, ","), s.Topic, s.Partitions))
+		rep.add(s.Topic, what, fmt.Sprintf("set HOOKLINE_PARTITIONS=%d; the number never changes after the topics were made", made.partitions))
+	case s.Topic == topics.Dead() && t.partitions < want:
+		rep.add(s.Topic, what, fmt.Sprintf("kafka-topics.sh --bootstrap-server %s --alter --topic %s --partitions %d", strings.Join(cfg.Brokers, ","), s.Topic, want))
 	}
 }
 

@@ -74,7 +74,7 @@ func TestEnsureTopicsFindsWhatIsWrong(t *testing.T) {
 		got[p.Topic] = p
 	}
 	for topic, want := range map[string][2]string{
-		topics.Parked():        {"6 partitions, not 32", "HOOKLINE_PARTITIONS=6"},
+		topics.Parked():        {"6 partitions, not 32", "delete that one while it is empty"},
 		topics.Retry(1):        {"retention.ms is 604800000", "kafka-configs.sh"},
 		topics.Retry(2):        {"max.message.bytes is 1048576", "max.message.bytes=1179648"},
 		topics.Retry(3):        {"cleanup.policy", "cleanup.policy=delete"},
@@ -93,6 +93,29 @@ func TestEnsureTopicsFindsWhatIsWrong(t *testing.T) {
 	}
 	if err := rep.Err(); err == nil || strings.Count(err.Error(), "\n") != 6 {
 		t.Errorf("as an error: %v", err)
+	}
+}
+
+// Topics that were made with another PARTITIONS have one remedy: that nothing is
+// altered, which cannot be taken back.
+func TestAnotherNumberOfPartitionsHasOneRemedy(t *testing.T) {
+	cfg := kafkax.DefaultConfig()
+	cfg.Brokers, cfg.Partitions = testkit.KFake(t).ListenAddrs(), 6
+	adm := kadm.NewClient(client(t, cfg.Brokers))
+	if rep, err := kafkax.EnsureTopics(within(t), adm, &cfg); err != nil || rep.Err() != nil {
+		t.Fatal(err, rep.Err())
+	}
+	for _, partitions := range []int32{12, 3} {
+		cfg.Partitions = partitions
+		rep, err := kafkax.EnsureTopics(within(t), adm, &cfg)
+		if err != nil || len(rep.Problems) != len(cfg.Topics().TaskTopics()) {
+			t.Errorf("%v, problems %v", err, rep.Problems)
+		}
+		for _, p := range rep.Problems {
+			if !strings.HasPrefix(p.Fix, "set HOOKLINE_PARTITIONS=6;") {
+				t.Errorf("%s", p.String())
+			}
+		}
 	}
 }
 
