@@ -7,6 +7,7 @@ package configs
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"reflect"
 	"regexp"
 	"slices"
@@ -65,16 +66,39 @@ func (c *Config) String() string { return fmt.Sprint(c.Given()) }
 // GoString keeps secrets out of %#v.
 func (c *Config) GoString() string { return c.String() }
 
+// CheckFiles reads the files that the configuration names, as the start does, and
+// tells everything that is wrong with them, as Problems.
+func (c *Config) CheckFiles() error {
+	var problems Problems
+	for part := range c.parts() {
+		if p, ok := part.(interface{ CheckFiles() error }); ok {
+			problems = append(problems, split(p.CheckFiles())...)
+		}
+	}
+	if len(problems) == 0 {
+		return nil
+	}
+	return problems
+}
+
+// parts gives a pointer to the configuration of each part.
+func (c *Config) parts() iter.Seq[any] {
+	return func(yield func(any) bool) {
+		v := reflect.ValueOf(c).Elem()
+		for i := range v.NumField() {
+			if v.Type().Field(i).IsExported() && !yield(v.Field(i).Addr().Interface()) {
+				return
+			}
+		}
+	}
+}
+
 // check gathers what the parts and the cross checks find wrong.
 func (c *Config) check() Problems {
 	var problems Problems
-	v := reflect.ValueOf(c).Elem()
-	for i := range v.NumField() {
-		if !v.Type().Field(i).IsExported() {
-			continue
-		}
-		if part, ok := v.Field(i).Addr().Interface().(interface{ Validate() error }); ok {
-			problems = append(problems, split(part.Validate())...)
+	for part := range c.parts() {
+		if p, ok := part.(interface{ Validate() error }); ok {
+			problems = append(problems, split(p.Validate())...)
 		}
 	}
 	if len(c.Router.EventsTopics) == 0 { // NeedEvents tells, where it matters

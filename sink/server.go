@@ -73,6 +73,16 @@ func openServer(cfg *Config, conns int) (*server, error) {
 	return &server{db: cfg.Database, http: t.http, conn: conn}, nil
 }
 
+// CheckFiles reads the file that the configuration names, as the start does.
+func (c *Config) CheckFiles() error {
+	t, err := c.target()
+	if err != nil || !t.tls {
+		return err
+	}
+	_, err = c.tls(t.host)
+	return err
+}
+
 // tls verifies the server's certificate, by the name that it is reached by.
 func (c *Config) tls(addr string) (*tls.Config, error) {
 	host, _, err := net.SplitHostPort(addr)

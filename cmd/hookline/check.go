@@ -44,13 +44,16 @@ func (c *cli) checkCmd() *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.StringVar(&roles, "roles", "", "the roles that are to run (default: all)")
-	f.BoolVar(&offline, "offline", false, "only what needs no connection")
+	f.BoolVar(&offline, "offline", false, "only what needs no connection: the settings, and the files that they name")
 	f.BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }
 
 func (c *cli) check(ctx context.Context, roles []app.Role, offline bool) ([]finding, error) {
 	cfg, err := c.config()
+	if err == nil {
+		err = cfg.CheckFiles()
+	}
 	if err != nil {
 		return []finding{{What: "configuration", Notes: []string{"see the errors; connections were not tried"}}}, err
 	}

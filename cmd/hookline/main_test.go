@@ -72,6 +72,15 @@ func TestExitCodes(t *testing.T) {
 	if err := os.WriteFile(bad, []byte("subscriptions:\n  - id: 'a b'\n    url: ftp://x\n  - id: ok\n    tenant: t\n    url: https://example.com/\n    nonsense: 1\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	files := []string{
+		"HOOKLINE_ADMIN_TLS_CERT_FILE=" + dir + "/a", "HOOKLINE_ADMIN_TLS_KEY_FILE=" + dir + "/b", "HOOKLINE_ADMIN_TLS_CLIENT_CA_FILE=" + bad,
+		"HOOKLINE_KAFKA_TLS_ENABLED=true", "HOOKLINE_KAFKA_TLS_CA_FILE=" + dir + "/c", "HOOKLINE_CLICKHOUSE_ADDR=https://ch", "HOOKLINE_CLICKHOUSE_CA_FILE=" + bad,
+		"HOOKLINE_KAFKA_SASL_MECHANISM=plain", "HOOKLINE_KAFKA_SASL_USER=u", "HOOKLINE_KAFKA_SASL_PASSWORD_FILE=" + dir + "/d",
+	}
+	told := []string{
+		"reading configuration: HOOKLINE_ADMIN_TLS_CERT_FILE: with its key: open " + dir + "/a: no such file", "HOOKLINE_ADMIN_TLS_CLIENT_CA_FILE: " + bad + " has no PEM",
+		"HOOKLINE_KAFKA_TLS_CA_FILE: open " + dir + "/c: no such file", "HOOKLINE_CLICKHOUSE_CA_FILE: " + bad + " has no PEM", "HOOKLINE_KAFKA_SASL_PASSWORD_FILE: open " + dir + "/d: no such file",
+	}
 	away := []string{"HOOKLINE_KAFKA_BROKERS=127.0.0.1:1", "HOOKLINE_CLICKHOUSE_ADDR=http://127.0.0.1:1", "HOOKLINE_EVENTS_TOPICS=orders=json"}
 	for _, tt := range []struct {
 		name string
@@ -100,6 +109,8 @@ func TestExitCodes(t *testing.T) {
 		{"clickhouse away", away, []string{"logs"}, exitUnreachable, []string{"HOOKLINE_CLICKHOUSE_ADDR"}},
 		{"check tells both", away, []string{"check"}, exitUnreachable, []string{"is Kafka running?", "is ClickHouse running?"}},
 		{"check offline", away, []string{"check", "--offline"}, exitDone, nil},
+		{"run tells of every file", append(files, "HOOKLINE_EVENTS_TOPICS=orders=json"), []string{"run"}, exitUsage, told},
+		{"check tells of every file", files, []string{"check", "--offline", "--roles", "console"}, exitUsage, told},
 		{"dry run without Kafka", away, []string{"subs", "apply", "--dry-run", "-f", bad}, exitUsage, []string{bad + ":2", bad + ":3", bad + ":7"}},
 		{"no such file", away, []string{"subs", "apply", "-f", filepath.Join(dir, "none")}, exitUsage, []string{"no such file"}},
 	} {

@@ -17,10 +17,12 @@ import (
 // preflight makes sure that Kafka answers and that the topics are there and as
 // they must be, before anything starts. It returns the cluster's id.
 func preflight(ctx context.Context, cfg *configs.Config, roles []app.Role, log *slog.Logger) (cluster string, err error) {
+	wrong := []error{cfg.CheckFiles()}
 	if readsEvents(roles) {
-		if err := cfg.NeedEvents(); err != nil {
-			return "", err
-		}
+		wrong = append(wrong, cfg.NeedEvents())
+	}
+	if err := errors.Join(wrong...); err != nil {
+		return "", err
 	}
 	client, err := connect(ctx, cfg)
 	if err != nil {

@@ -109,24 +109,43 @@ func (c *Config) ClientOpts(log *slog.Logger) ([]kgo.Opt, error) {
 	return opts, nil
 }
 
+// CheckFiles reads the files that the configuration names, as clients do when they
+// are made, and tells everything that is wrong with them.
+func (c *Config) CheckFiles() error {
+	var errs []error
+	if c.TLS.Enabled {
+		_, err := c.TLS.load()
+		errs = append(errs, err)
+	}
+	if c.SASL.Mechanism != "" {
+		_, err := c.SASL.load()
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
 func (t *TLSConfig) load() (*tls.Config, error) {
+	var errs []error
 	out := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: t.ServerName}
 	if t.CAFile != "" {
 		pem, err := os.ReadFile(t.CAFile)
-		if err != nil {
-			return nil, fmt.Errorf("reading HOOKLINE_KAFKA_TLS_CA_FILE: %w", err)
-		}
 		out.RootCAs = x509.NewCertPool()
-		if !out.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("reading HOOKLINE_KAFKA_TLS_CA_FILE: %s has no PEM certificate", t.CAFile)
+		switch {
+		case err != nil:
+			errs = append(errs, fmt.Errorf("reading HOOKLINE_KAFKA_TLS_CA_FILE: %w", err))
+		case !out.RootCAs.AppendCertsFromPEM(pem):
+			errs = append(errs, fmt.Errorf("reading HOOKLINE_KAFKA_TLS_CA_FILE: %s has no PEM certificate", t.CAFile))
 		}
 	}
 	if t.CertFile != "" {
 		cert, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile)
 		if err != nil {
-			return nil, fmt.Errorf("loading HOOKLINE_KAFKA_TLS_CERT_FILE and KEY_FILE: %w", err)
+			errs = append(errs, fmt.Errorf("loading HOOKLINE_KAFKA_TLS_CERT_FILE: with its key: %w", err))
 		}
 		out.Certificates = []tls.Certificate{cert}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
 	}
 	return out, nil
 }

@@ -27,28 +27,41 @@ func (t *TLSConfig) validate() error {
 	return nil
 }
 
+// CheckFiles reads the files that the configuration names, as the start does, and
+// tells everything that is wrong with them.
+func (c *Config) CheckFiles() error {
+	if c.Addr == Off {
+		return nil
+	}
+	_, err := c.TLS.load()
+	return err
+}
+
 // load reads the files; nil: no TLS.
 func (t *TLSConfig) load() (*tls.Config, error) {
 	if t.CertFile == "" {
 		return nil, nil
 	}
+	var errs []error
 	cert, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile)
 	if err != nil {
-		return nil, fmt.Errorf("loading HOOKLINE_ADMIN_TLS_CERT_FILE and KEY_FILE: %w", err)
+		errs = append(errs, fmt.Errorf("loading HOOKLINE_ADMIN_TLS_CERT_FILE: with its key: %w", err))
 	}
 	out := &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{cert}, NextProtos: []string{"http/1.1"}}
-	if t.ClientCAFile == "" {
-		return out, nil
+	if t.ClientCAFile != "" {
+		pem, err := os.ReadFile(t.ClientCAFile)
+		out.ClientCAs = x509.NewCertPool()
+		switch {
+		case err != nil:
+			errs = append(errs, fmt.Errorf("reading HOOKLINE_ADMIN_TLS_CLIENT_CA_FILE: %w", err))
+		case !out.ClientCAs.AppendCertsFromPEM(pem):
+			errs = append(errs, fmt.Errorf("reading HOOKLINE_ADMIN_TLS_CLIENT_CA_FILE: %s has no PEM certificate", t.ClientCAFile))
+		}
+		// Probes have no certificate; what needs one asks for it (guarded).
+		out.ClientAuth = tls.VerifyClientCertIfGiven
 	}
-	pem, err := os.ReadFile(t.ClientCAFile)
-	if err != nil {
-		return nil, fmt.Errorf("reading HOOKLINE_ADMIN_TLS_CLIENT_CA_FILE: %w", err)
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
 	}
-	out.ClientCAs = x509.NewCertPool()
-	if !out.ClientCAs.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("reading HOOKLINE_ADMIN_TLS_CLIENT_CA_FILE: %s has no PEM certificate", t.ClientCAFile)
-	}
-	// Probes have no certificate; what needs one asks for it (guarded).
-	out.ClientAuth = tls.VerifyClientCertIfGiven
 	return out, nil
 }
