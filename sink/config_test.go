@@ -1,12 +1,55 @@
 package sink
 
 import (
+	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
 
+	clickhouse "github.com/ClickHouse/clickhouse-go/v2"
 	"github.com/caarlos0/env/v11"
 )
+
+// What is said of ClickHouse's errors: nothing twice, and no advice about a pool
+// where nobody answered.
+func TestWordsOfErrors(t *testing.T) {
+	http := func(status int, text string) error {
+		return &clickhouse.HTTPError{StatusCode: status, Err: errors.New(text)}
+	}
+	refused := "Code: 516. DB::Exception: x: Authentication failed. (AUTHENTICATION_FAILED) (version 26.7.2.1 (official build))"
+	for _, tt := range []struct {
+		err     error
+		want    string
+		refused bool
+	}{
+		{clickhouse.ErrAcquireConnTimeout, "no answer in 5s", false},
+		{http(404, "Code: 47. DB::Exception: Unknown identifier `a` in SELECT (a). (UNKNOWN_IDENTIFIER) (version 26.7.2.1)\n"), "Code: 47. DB::Exception: Unknown identifier `a` in SELECT (a). (UNKNOWN_IDENTIFIER)", false},
+		{
+			http(404, "Code: 73. DB::Exception: Code: 73. DB::Exception: Unknown format X. (UNKNOWN_FORMAT) (version 26.7.2.1). (UNKNOWN_FORMAT) (version 26.7.2.1). (UNKNOWN_FORMAT)"),
+			"Code: 73. DB::Exception: Unknown format X. (UNKNOWN_FORMAT)", false,
+		},
+		{http(403, refused), "Code: 516. DB::Exception: x: Authentication failed. (AUTHENTICATION_FAILED)", true},
+		{&clickhouse.Exception{Code: 516, Message: "x"}, "code: 516, message: x", true},
+		{http(405, "Method Not Allowed\n"), "[HTTP 405] Method Not Allowed", false},
+	} {
+		err := fmt.Errorf("asking: %w", briefly(tt.err))
+		if err.Error() != "asking: "+tt.want || Refused(err) != tt.refused {
+			t.Errorf("%v, refused %v; want %s", err, Refused(err), tt.want)
+		}
+	}
+}
+
+// A word that is misspelt is no reason to allow changes.
+func TestStatementsByTheirFirstWord(t *testing.T) {
+	for sql, want := range map[string]error{
+		"select 1": nil, "(-- x\n WITH 1 AS a SELECT a)": nil, "": nil, "insert into t select 1": ErrReadOnly, "/* */ DROP TABLE t": ErrReadOnly, "SELEC 1": ErrNoStatement, "SHWO TABLES": ErrNoStatement,
+	} {
+		if err := reads(sql); !errors.Is(err, want) {
+			t.Errorf("%q: %v, want %v", sql, err, want)
+		}
+	}
+}
 
 func TestDefaults(t *testing.T) {
 	cfg, err := env.ParseAsWithOptions[Config](env.Options{Prefix: "HOOKLINE_", Environment: map[string]string{"HOOKLINE_CLICKHOUSE_PASSWORD": "pw"}})

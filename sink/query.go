@@ -35,6 +35,9 @@ func CheckFormat(format string) error {
 // ErrReadOnly says that a statement would change something: Query only reads.
 var ErrReadOnly = errors.New("the statement changes something, and only reading is allowed")
 
+// ErrNoStatement says that no statement begins with such a word.
+var ErrNoStatement = errors.New("no statement begins so (SELECT, WITH, SHOW, DESCRIBE, EXPLAIN, ...)")
+
 // ClickHouse's words about a user who may only read and may not even say so.
 const (
 	codeReadOnly    = 164 // READONLY; source: ClickHouse, src/Common/ErrorCodes.cpp
@@ -45,31 +48,45 @@ const (
 // readonly=2 lets some through that do more (SYSTEM STOP MERGES, KILL QUERY).
 var readingWords = []string{"SELECT", "WITH", "FROM", "SHOW", "DESCRIBE", "DESC", "EXPLAIN", "EXISTS", "CHECK", "SET", "USE", "VALUES"}
 
+// changingWords are those that statements begin with that change something; a word
+// that is of neither kind is misspelt.
+var changingWords = []string{
+	"ALTER", "ANALYZE", "ATTACH", "BACKUP", "BEGIN", "COMMIT", "COPY", "CREATE", "DELETE", "DETACH", "DROP", "EXCHANGE", "EXECUTE", "EXTERNAL", "GRANT", "INSERT",
+	"KILL", "MOVE", "OPTIMIZE", "PARALLEL", "RENAME", "REPLACE", "RESTORE", "REVOKE", "ROLLBACK", "SYSTEM", "TRUNCATE", "UNDROP", "UPDATE", "UNLOCK", "WATCH",
+}
+
 // opening is what may stand before a statement's first word: white space, comments
 // and brackets.
 var opening = regexp.MustCompile(`^(?:[\s(;]|--[^\n]*(?:\n|$)|#[ !][^\n]*(?:\n|$)|/\*(?s:.*?)\*/)*`)
 
-// reads tells whether sql begins as a statement that only reads does.
-func reads(sql string) bool {
+// reads is nil where sql begins as a statement that only reads does; else ErrReadOnly,
+// or ErrNoStatement with the word.
+func reads(sql string) error {
 	rest := sql[len(opening.FindString(sql)):]
 	word := rest
 	if end := strings.IndexFunc(rest, func(r rune) bool { return r != '_' && !unicode.IsLetter(r) }); end >= 0 {
 		word = rest[:end]
 	}
-	return word == "" || slices.Contains(readingWords, strings.ToUpper(word))
+	switch upper := strings.ToUpper(word); {
+	case word == "" || slices.Contains(readingWords, upper):
+		return nil
+	case slices.Contains(changingWords, upper):
+		return ErrReadOnly
+	}
+	return fmt.Errorf("%.40q: %w", word, ErrNoStatement)
 }
 
 // Query runs a statement that reads in hookline's database and gives its result in
 // a format of ClickHouse's, unless the statement names one; ErrReadOnly where it
-// would change something. Over http the server formats, and an error comes before
-// the first byte. Over tcp the formats are JSONEachRow, CSV and TabSeparated, for
-// statements that give rows. Close the result.
+// would change something, ErrNoStatement where it is none. Over http the server
+// formats, and an error comes before the first byte. Over tcp the formats are
+// JSONEachRow, CSV and TabSeparated, for statements that give rows. Close the result.
 func (r *Reader) Query(ctx context.Context, sql, format string) (io.ReadCloser, error) {
 	if err := CheckFormat(format); err != nil {
 		return nil, fmt.Errorf("querying ClickHouse: %w", err)
 	}
-	if !reads(sql) {
-		return nil, fmt.Errorf("querying ClickHouse: %w", ErrReadOnly)
+	if err := reads(sql); err != nil {
+		return nil, fmt.Errorf("querying ClickHouse: %w", err)
 	}
 	if !r.target.http {
 		return r.queryNative(ctx, sql, format)

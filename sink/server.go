@@ -12,6 +12,8 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -170,6 +172,19 @@ func insertRows(ctx context.Context, conn driver.Conn, b *block, sql string) err
 
 func (s *server) close() error { return s.conn.Close() }
 
+// repetitions in ClickHouse's words about an error, such as of a format that it
+// does not know: "[HTTP 404] Code: 73. DB::Exception: Code: 73. DB::Exception: Unknown
+// format X. (UNKNOWN_FORMAT) (version 26.7.2.1). (UNKNOWN_FORMAT)".
+var repetitions = []struct {
+	what *regexp.Regexp
+	with string
+}{
+	{regexp.MustCompile(`\[HTTP \d+\] (Code: \d)`), "$1"},
+	{regexp.MustCompile(`(?:Code: \d+\. DB::Exception: )+(Code: \d+\. DB::Exception: )`), "$1"},
+	{regexp.MustCompile(` \(version [^()]*(?:\([^()]*\))?\)`), ""},
+	{regexp.MustCompile(`( \([A-Z_]+\))(?:\.? \([A-Z_]+\))+`), "$1"},
+}
+
 // briefly cuts what a client's error has too much of: the URL with the whole
 // statement, and quotations by the server. errors.Is and As still work.
 func briefly(err error) error {
@@ -184,7 +199,13 @@ func briefly(err error) error {
 	if errors.As(err, &ue) && !strings.Contains(ue.Err.Error(), ue.URL) {
 		text = ue.Err.Error()
 	}
+	if errors.Is(err, clickhouse.ErrAcquireConnTimeout) { // which the client takes for too few connections
+		text = fmt.Sprintf("no answer in %v", dialTimeout)
+	}
 	text = strings.Join(strings.Fields(text), " ")
+	for _, r := range repetitions {
+		text = r.what.ReplaceAllString(text, r.with)
+	}
 	if len(text) > maxErrorText {
 		text = strings.ToValidUTF8(text[:maxErrorText], "") + "..."
 	}
@@ -206,3 +227,16 @@ func Unreachable(err error) bool {
 	var status *clickhouse.HTTPError
 	return err != nil && !errors.As(err, &answer) && !errors.As(err, &status)
 }
+
+// Refused tells whether err says that ClickHouse refused the login: what else
+// answers where it should be says something else.
+func Refused(err error) bool {
+	var answer *clickhouse.Exception
+	var status *clickhouse.HTTPError
+	return errors.As(err, &answer) && slices.Contains(loginCodes, answer.Code) ||
+		errors.As(err, &status) && (status.StatusCode == http.StatusUnauthorized || status.StatusCode == http.StatusForbidden)
+}
+
+// loginCodes: UNKNOWN_USER, WRONG_PASSWORD, REQUIRED_PASSWORD, AUTHENTICATION_FAILED;
+// source: ClickHouse, src/Common/ErrorCodes.cpp.
+var loginCodes = []int32{192, 193, 194, 516}

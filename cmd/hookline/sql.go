@@ -96,7 +96,10 @@ func pingClickHouse(ctx context.Context, r *sink.Reader) error {
 	case sink.Unreachable(err):
 		return unreachableError{fmt.Errorf("%w (is ClickHouse running? set HOOKLINE_CLICKHOUSE_ADDR)", err)}
 	}
-	return fmt.Errorf("%w (set HOOKLINE_CLICKHOUSE_USER and _PASSWORD)", err)
+	if sink.Refused(err) {
+		return fmt.Errorf("%w (set HOOKLINE_CLICKHOUSE_USER and _PASSWORD)", err)
+	}
+	return fmt.Errorf("%w (is that ClickHouse? see HOOKLINE_CLICKHOUSE_ADDR)", err)
 }
 
 func isBadCertificate(err error) bool {
@@ -118,6 +121,8 @@ func (c *cli) sql(ctx context.Context, query, format string, exact, write bool) 
 	switch {
 	case errors.Is(err, sink.ErrReadOnly) && !write:
 		return usage(fmt.Errorf("%w (give --write to allow it)", err))
+	case errors.Is(err, sink.ErrNoStatement):
+		return usage(err)
 	case err != nil:
 		return err
 	}
