@@ -6,8 +6,13 @@ import (
 	"time"
 )
 
-// logEvery is the least time between two lines about one kind of trouble.
-const logEvery = 10 * time.Second
+const (
+	// logEvery is the least time between two lines about one kind of trouble.
+	logEvery = 10 * time.Second
+	// calm is how long Kafka must have given no error before it is said to be back:
+	// where it refuses one topic, records of another come all the time.
+	calm = 5 * time.Second
+)
 
 // health is what the sink knows of ClickHouse, and when it spoke of it.
 type health struct {
@@ -20,6 +25,8 @@ type health struct {
 	since     time.Time // of trouble
 	spoke     time.Time // of trouble with ClickHouse
 	spokeMeta time.Time // of trouble with Kafka
+	unread    time.Time // since when Kafka cannot be read; zero: it can
+	unreadAt  time.Time // of the last such error
 }
 
 // ok notes that ClickHouse did what it was asked.
@@ -43,6 +50,26 @@ func (h *health) failed(err error) {
 	if now.Sub(h.spoke) >= logEvery {
 		h.spoke = now
 		h.log.Warn("storing the delivery log: ClickHouse refuses or is away: trying again", "error", err, "since", h.since)
+	}
+}
+
+// unreadable notes that Kafka could not be read.
+func (h *health) unreadable(err error) {
+	h.mu.Lock()
+	if h.unreadAt = h.now(); h.unread.IsZero() {
+		h.unread = h.unreadAt
+	}
+	h.mu.Unlock()
+	h.kafka(err)
+}
+
+// read notes that records came.
+func (h *health) read() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if now := h.now(); !h.unread.IsZero() && now.Sub(h.unreadAt) >= calm {
+		h.log.Info("Kafka is back: the sink goes on", "away", h.unreadAt.Sub(h.unread).Round(time.Millisecond))
+		h.unread = time.Time{}
 	}
 }
 

@@ -293,9 +293,12 @@ func (s *Sink) poll(ctx context.Context) {
 		fetches.EachError(func(topic string, id int32, err error) {
 			if ctx.Err() == nil {
 				failed = true
-				s.health.kafka(fmt.Errorf("fetching %s/%d: %w", topic, id, err))
+				s.health.unreadable(fetchError(topic, id, err))
 			}
 		})
+		if !failed && fetches.NumRecords() > 0 {
+			s.health.read()
+		}
 		fetches.EachPartition(func(p kgo.FetchTopicPartition) {
 			if len(p.Records) == 0 {
 				return
@@ -315,6 +318,14 @@ func (s *Sink) poll(ctx context.Context) {
 			}
 		}
 	}
+}
+
+// fetchError says what could not be fetched; kgo tells of its group without a topic.
+func fetchError(topic string, partition int32, err error) error {
+	if topic == "" {
+		return fmt.Errorf("keeping up the group membership: %w", err)
+	}
+	return fmt.Errorf("fetching %s/%d: %w", topic, partition, err)
 }
 
 // fetchPause between two polls that bring nothing but errors.

@@ -109,7 +109,11 @@ type filterWatch struct {
 }
 
 // FilterFailed implements match.Observer.
-func (w filterWatch) FilterFailed(s *pipeline.Subscription, ev *pipeline.Event, r filter.Result) {
+func (w filterWatch) FilterFailed(s *pipeline.Subscription, ev *pipeline.Event, r filter.Result, why string) {
 	w.metrics.FilterFailed(r.String())
-	w.log.Warn("a filter failed on an event, which its subscription does not get", "subscription", s.ID, "tenant", s.Tenant, "reason", r.String(), "source", ev.Source.String())
+	args := []any{"subscription", s.ID, "tenant", s.Tenant, "reason", r.String(), "source", ev.Source.String()}
+	if why != "" {
+		args = append(args, "error", why)
+	}
+	w.log.Warn("a filter failed on an event, which its subscription does not get", args...)
 }

@@ -2,6 +2,7 @@ package filter
 
 import (
 	"errors"
+	"strings"
 	"sync"
 
 	"cel.dev/cel-go/common/types"
@@ -56,7 +57,7 @@ func (r Result) Failed() bool { return r > ResultFalse }
 // share runs once. Not safe for concurrent use.
 type Evaluation struct {
 	ev      *pipeline.Event
-	results map[*Program]Result
+	results map[*Program]outcome
 	doc     jsonscan.Doc
 	scanned bool
 	broken  bool // the payload is not JSON
@@ -74,7 +75,7 @@ type Evaluation struct {
 }
 
 var evaluations = sync.Pool{New: func() any {
-	return &Evaluation{results: map[*Program]Result{}, tables: map[int]map[string]jsonscan.Value{}, sizes: map[int]int{}}
+	return &Evaluation{results: map[*Program]outcome{}, tables: map[int]map[string]jsonscan.Value{}, sizes: map[int]int{}}
 }}
 
 // Begin starts on an event, which must not change until End.
@@ -88,7 +89,7 @@ func Begin(ev *pipeline.Event) *Evaluation {
 func (e *Evaluation) End() {
 	const keptResults = 1024 // a map that was large once stays large
 	if len(e.results) > keptResults {
-		e.results = map[*Program]Result{}
+		e.results = map[*Program]outcome{}
 	}
 	clear(e.results)
 	clear(e.tables)
@@ -98,33 +99,72 @@ func (e *Evaluation) End() {
 	evaluations.Put(e)
 }
 
-// Eval gives p's result for the event. It never panics.
-func (e *Evaluation) Eval(p *Program) Result {
-	if r, ok := e.results[p]; ok {
-		return r
-	}
-	r := e.run(p)
-	e.results[p] = r
-	return r
+// outcome is a result with its Why.
+type outcome struct {
+	Result
+	why string
 }
 
-func (e *Evaluation) run(p *Program) Result {
+// Eval gives p's result for the event. It never panics.
+func (e *Evaluation) Eval(p *Program) Result { return e.outcome(p).Result }
+
+// Why says more of p's ResultError: which member is missing, or what does not go
+// together. Nothing of what is in the event is in it, only what stands in the
+// filter; empty: there is no more to say.
+func (e *Evaluation) Why(p *Program) string { return e.outcome(p).why }
+
+func (e *Evaluation) outcome(p *Program) outcome {
+	out, ok := e.results[p]
+	if !ok {
+		r, err := e.run(p)
+		out.Result = r
+		if r == ResultError {
+			out.why = why(p, err.Error())
+		}
+		e.results[p] = out
+	}
+	return out
+}
+
+// why says in our words what the interpreter says of an error: its own may have
+// values of the event.
+func why(p *Program, text string) string {
+	const noSuchKey = "no such key: "
+	if name, ok := strings.CutPrefix(text, noSuchKey); ok && strings.Contains(p.text, name) {
+		return "the event has no member " + name
+	}
+	for _, known := range [...][2]string{
+		{"no such key", "the event has no such member"},
+		{"no such overload", "operands do not go together"},
+		{"index out of", "an index is out of range"},
+		{"division by zero", "division by zero"},
+		{"modulus by zero", "division by zero"},
+	} {
+		if strings.HasPrefix(text, known[0]) {
+			return known[1]
+		}
+	}
+	return ""
+}
+
+// run evaluates p; the error is that of ResultError.
+func (e *Evaluation) run(p *Program) (Result, error) {
 	e.meter, e.left, e.bound, e.notJSON = p.meter, MaxCost-p.meter.weight, 0, false
 	out, _, err := p.program.Eval(e)
 	switch {
 	case err == nil && out == types.True:
-		return ResultTrue
+		return ResultTrue, nil
 	case err == nil && out == types.False:
-		return ResultFalse
+		return ResultFalse, nil
 	case err == nil:
-		return ResultNotBool
+		return ResultNotBool, nil
 	case e.notJSON:
-		return ResultNotJSON
+		return ResultNotJSON, nil
 	}
 	if cancelled, ok := errors.AsType[interpreter.EvalCancelledError](err); ok && cancelled.Cause == interpreter.CostLimitExceeded {
-		return ResultOverLimit
+		return ResultOverLimit, nil
 	}
-	return ResultError
+	return ResultError, err
 }
 
 // ResolveName gives the interpreter the value of a declared name.

@@ -10,8 +10,8 @@ import (
 // for as many goroutines as call Match.
 type Observer interface {
 	// FilterFailed is called once for each subscription and event; r is one of
-	// filter.Failures.
-	FilterFailed(sub *pipeline.Subscription, ev *pipeline.Event, r filter.Result)
+	// filter.Failures, why says more of it where there is more to say.
+	FilterFailed(sub *pipeline.Subscription, ev *pipeline.Event, r filter.Result, why string)
 }
 
 // program is the compiled filter of a subscription, which the registry attaches.
@@ -40,15 +40,19 @@ func evaluate(ev *pipeline.Event, dst []*pipeline.Subscription, from int, o Obse
 			kept = append(kept, s)
 			continue
 		}
-		r := filter.ResultError // a filter that nobody compiled lets nothing through
-		if p := program(s); p != nil {
+		r, p := filter.ResultError, program(s) // a filter that nobody compiled lets nothing through
+		if p != nil {
 			r = e.Eval(p)
 		}
 		switch {
 		case r == filter.ResultTrue:
 			kept = append(kept, s)
 		case r.Failed() && o != nil:
-			o.FilterFailed(s, ev, r)
+			why := ""
+			if p != nil {
+				why = e.Why(p)
+			}
+			o.FilterFailed(s, ev, r, why)
 		}
 	}
 	clear(dst[len(kept):])

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -29,10 +30,10 @@ type failures struct {
 	got []string
 }
 
-func (f *failures) FilterFailed(s *pipeline.Subscription, ev *pipeline.Event, r filter.Result) {
+func (f *failures) FilterFailed(s *pipeline.Subscription, ev *pipeline.Event, r filter.Result, why string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.got = append(f.got, s.ID+" "+ev.ID+" "+r.String())
+	f.got = append(f.got, strings.TrimSpace(s.ID+" "+ev.ID+" "+r.String()+" "+why))
 }
 
 func TestMatchWithFilters(t *testing.T) {
@@ -50,7 +51,7 @@ func TestMatchWithFilters(t *testing.T) {
 	if got[0] != kept || ids(got[1:]) != "active none type zz-loop" {
 		t.Errorf("got %q", ids(got))
 	}
-	if want := []string{"missing e1 error", "number e1 not_boolean", "uncompiled e1 error"}; !slices.Equal(told.got, want) {
+	if want := []string{"missing e1 error the event has no member nope", "number e1 not_boolean", "uncompiled e1 error"}; !slices.Equal(told.got, want) {
 		t.Errorf("told %q, want %q", told.got, want)
 	}
 	if !x.Taken(&ev) || len(told.got) != 3 {
