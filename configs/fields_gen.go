@@ -76,7 +76,7 @@ var fieldDocs = map[string]string{
 	"HOOKLINE_LOG_ALL_EVENTS":             "Stores every event, those without takers too.",
 	"HOOKLINE_WEBHOOK_CALLED":             "Produces a webhook_called record to the topic webhook_called for each attempt of a goflow event, keyed by the event's id.",
 	"HOOKLINE_ADMIN_ADDR":                 "The address of /healthz, /readyz and /metrics; off: no such address. Any but a loopback address needs ADMIN_TOKEN or ADMIN_TLS_CLIENT_CA_FILE.",
-	"HOOKLINE_ADMIN_TOKEN":                "Gives leave to look at and to change everything, as Authorization: Bearer TOKEN or at the console's login; every request but /healthz and /readyz then needs it or ADMIN_READ_TOKEN. Empty: everybody who reaches the address may look, nobody may change anything. At least 16 bytes.",
+	"HOOKLINE_ADMIN_TOKEN":                "Gives leave to look at and to change everything, as Authorization: Bearer TOKEN or at the console's login; every request but /healthz and /readyz then needs it or ADMIN_READ_TOKEN. Empty: everybody who reaches the address may look, nobody may change anything; dev and demo then make a token at each start, and let everybody on this machine look without it. At least 16 bytes.",
 	"HOOKLINE_ADMIN_PROFILE":              "Serves Go's profiles (CPU, memory, goroutines, blocking) under /debug/pprof/ too. Needs ADMIN_TOKEN or ADMIN_TLS_CLIENT_CA_FILE.",
 	"HOOKLINE_ADMIN_TLS_CERT_FILE":        "CertFile and KeyFile are the certificate and key, PEM, both or none; with them the admin address speaks TLS (1.2 or later).",
 	"HOOKLINE_ADMIN_TLS_KEY_FILE":         "CertFile and KeyFile are the certificate and key, PEM, both or none; with them the admin address speaks TLS (1.2 or later).",

@@ -265,7 +265,7 @@ func (r *demoRun) after(ctx context.Context, keep bool) error {
 		r.say("  %s", line)
 	}
 	if r.stack.Engine != nil {
-		r.say("console: %s", consoleURL(r.cfg, r.app))
+		r.say("console: %s", consoleURL(r.cfg, r.app.AdminAddr()))
 	}
 	<-ctx.Done()
 	return nil

@@ -162,9 +162,15 @@ func pointTo(cfg *configs.Config, stack *local.Stack) error {
 	return errors.Join(errs...)
 }
 
-// consoleURL logs in: the token behind the # reaches no server.
-func consoleURL(cfg *configs.Config, a *app.App) string {
-	return "http://" + a.AdminAddr() + "/login#" + cfg.Admin.Token
+// consoleURL is the console's login page. With a token that this process made it
+// logs in (what stands behind the # reaches no server); one that was given is a
+// secret, which is not printed.
+func consoleURL(cfg *configs.Config, adminAddr string) string {
+	page := "http://" + adminAddr + "/login"
+	if !madeToken(cfg) {
+		return page
+	}
+	return page + "#" + cfg.Admin.Token
 }
 
 func (c *cli) printDev(cfg *configs.Config, stack *local.Stack, a *app.App, data string) {
@@ -177,7 +183,7 @@ func (c *cli) printDev(cfg *configs.Config, stack *local.Stack, a *app.App, data
 	}
 	if a.AdminAddr() != admin.Off {
 		if stack.Engine != nil {
-			fmt.Fprintf(c.out, "console     %s\n", consoleURL(cfg, a))
+			fmt.Fprintf(c.out, "console     %s\n", consoleURL(cfg, a.AdminAddr()))
 		}
 		fmt.Fprintf(c.out, "admin       http://%s/readyz\n", a.AdminAddr())
 	}

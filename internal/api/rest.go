@@ -2,9 +2,7 @@ package api
 
 import (
 	_ "embed"
-	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -143,7 +141,7 @@ func (rt *route) handler(log *slog.Logger) http.Handler {
 			writeProblem(w, newProblem(http.StatusUnauthorized, "a token with the scope "+scope.String()+" is needed: Authorization: Bearer TOKEN"))
 			return
 		default:
-			writeProblem(w, newProblem(http.StatusForbidden, "the scope "+scope.String()+" is needed, this token has "+g.Scope.String()))
+			writeProblem(w, newProblem(http.StatusForbidden, "the scope "+scope.String()+" is needed, "+shown(r, g)+" has "+g.Scope.String()))
 			return
 		}
 		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
@@ -162,6 +160,17 @@ func (rt *route) handler(log *slog.Logger) http.Handler {
 		}
 		writeBody(w, status, "application/json", body)
 	})
+}
+
+// shown is by what a request showed its scope.
+func shown(r *http.Request, g access.Granted) string {
+	switch {
+	case g.Session:
+		return "this session"
+	case r.Header.Get("Authorization") != "":
+		return "this token"
+	}
+	return "a request without a token (Authorization: Bearer TOKEN)"
 }
 
 // Actor names who asks, for the audit topic: by which way, from where, and, where
@@ -348,40 +357,6 @@ func (a *rest) deleteSubscription(r *http.Request) (any, error) {
 		return nil, p.err
 	}
 	return a.s.deps.Editor.Delete(r.Context(), Actor(r, "api"), r.PathValue("id"))
-}
-
-// jsonBody is a request's body, of the one content type: a form of another site
-// cannot have it.
-func jsonBody(r *http.Request) ([]byte, error) {
-	if kind, _, _ := strings.Cut(r.Header.Get("Content-Type"), ";"); !strings.EqualFold(strings.TrimSpace(kind), "application/json") {
-		return nil, newProblem(http.StatusUnsupportedMediaType, "the body must be JSON, and Content-Type say so: application/json")
-	}
-	b, err := io.ReadAll(r.Body)
-	if err != nil {
-		if _, long := errors.AsType[*http.MaxBytesError](err); long {
-			return nil, err
-		}
-		return nil, newProblem(http.StatusBadRequest, "the body could not be read")
-	}
-	return b, nil
-}
-
-// readJSON reads an object of known fields; an empty body is an empty one.
-func readJSON(r *http.Request, into any) error {
-	if p := query(r); p.err != nil {
-		return p.err
-	}
-	if r.ContentLength == 0 {
-		return nil
-	}
-	b, err := jsonBody(r)
-	if err != nil {
-		return err
-	}
-	if err := json.Unmarshal(b, into, json.RejectUnknownMembers(true)); err != nil {
-		return newProblem(http.StatusUnprocessableEntity, "the body is not what this request takes (see "+Prefix+"/openapi.json)")
-	}
-	return nil
 }
 
 // there makes sure that a subscription is known, since a command for one that is

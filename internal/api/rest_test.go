@@ -15,6 +15,8 @@ import (
 
 	"github.com/go-json-experiment/json"
 	"github.com/santhosh-tekuri/jsonschema/v6"
+
+	"github.com/hookline/hookline/internal/access"
 )
 
 // judge checks answers against the document. Its schemas are JSON Schema 2020-12,
@@ -145,13 +147,15 @@ var exchanges = []exchange{
 	{"DELETE", "/subscriptions/erp", "", 200, `"deleted"`},
 	{"DELETE", "/subscriptions/none", "", 404, ""},
 	{"POST", "/subscriptions/erp/pause", `{"reason": "maintenance"}`, 200, `"done"`},
-	{"POST", "/subscriptions/erp/pause", `{"reason": 1}`, 422, ""},
-	{"POST", "/subscriptions/erp/pause", `{"reson": "x"}`, 422, ""},
+	{"POST", "/subscriptions/erp/pause", `{"reason": 1}`, 422, `reason\" has the wrong type`},
+	{"POST", "/subscriptions/erp/pause", `{"reson": "x"}`, 422, `reson\" is not a field of this request`},
+	{"POST", "/subscriptions/erp/pause", `[]`, 422, "it is no object"},
+	{"POST", "/subscriptions/erp/pause", `{"reason": "x"`, 422, "not JSON at byte 14"},
 	{"POST", "/subscriptions/none/pause", "", 404, ""},
 	{"POST", "/subscriptions/erp/resume", "", 200, ""},
 	{"GET", "/subscriptions/erp/resume", "", 404, "catch-up"},
 	{"POST", "/subscriptions/erp/resume", `{"replay": true}`, 200, `"3 missed deliveries went first"`},
-	{"POST", "/subscriptions/erp/resume", `{"replay": "yes"}`, 422, ""},
+	{"POST", "/subscriptions/erp/resume", `{"replay": "yes"}`, 422, `replay\" has the wrong type`},
 	{"POST", "/subscriptions/none/resume", `{"replay": true}`, 404, ""},
 	{"GET", "/subscriptions/erp/resume", "", 200, `"state":"done"`},
 	{"POST", "/subscriptions/erp/skip", `{"delivery": "dlv_1"}`, 200, ""},
@@ -174,7 +178,8 @@ var exchanges = []exchange{
 	{"POST", "/replays", "", 422, "nothing is selected"},
 	{"POST", "/replays", `{"event": "e", "rate": -1}`, 422, "rate"},
 	{"POST", "/replays", `{"event": "e", "since": "2300-01-01T00:00:00Z"}`, 422, "since"},
-	{"POST", "/replays", `{"event": "e", "catch_up": true}`, 422, ""},
+	{"POST", "/replays", `{"event": "e", "catch_up": true}`, 422, `catch_up\" is not a field`},
+	{"POST", "/replays", `{"event": "e", "since": "x"}`, 422, `since\" is not a time such as`},
 	{"GET", "/replays", "", 200, `"r_0"`},
 	{"GET", "/replays?limit=0", "", 400, "limit"},
 	{"GET", "/replays/r_1", "", 200, `"actor":"api@192.0.2.1"`},
@@ -226,6 +231,18 @@ func TestScopes(t *testing.T) {
 	}
 	if len(w.operator.asked)+len(w.editor.asked)+len(w.replayer.asked) != 0 {
 		t.Errorf("something was done: %q %q %v", w.operator.asked, w.editor.asked, w.replayer.asked)
+	}
+}
+
+// Who has no token is not told of one.
+func TestWhatWasShown(t *testing.T) {
+	for want, r := range map[string]*http.Request{
+		"a request without a token (Authorization: Bearer TOKEN)": request("DELETE", "/subscriptions/erp", "", ""),
+		"this token": request("DELETE", "/subscriptions/erp", readToken, ""),
+	} {
+		if got := shown(r, access.Granted{Scope: access.Read}); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
 	}
 }
 

@@ -24,7 +24,7 @@ import (
 type Config struct {
 	// Addr is the address of /healthz, /readyz and /metrics; off: no such address. Any but a loopback address needs ADMIN_TOKEN or ADMIN_TLS_CLIENT_CA_FILE.
 	Addr string `env:"ADMIN_ADDR" envDefault:"127.0.0.1:8080"`
-	// Token gives leave to look at and to change everything, as Authorization: Bearer TOKEN or at the console's login; every request but /healthz and /readyz then needs it or ADMIN_READ_TOKEN. Empty: everybody who reaches the address may look, nobody may change anything. At least 16 bytes.
+	// Token gives leave to look at and to change everything, as Authorization: Bearer TOKEN or at the console's login; every request but /healthz and /readyz then needs it or ADMIN_READ_TOKEN. Empty: everybody who reaches the address may look, nobody may change anything; dev and demo then make a token at each start, and let everybody on this machine look without it. At least 16 bytes.
 	Token string `env:"ADMIN_TOKEN"`
 	// Profile serves Go's profiles (CPU, memory, goroutines, blocking) under /debug/pprof/ too. Needs ADMIN_TOKEN or ADMIN_TLS_CLIENT_CA_FILE.
 	Profile bool      `env:"ADMIN_PROFILE" envDefault:"false"`

@@ -48,10 +48,15 @@
 
   // A login link carries the token behind the #, which no server or log sees.
   const login = document.getElementById('login');
-  if (login && location.hash.length > 1) {
+  const byLink = () => {
+    if (location.hash.length < 2) return;
     login.elements.token.value = decodeURIComponent(location.hash.slice(1));
     history.replaceState(null, '', location.pathname + location.search);
     login.submit();
+  };
+  if (login) {
+    byLink();
+    window.addEventListener('hashchange', byLink); // pasted where this page is open already
   }
 
   // What cannot be taken back is asked for once more.
