@@ -122,30 +122,55 @@ func (s *Service) Subscriptions(ctx context.Context, who string, q SubscriptionQ
 	if err != nil {
 		return nil, err
 	}
-	page := &SubscriptionPage{ByHealth: make(map[Health]int)}
-	var all []Subscription
-	for _, sub := range s.known(snap) {
-		sub.Stats = stats[sub.ID]
-		sub.Health = sub.health()
-		if !q.matches(&sub) {
-			continue
-		}
-		page.ByHealth[sub.Health]++
-		if q.Health == "" || sub.Health == q.Health {
-			all = append(all, sub)
-		}
+	all := s.known(snap)
+	for i := range all {
+		all[i].Stats = stats[all[i].ID]
+		all[i].Health = all[i].health()
 	}
+	all = slices.DeleteFunc(all, func(sub Subscription) bool { return !q.matches(&sub) })
 	slices.SortFunc(all, q.compare)
+	asked := map[string]bool{}
+	if q.Lanes {
+		asked = s.addBlocked(ctx, who, all)
+		slices.SortFunc(all, q.compare)
+	}
+	page := &SubscriptionPage{ByHealth: make(map[Health]int)}
+	for i := range all {
+		page.ByHealth[all[i].Health]++
+	}
+	if q.Health != "" {
+		all = slices.DeleteFunc(all, func(sub Subscription) bool { return sub.Health != q.Health })
+	}
 	page.Total = len(all)
 	all = all[min(q.After, len(all)):]
 	page.Subscriptions = all[:min(q.Limit, len(all))]
+	var rest []*Subscription
 	for i := range page.Subscriptions {
-		page.Subscriptions[i].URL = redacted(page.Subscriptions[i].Subscription.URL)
+		sub := &page.Subscriptions[i]
+		sub.URL = redacted(sub.Subscription.URL)
+		if !asked[sub.ID] {
+			rest = append(rest, sub)
+		}
 	}
 	if q.Lanes {
-		s.addLanes(ctx, who, page.Subscriptions)
+		s.addLanes(ctx, who, rest)
 	}
 	return page, nil
+}
+
+// addBlocked asks the owners of those that can be blocked, of which nothing but
+// their owner tells: a health must be known before it is counted and sorted by. At
+// most MaxSubscriptions are asked, the first ones. It gives who was.
+func (s *Service) addBlocked(ctx context.Context, who string, subs []Subscription) (asked map[string]bool) {
+	asked = map[string]bool{}
+	var some []*Subscription
+	for i := range subs {
+		if sub := &subs[i]; sub.OnExhausted == pipeline.OnExhaustedBlock && len(some) < MaxSubscriptions {
+			some, asked[sub.ID] = append(some, sub), true
+		}
+	}
+	s.addLanes(ctx, who, some)
+	return asked
 }
 
 // known gives every subscription of a snapshot, refused ones too.
@@ -255,25 +280,25 @@ func (s *Subscription) rate() float64 {
 
 // addLanes asks the owners. Who does not answer in time is left out, as where
 // Kafka does not: the rest is worth showing.
-func (s *Service) addLanes(ctx context.Context, who string, subs []Subscription) {
-	if s.deps.Operator == nil {
-		return
-	}
+func (s *Service) addLanes(ctx context.Context, who string, subs []*Subscription) {
 	ids := make([]string, 0, len(subs))
-	for i := range subs {
-		if subs[i].Revision > 0 {
-			ids = append(ids, subs[i].ID)
+	for _, sub := range subs {
+		if sub.Revision > 0 {
+			ids = append(ids, sub.ID)
 		}
+	}
+	if s.deps.Operator == nil || len(ids) == 0 {
+		return
 	}
 	told, err := s.deps.Operator.Statuses(ctx, who, ids, lanesPatience)
 	if err != nil {
 		s.deps.Logger.Warn("asking what waits", "error", err)
 		return
 	}
-	for i := range subs {
-		if st := told[subs[i].ID]; st != nil {
-			subs[i].Lanes = st
-			subs[i].Health = subs[i].health()
+	for _, sub := range subs {
+		if st := told[sub.ID]; st != nil {
+			sub.Lanes = st
+			sub.Health = sub.health()
 		}
 	}
 }
@@ -304,11 +329,11 @@ func (s *Service) Subscription(ctx context.Context, who, id string) (*Subscripti
 	if err != nil {
 		return nil, err
 	}
-	out := []Subscription{newSubscription(snap, sub, refused)}
-	out[0].URL, out[0].Stats = redacted(sub.URL), stats[id]
-	out[0].Health = out[0].health()
-	s.addLanes(ctx, who, out)
-	return &out[0], nil
+	out := newSubscription(snap, sub, refused)
+	out.URL, out.Stats = redacted(sub.URL), stats[id]
+	out.Health = out.health()
+	s.addLanes(ctx, who, []*Subscription{&out})
+	return &out, nil
 }
 
 // Known gives a subscription as it is in force; ErrNotFound where there is none.

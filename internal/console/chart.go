@@ -157,15 +157,15 @@ func attemptsChart(ts []tally, step time.Duration) *chart {
 	return c
 }
 
-// latencyChart has two lines over a logarithmic scale, from 1 ms to a minute.
+// latencyChart has two lines over a logarithmic scale, from 0.1 ms to a minute.
 func latencyChart(ts []tally, step time.Duration) *chart {
 	c := newChart("", ts, step)
-	const low, high = -3.0, 1.8 // powers of ten of a second
-	at := func(d time.Duration) float64 { return (math.Log10(max(d.Seconds(), 1e-3)) - low) / (high - low) }
+	const low, high = -4.0, 1.8 // powers of ten of a second
+	at := func(d time.Duration) float64 { return (math.Log10(max(d.Seconds(), 1e-4)) - low) / (high - low) }
 	for _, r := range []struct {
 		d    time.Duration
 		text string
-	}{{time.Millisecond, "1 ms"}, {10 * time.Millisecond, "10 ms"}, {100 * time.Millisecond, "100 ms"}, {time.Second, "1 s"}, {10 * time.Second, "10 s"}} {
+	}{{100 * time.Microsecond, "0.1 ms"}, {time.Millisecond, "1 ms"}, {10 * time.Millisecond, "10 ms"}, {100 * time.Millisecond, "100 ms"}, {time.Second, "1 s"}, {10 * time.Second, "10 s"}} {
 		c.rule(at(r.d), r.text)
 	}
 	var p50, p99 pathBuilder

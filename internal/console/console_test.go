@@ -220,3 +220,24 @@ func TestFigures(t *testing.T) {
 		t.Errorf("%q %q", p, class)
 	}
 }
+
+// What is not sent is no attempt, as in the list of subscriptions.
+func TestNotSentIsNoAttempt(t *testing.T) {
+	tiles := overviewTiles([]tally{{OK: 1, Answer: 1, Own: 5}}, spans[0])
+	if got := tiles[0]; got.Value != "2" || got.Name != "attempts in 1h, 5 not sent" {
+		t.Errorf("told %+v", got)
+	}
+	if got := overviewTiles([]tally{{OK: 2}}, spans[0])[0].Name; got != "attempts in 1h" {
+		t.Errorf("told %q", got)
+	}
+}
+
+// A time that is none is not taken for another one.
+func TestSinceThatIsNone(t *testing.T) {
+	h := newFake().handler(t)
+	for since, want := range map[string]int{"foo": http.StatusBadRequest, "7d": http.StatusOK, "": http.StatusOK} {
+		if w := ask(h, "GET", "/deliveries?since="+since, readToken, ""); w.Code != want {
+			t.Errorf("since %q: %d, want %d", since, w.Code, want)
+		}
+	}
+}

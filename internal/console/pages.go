@@ -1,6 +1,7 @@
 package console
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
@@ -109,9 +110,13 @@ func overviewTiles(ts []tally, s span) []tile {
 	if tried > 0 {
 		rate.Value, rate.Class = percent(sum.OK, tried)
 	}
+	attempts := tile{Name: "attempts in " + s.name, Value: count(tried)}
+	if sum.Own > 0 { // which are no attempts in the list of subscriptions, either
+		attempts.Name += ", " + count(sum.Own) + " not sent"
+	}
 	return []tile{
-		{Name: "attempts in " + s.name, Value: count(sum.all())},
-		{Name: "per second", Value: perSecond(sum.all(), s.long)},
+		attempts,
+		{Name: "per second", Value: perSecond(tried, s.long)},
 		rate,
 		{Name: "attempts failed", Value: count(sum.Answer + sum.Unreach)},
 		{Name: "longest wait for a first attempt", Value: took(sum.Lag)},
@@ -171,15 +176,16 @@ func (c *console) deliveries(r *http.Request) (string, *view, error) {
 		return "", nil, badRequest{err}
 	}
 	p := &deliveriesPage{State: v.Get("state"), Subscription: q.Subscription, States: sink.DeliveryStates[:], First: q.After.IsZero()}
-	since := v.Get("since")
-	if since == "" {
-		since = "24h"
-	}
+	since, known := cmp.Or(v.Get("since"), "24h"), false
 	for _, s := range sinces {
+		known = known || s.value == since
 		if s.value == since && s.long > 0 {
 			q.Since = c.Service.Now().Add(-s.long)
 		}
 		p.Sinces = append(p.Sinces, choice{s.name, s.value, s.value == since})
+	}
+	if !known {
+		return "", nil, badRequest{fmt.Errorf("since: %.40q is none of 1h, 24h, 7d, all", since)}
 	}
 	page, err := c.Service.Deliveries(r.Context(), q)
 	if err != nil {

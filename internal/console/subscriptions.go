@@ -22,8 +22,12 @@ type subscriptionRow struct {
 	api.Subscription
 	Rate, RateClass string
 	Waiting         string
-	Why             string
+	// Why is the reason of the state; LongWhy is one that needs a row of its own.
+	Why, LongWhy string
 }
+
+// shortWhy is the longest reason, in bytes, that stands beside the health.
+const shortWhy = 24
 
 // Where is the URL without its scheme.
 func (s *subscriptionRow) Where() string {
@@ -38,6 +42,9 @@ func newRow(s api.Subscription) subscriptionRow {
 	row := subscriptionRow{Subscription: s, Rate: "–", Waiting: "–", Why: s.StateReason}
 	if s.Refused != "" {
 		row.Why = s.Refused
+	}
+	if len(row.Why) > shortWhy {
+		row.Why, row.LongWhy = "", row.Why
 	}
 	if s.Stats.Attempts > 0 {
 		row.Rate, row.RateClass = percent(s.Stats.Successes, s.Stats.Attempts)
