@@ -221,15 +221,9 @@ func (l *Left) commit(ctx context.Context, cl *kgo.Client, txnID, group string, 
 		return len(l.ending.at), nil
 	}
 	if !l.committed { // taking the id, which a former try may have done, wipes it out of the books
-		before, err := kadm.NewClient(cl).DescribeTransactions(ctx, txnID)
-		if errors.Is(err, kerr.TransactionalIDNotFound) || errors.Is(before[txnID].Err, kerr.TransactionalIDNotFound) {
-			return 0, nil
-		}
-		if err = errors.Join(err, before[txnID].Err); err != nil {
+		state, err := transactionState(ctx, cl, txnID)
+		if err != nil || state != "PrepareCommit" && state != "CompleteCommit" {
 			return 0, err
-		}
-		if s := before[txnID].State; s != "PrepareCommit" && s != "CompleteCommit" {
-			return 0, nil
 		}
 		l.committed = true
 	}
@@ -251,6 +245,27 @@ func (l *Left) commit(ctx context.Context, cl *kgo.Client, txnID, group string, 
 		return 0, err
 	}
 	return len(at), l.ending.make(ctx, cl)
+}
+
+// transactionState gives the state of a transactional id's last transaction by Kafka's
+// books, in its words; "": it does not know the id. It waits for a coordinator, which
+// a new cluster does not have yet.
+func transactionState(ctx context.Context, cl *kgo.Client, id string) (string, error) {
+	for tries := 0; ; tries++ {
+		got, err := kadm.NewClient(cl).DescribeTransactions(ctx, id)
+		err = errors.Join(err, got[id].Err)
+		switch {
+		case err == nil:
+			return got[id].State, nil
+		case errors.Is(err, kerr.TransactionalIDNotFound):
+			return "", nil
+		case !errors.Is(err, kerr.CoordinatorNotAvailable) && !errors.Is(err, kerr.CoordinatorLoadInProgress):
+			return "", err
+		}
+		if pause(ctx, tries) != nil {
+			return "", err
+		}
+	}
 }
 
 // HeldBy gives the partitions of topics in which the producer id of cl has something

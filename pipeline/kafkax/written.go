@@ -4,13 +4,10 @@ import (
 	"context"
 	"fmt"
 	"iter"
-	"maps"
 	"slices"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
-	"github.com/twmb/franz-go/pkg/kmsg"
-	"golang.org/x/sync/errgroup"
 )
 
 // Kafka 4.4 can lose the end of a transaction that it has committed, in some of
@@ -30,9 +27,6 @@ import (
 // one are written within milliseconds: what can lack some is the last one that wrote
 // to its partition before a broker went down.
 const writtenFor = time.Minute
-
-// readsAtOnce is how many partitions are read at once.
-const readsAtOnce = 8
 
 // Span is where records of one transaction are in a partition, from the first to
 // the last offset. Others' may be between them.
@@ -114,25 +108,11 @@ func (w *Written) Settle(outcomes []Outcome) {
 // Forget empties w.
 func (w *Written) Forget() { clear(w.last) }
 
-// End is how the records of a span ended.
-type End uint8
-
-const (
-	// EndUnknown: none of its records is there any more.
-	EndUnknown End = iota
-	// EndOpen: nothing has ended them.
-	EndOpen
-	// EndCommitted: the first marker of their producer behind them is a commit's.
-	EndCommitted
-	// EndAborted: it is an abort's.
-	EndAborted
-)
-
 // Outcome is what became of a span.
 type Outcome struct {
 	Span
 	End     End
-	Records []*kgo.Record // in their order, where they are aborted
+	Records []*kgo.Record // in their order, where they are not committed
 }
 
 // Open gives the partitions of outcomes that nothing has ended.
@@ -188,77 +168,30 @@ func AnyCommitted(outcomes []Outcome) bool {
 // way for the spans' producers must have been ended before, by taking their
 // transactional id.
 func (f *Fetcher) Outcomes(ctx context.Context, spans []Span) ([]Outcome, error) {
-	parts := map[TopicPartition]*tracked{}
-	for _, s := range spans {
-		t := parts[s.At]
-		if t == nil {
-			t = &tracked{from: s.First}
-			parts[s.At] = t
+	of, from := map[TopicPartition][]*Outcome{}, map[TopicPartition]int64{}
+	out := make([]Outcome, len(spans))
+	for i, s := range spans {
+		out[i].Span = s
+		if of[s.At] = append(of[s.At], &out[i]); len(of[s.At]) == 1 || s.First < from[s.At] {
+			from[s.At] = s.First
 		}
-		t.outcomes, t.from = append(t.outcomes, Outcome{Span: s}), min(t.from, s.First)
 	}
-	topics := map[string]bool{}
-	for at := range parts {
-		topics[at.Topic] = true
-	}
-	if len(topics) == 0 {
-		return nil, nil
-	}
-	ends, err := f.EndOffsets(ctx, slices.Collect(maps.Keys(topics))...)
-	if err != nil {
-		return nil, fmt.Errorf("looking what became of transactions: %w", err)
-	}
-	raw := *f
-	raw.uncommitted = true
-	var reading errgroup.Group
-	reading.SetLimit(readsAtOnce)
-	for at, t := range parts {
-		reading.Go(func() error {
-			return raw.Scan(ctx, at.Topic, at.Partition, t.from, ends[at.Topic][at.Partition], t.take)
-		})
-	}
-	if err := reading.Wait(); err != nil {
-		return nil, fmt.Errorf("looking what became of transactions: %w", err)
-	}
-	var out []Outcome
-	for _, t := range parts {
-		out = append(out, t.outcomes...)
-	}
-	return out, nil
-}
-
-// tracked is what is read of a partition.
-type tracked struct {
-	outcomes []Outcome
-	from     int64
-}
-
-// take looks at the next record of the partition.
-func (t *tracked) take(rec *kgo.Record) error {
-	if !rec.Attrs.IsControl() {
-		for i := range t.outcomes {
-			o := &t.outcomes[i]
-			if o.End <= EndOpen && o.Producer == rec.ProducerID && o.First <= rec.Offset && rec.Offset <= o.Last {
-				o.End, o.Records = EndOpen, append(o.Records, rec)
+	find := func(rec *kgo.Record) *Outcome {
+		for _, o := range of[TopicPartition{rec.Topic, rec.Partition}] {
+			if o.Producer == rec.ProducerID && o.First <= rec.Offset && rec.Offset <= o.Last {
+				return o
 			}
 		}
 		return nil
 	}
-	var key kmsg.ControlRecordKey
-	if key.ReadFrom(rec.Key) != nil {
-		return nil // of a kind that ends nothing
-	}
-	for i := range t.outcomes {
-		o := &t.outcomes[i]
-		if o.End != EndOpen || o.Producer != rec.ProducerID {
-			continue
+	err := f.Ends(ctx, from, func(rec *kgo.Record) bool { return find(rec) != nil }, func(rec *kgo.Record, end End) {
+		o := find(rec)
+		if o.End = end; end != EndCommitted {
+			o.Records = append(o.Records, rec)
 		}
-		switch key.Type {
-		case kmsg.ControlRecordKeyTypeAbort:
-			o.End = EndAborted
-		case kmsg.ControlRecordKeyTypeCommit:
-			o.End, o.Records = EndCommitted, nil
-		}
+	})
+	if err != nil {
+		return nil, fmt.Errorf("looking what became of transactions: %w", err)
 	}
-	return nil
+	return out, nil
 }

@@ -50,6 +50,7 @@ type batch struct {
 	memory   *memory   // of the partition at hand; nil: no dedupe
 	memories []*memory // changed in this transaction
 	keys     keyer
+	ahead    *ahead // of the partition at hand
 
 	src     pipeline.Position
 	ev      pipeline.Event
@@ -171,6 +172,9 @@ func (b *batch) fanOut(envelope []byte) {
 }
 
 func (b *batch) delivery(p int32, envelope []byte, ids []string) {
+	if b.ahead.has(b.src.Offset, p) {
+		return
+	}
 	dst := b.room()
 	from := len(dst)
 	b.arena = kafkax.EncodeSubs(dst, ids)

@@ -1,7 +1,6 @@
 package router
 
 import (
-	"context"
 	"fmt"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -34,20 +33,14 @@ func (ses *session) routeBombs() {
 	}
 }
 
-// withBombs makes the transaction commit the offsets behind the bombs, which
+// passBombs makes the transaction commit the offsets behind the bombs, which
 // kgo, not having read them, would not.
-func (ses *session) withBombs(ctx context.Context) context.Context {
-	if len(ses.bombs) == 0 {
-		return ctx
+func (ses *session) passBombs(req *kmsg.TxnOffsetCommitRequest) {
+	for i := range ses.bombs {
+		b := &ses.bombs[i]
+		id, _ := ses.starter.topicID(b.Topic)
+		commitAt(req, b, id)
 	}
-	return kgo.PreTxnCommitFnContext(ctx, func(req *kmsg.TxnOffsetCommitRequest) error {
-		for i := range ses.bombs {
-			b := &ses.bombs[i]
-			id, _ := ses.starter.topicID(b.Topic)
-			commitAt(req, b, id)
-		}
-		return nil
-	})
 }
 
 func commitAt(req *kmsg.TxnOffsetCommitRequest, b *bomb, id [16]byte) {
@@ -70,7 +63,7 @@ func commitAt(req *kmsg.TxnOffsetCommitRequest, b *bomb, id [16]byte) {
 		}
 	}
 	rp := kmsg.NewTxnOffsetCommitRequestTopicPartition()
-	rp.Partition, rp.Offset, rp.LeaderEpoch, rp.Metadata = b.Partition, b.NextOffset, b.Epoch, &req.MemberID
+	rp.Partition, rp.Offset, rp.LeaderEpoch = b.Partition, b.NextOffset, b.Epoch
 	t.Partitions = append(t.Partitions, rp)
 }
 

@@ -11,9 +11,10 @@ import (
 	"github.com/hookline/hookline/pipeline/kafkax"
 )
 
-// use takes a partition's memory, nil where its topic has no dedupe, for the
-// records that are added next.
-func (b *batch) use(m *memory) {
+// use takes a partition's memory, nil where its topic has no dedupe, and what is in
+// Kafka already of its events, for the records that are added next.
+func (b *batch) use(m *memory, a *ahead) {
+	b.ahead = a
 	if b.memory = m; m != nil {
 		b.memories = append(b.memories, m)
 	}
@@ -44,7 +45,7 @@ func (b *batch) settle(committed bool) {
 		}
 	}
 	clear(b.memories)
-	b.memory, b.memories = nil, b.memories[:0]
+	b.memory, b.ahead, b.memories = nil, nil, b.memories[:0]
 }
 
 // crowded tells of ids that were forgotten before their time.
@@ -145,6 +146,7 @@ func (s *starter) revoked(_ context.Context, _ *kgo.Client, parts map[string][]i
 	for topic, ps := range parts {
 		for _, p := range ps {
 			delete(s.memories[topic], p)
+			delete(s.aheads[topic], p)
 		}
 	}
 }

@@ -86,6 +86,7 @@ type Router struct {
 	written       written // what the transactions of late wrote; of Run's goroutine
 	stable        stability
 	freshWait     time.Duration // instead of the constant in tests
+	openPatience  time.Duration // instead of the constant in tests
 	unstableLimit time.Duration // for how long offsets may be unstable; tests have a shorter one
 
 	// idle is true from a poll's begin until it brings records; tests read it.
@@ -109,6 +110,7 @@ func New(cfg Config, deps Deps) (*Router, error) {
 		deliveries: deps.Kafka.Topics().Deliveries(), eventsDead: deps.Kafka.Topics().EventsDead(), hook: deps.beforeEnd,
 		warned: map[string]warning{}, newParse: func() Parser { return deps.Parse }, memoryIDs: cmp.Or(deps.memoryIDs, maxMemoryIDs),
 		freshWait:     cmp.Or(deps.freshWait, freshWait),
+		openPatience:  cmp.Or(deps.openPatience, openPatience),
 		unstableLimit: cmp.Or(deps.unstableLimit, unstableLimit),
 	}
 	if r.parse == nil {

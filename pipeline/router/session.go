@@ -9,6 +9,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/hookline/hookline/internal/closing"
 	"github.com/hookline/hookline/internal/failpoint"
@@ -249,7 +250,11 @@ func (ses *session) end(work context.Context, routing error) (committed bool, er
 	if ses.batch.records > 0 {
 		failpoint.Hit(failpoint.Routed)
 	}
-	committed, err = ses.s.End(ses.withBombs(work), try)
+	committed, err = ses.s.End(kgo.PreTxnCommitFnContext(work, func(req *kmsg.TxnOffsetCommitRequest) error {
+		ses.passBombs(req)
+		ses.marked(req)
+		return nil
+	}), try)
 	ses.settle.ended = time.Now()
 	_ = ses.takeFailure() // an abort fails what was buffered
 	ses.batch.settle(committed)
@@ -311,7 +316,7 @@ func (ses *session) routeTopic(t *kgo.FetchTopic) error {
 		if m == nil && spec.Options.DedupeWindow > 0 {
 			return fmt.Errorf("routing records of %s/%d: the partition was taken away", t.Topic, p.Partition)
 		}
-		ses.batch.use(m)
+		ses.batch.use(m, ses.starter.ahead(t.Topic, p.Partition))
 		for _, rec := range p.Records {
 			ses.batch.add(rec, spec, id)
 		}

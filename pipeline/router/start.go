@@ -34,10 +34,11 @@ type starter struct {
 	position map[string]map[int32]int64 // next offset expected of each partition
 	ids      map[string][16]byte        // topic ids
 	memories map[string]map[int32]*memory
+	aheads   map[string]map[int32]*ahead
 }
 
 func newStarter(r *Router, aux *kgo.Client) *starter {
-	return &starter{r: r, aux: aux, position: map[string]map[int32]int64{}, ids: map[string][16]byte{}, memories: map[string]map[int32]*memory{}}
+	return &starter{r: r, aux: aux, position: map[string]map[int32]int64{}, ids: map[string][16]byte{}, memories: map[string]map[int32]*memory{}, aheads: map[string]map[int32]*ahead{}}
 }
 
 // assigned is kgo's OnPartitionsAssigned; it goes before adjust.
@@ -85,6 +86,16 @@ func (s *starter) startOf(ctx context.Context, fet *kafkax.Fetcher, topic string
 	for p := range parts {
 		from[p] = min(max(committed[p].Offset, starts[topic][p]), ends[topic][p])
 	}
+	unread := map[int32]kafkax.Committed{}
+	for p := range parts {
+		if c := committed[p]; c.Offset >= starts[topic][p] && c.Offset < ends[topic][p] {
+			unread[p] = c
+		}
+	}
+	aheads, err := s.lookAhead(ctx, fet, topic, id, unread)
+	if err != nil {
+		return nil, err
+	}
 	memories, err := s.remember(ctx, fet, topic, id, starts[topic], from)
 	if err != nil {
 		return nil, err
@@ -93,9 +104,10 @@ func (s *starter) startOf(ctx context.Context, fet *kafkax.Fetcher, topic string
 	defer s.mu.Unlock()
 	s.ids[topic] = id
 	if s.position[topic] == nil {
-		s.position[topic], s.memories[topic] = map[int32]int64{}, map[int32]*memory{}
+		s.position[topic], s.memories[topic], s.aheads[topic] = map[int32]int64{}, map[int32]*memory{}, map[int32]*ahead{}
 	}
 	maps.Copy(s.memories[topic], memories)
+	maps.Copy(s.aheads[topic], aheads)
 	out := map[int32]int64{}
 	for p := range parts {
 		start, end := starts[topic][p], ends[topic][p]
@@ -168,7 +180,7 @@ func (s *starter) firstSight(ctx context.Context, fet *kafkax.Fetcher, topic str
 	member := kafkax.Member{ID: id, Generation: generation, Instance: s.r.kafka.InstanceID}
 	out := make(map[int32]kafkax.Committed, len(from[topic]))
 	for p, o := range from[topic] {
-		out[p] = kafkax.Committed{Offset: max(o, 0)}
+		out[p] = kafkax.Committed{Offset: max(o, 0), Metadata: markCommit(time.Now(), id)}
 	}
 	if err := fet.CommitOffsets(ctx, s.r.kafka.RouterGroup(), member, map[string]map[int32]kafkax.Committed{topic: out}); err != nil {
 		return nil, err
