@@ -42,6 +42,8 @@ const (
 	aheadTimeout = time.Minute
 )
 
+const aheadOfOffsets = "events had been routed, but Kafka has lost that in the group's offsets, as a broker went down; they are not routed again"
+
 // commitMark begins the metadata of an offset that a router commits: Unix time in
 // milliseconds follows, and the member's id. Offsets that somebody else has set, to
 // route again, do not have it.
@@ -125,7 +127,7 @@ func (s *starter) lookAhead(ctx context.Context, fet *kafkax.Fetcher, topic stri
 		}
 	}
 	for p, a := range x.found {
-		s.r.log.Warn("events had been routed, but Kafka has lost that in the group's offsets, as a broker went down; they are not routed again",
+		s.r.log.Warn(aheadOfOffsets,
 			"topic", topic, "partition", p, "records", len(a.at), "remedy", kafkax.LostRemedy)
 	}
 	return x.found, nil
