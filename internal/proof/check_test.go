@@ -151,6 +151,14 @@ func TestCheck(t *testing.T) {
 			"committed by one of two transactions before a kill",
 			newPen("").post(1, 1, 200, 0).commit("a", 5).commit("a", 60).kill(1, 80, 90).by(2, 1, 1, 200, 160).rest(2, 2, 180), "",
 		},
+		{
+			"committed before a kill, each transaction with an epoch of its own",
+			newPen("").post(1, 1, 200, 0).commit("a/1", 60).commit("a/2", 120).commit("a/3", 180).kill(1, 300, 310).by(2, 1, 1, 200, 360).rest(2, 2, 380), "I5",
+		},
+		{
+			"committed by one of two such transactions",
+			newPen("").post(1, 1, 200, 0).commit("a/1", 5).commit("a/2", 60).kill(1, 80, 90).by(2, 1, 1, 200, 160).rest(2, 2, 180), "",
+		},
 		{"after a lost session", newPen("").post(1, 1, 200, 0).fault(Lost, 1, 20, 20).by(2, 1, 1, 200, 60).rest(2, 2, 80), ""},
 		{"after a session that was lost long before that was known", newPen("").post(1, 1, 200, 0).fault(Lost, 1, 20, 9000).by(2, 1, 1, 200, 3000).rest(2, 2, 3020), ""},
 		{"after a pause", newPen("").post(1, 1, 200, 0).fault(Paused, 1, 5, 5).fault(Resumed, 1, 2000, 2000).by(2, 1, 1, 200, 1500).rest(2, 2, 1520), ""},

@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -284,7 +285,8 @@ func (l *Ledger) committed() *commits {
 	c := &commits{byPartition: map[int32][]*Commit{}, byProducer: map[string][]time.Duration{}, busy: l.Busy}
 	for _, x := range l.Commits {
 		c.byPartition[x.Partition] = append(c.byPartition[x.Partition], x)
-		c.byProducer[x.Producer] = append(c.byProducer[x.Producer], x.At)
+		id := producerID(x)
+		c.byProducer[id] = append(c.byProducer[id], x.At)
 	}
 	for _, own := range c.byPartition {
 		slices.SortStableFunc(own, func(a, b *Commit) int { return cmp.Compare(a.At, b.At) })
@@ -293,6 +295,12 @@ func (l *Ledger) committed() *commits {
 		slices.Sort(times)
 	}
 	return c
+}
+
+// producerID leaves the epoch out: with transactions of version 2 each has its own.
+func producerID(x *Commit) string {
+	id, _, _ := strings.Cut(x.Producer, "/")
+	return id
 }
 
 const (
@@ -321,7 +329,7 @@ func (c *commits) before(partition int32, at time.Duration) time.Duration {
 	if n == 0 {
 		return 0
 	}
-	times := c.byProducer[own[n-1].Producer]
+	times := c.byProducer[producerID(own[n-1])]
 	m, _ := slices.BinarySearch(times, at)
 	cut := lastButOne(times[:m])
 	return cut - c.late(cut, at)

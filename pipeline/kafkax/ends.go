@@ -31,20 +31,23 @@ const (
 	EndAborted
 )
 
-// Ends reads partitions, each from an offset to its present end, with what is open or
-// aborted there. It calls fn for those records that want asks for, as soon as it is
-// known how their transaction ended; for what has no end, at last, with EndOpen. What
+// Range is a part of a partition, from an offset to before another one, or to the
+// partition's present end if that is below, or To is 0.
+type Range struct{ From, To int64 }
+
+// Ends reads parts of partitions, with what is open or aborted there. It calls fn for those records that want asks for, as soon as it is
+// known how their transaction ended; for what has no end there, at last, with EndOpen. What
 // was written without a transaction is EndCommitted. One goroutine at a time calls
 // want and fn.
-func (f *Fetcher) Ends(ctx context.Context, from map[TopicPartition]int64, want func(*kgo.Record) bool, fn func(*kgo.Record, End)) error {
+func (f *Fetcher) Ends(ctx context.Context, parts map[TopicPartition]Range, want func(*kgo.Record) bool, fn func(*kgo.Record, End)) error {
 	topics := map[string]bool{}
-	for at := range from {
+	for at := range parts {
 		topics[at.Topic] = true
 	}
 	if len(topics) == 0 {
 		return nil
 	}
-	to, err := f.EndOffsets(ctx, slices.Collect(maps.Keys(topics))...)
+	ends, err := f.EndOffsets(ctx, slices.Collect(maps.Keys(topics))...)
 	if err != nil {
 		return err
 	}
@@ -53,10 +56,14 @@ func (f *Fetcher) Ends(ctx context.Context, from map[TopicPartition]int64, want 
 	var turn sync.Mutex
 	var reading errgroup.Group
 	reading.SetLimit(readsAtOnce)
-	for at, first := range from {
+	for at, part := range parts {
+		to := ends[at.Topic][at.Partition]
+		if part.To > 0 {
+			to = min(to, part.To)
+		}
 		reading.Go(func() error {
 			open := undecided{want: want, fn: fn, of: map[int64][]*kgo.Record{}}
-			err := raw.Scan(ctx, at.Topic, at.Partition, first, to[at.Topic][at.Partition], func(rec *kgo.Record) error {
+			err := raw.Scan(ctx, at.Topic, at.Partition, part.From, to, func(rec *kgo.Record) error {
 				turn.Lock()
 				defer turn.Unlock()
 				open.take(rec)
@@ -136,6 +143,9 @@ func (f *Fetcher) leaderStarts(ctx context.Context, topics []string) (map[string
 		}
 		out[t.Topic] = map[int32]int64{}
 		for p, d := range t.Partitions {
+			if d.Err != nil {
+				return nil, fmt.Errorf("%s/%d: %w", t.Topic, p, d.Err)
+			}
 			if out[t.Topic][p] = 0; d.LeaderEpoch > 0 {
 				ask.Add(t.Topic, p, d.LeaderEpoch-1)
 			}
@@ -151,8 +161,11 @@ func (f *Fetcher) leaderStarts(ctx context.Context, topics []string) (map[string
 	for topic, ps := range ask {
 		for p := range ps {
 			answer, ok := got[topic][p]
-			if err := answer.Err; err != nil || !ok {
-				return nil, fmt.Errorf("%s/%d: no answer (%w)", topic, p, err)
+			if !ok {
+				return nil, fmt.Errorf("%s/%d: no answer", topic, p)
+			}
+			if answer.Err != nil {
+				return nil, fmt.Errorf("%s/%d: %w", topic, p, answer.Err)
 			}
 			out[topic][p] = answer.EndOffset
 			if answer.EndOffset < 0 { // it knows of nothing that was written since
@@ -161,4 +174,30 @@ func (f *Fetcher) leaderStarts(ctx context.Context, topics []string) (map[string
 		}
 	}
 	return out, nil
+}
+
+// OpenTransactions gives, for partitions, the producers that have a transaction open
+// there, each with its first offset.
+func (f *Fetcher) OpenTransactions(ctx context.Context, at []TopicPartition) (map[TopicPartition]map[int64]int64, error) {
+	var set kadm.TopicsSet
+	for _, p := range at {
+		set.Add(p.Topic, p.Partition)
+	}
+	described, err := f.adm.DescribeProducers(ctx, set)
+	if err != nil {
+		return nil, fmt.Errorf("describing the producers: %w", err)
+	}
+	out := map[TopicPartition]map[int64]int64{}
+	described.EachPartition(func(p kadm.DescribedProducersPartition) {
+		if p.Err != nil {
+			err = fmt.Errorf("describing the producers of %s/%d: %w", p.Topic, p.Partition, p.Err)
+		}
+		out[TopicPartition{p.Topic, p.Partition}] = map[int64]int64{}
+	})
+	described.EachProducer(func(p kadm.DescribedProducer) {
+		if p.CurrentTxnStartOffset >= 0 {
+			out[TopicPartition{p.Topic, p.Partition}][p.ProducerID] = p.CurrentTxnStartOffset
+		}
+	})
+	return out, err
 }

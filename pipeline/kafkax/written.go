@@ -168,12 +168,12 @@ func AnyCommitted(outcomes []Outcome) bool {
 // way for the spans' producers must have been ended before, by taking their
 // transactional id.
 func (f *Fetcher) Outcomes(ctx context.Context, spans []Span) ([]Outcome, error) {
-	of, from := map[TopicPartition][]*Outcome{}, map[TopicPartition]int64{}
+	of, parts := map[TopicPartition][]*Outcome{}, map[TopicPartition]Range{}
 	out := make([]Outcome, len(spans))
 	for i, s := range spans {
 		out[i].Span = s
-		if of[s.At] = append(of[s.At], &out[i]); len(of[s.At]) == 1 || s.First < from[s.At] {
-			from[s.At] = s.First
+		if of[s.At] = append(of[s.At], &out[i]); len(of[s.At]) == 1 || s.First < parts[s.At].From {
+			parts[s.At] = Range{From: s.First}
 		}
 	}
 	find := func(rec *kgo.Record) *Outcome {
@@ -184,7 +184,7 @@ func (f *Fetcher) Outcomes(ctx context.Context, spans []Span) ([]Outcome, error)
 		}
 		return nil
 	}
-	err := f.Ends(ctx, from, func(rec *kgo.Record) bool { return find(rec) != nil }, func(rec *kgo.Record, end End) {
+	err := f.Ends(ctx, parts, func(rec *kgo.Record) bool { return find(rec) != nil }, func(rec *kgo.Record, end End) {
 		o := find(rec)
 		if o.End = end; end != EndCommitted {
 			o.Records = append(o.Records, rec)

@@ -2,13 +2,20 @@ package router
 
 import (
 	"bytes"
+	"context"
+	"errors"
+	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/hookline/hookline/internal/testkit"
 	"github.com/hookline/hookline/pipeline/kafkax"
@@ -20,14 +27,7 @@ import (
 func TestWhatIsAheadOfTheOffsetsIsNotRoutedAgain(t *testing.T) {
 	t.Run("kfake", func(t *testing.T) {
 		b := newBench(t, spec, kfake.NumBrokers(2))
-		testAhead(t, b, "ev", func() {
-			topic := b.kafka.Topics().Deliveries()
-			for p := range b.kafka.Partitions {
-				if err := b.broker.MoveTopicPartition(topic, p, 1-b.broker.LeaderFor(topic, p)); err != nil {
-					t.Fatal(err)
-				}
-			}
-		})
+		testAhead(t, b, "ev", b.moveLeaders)
 	})
 	t.Run("Kafka", func(t *testing.T) {
 		if testing.Short() {
@@ -65,28 +65,10 @@ func testAhead(t *testing.T, b *bench, topic string, fall func()) {
 			parts = append(parts, b.asOf(rec, 1))
 		}
 	}
-	gone := func(id string, recs ...*kgo.Record) *kgo.Client {
-		base, err := b.kafka.ClientOpts(nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		cl, err := kgo.NewClient(append(base, kgo.TransactionalID(b.kafka.RouterGroup()+"."+id), kgo.RecordPartitioner(kgo.ManualPartitioner()))...)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(cl.Close)
-		if err := cl.BeginTransaction(); err != nil {
-			t.Fatal(err)
-		}
-		if err := cl.ProduceSync(b.ctx(), recs...).FirstErr(); err != nil {
-			t.Fatal(err)
-		}
-		return cl
-	}
-	if err := gone("committed", parts[0], parts[1]).EndTransaction(b.ctx(), kgo.TryCommit); err != nil {
+	if err := b.gone("committed", parts[0], parts[1]).EndTransaction(b.ctx(), kgo.TryCommit); err != nil {
 		t.Fatal(err)
 	}
-	gone("open", parts[2], parts[3])
+	b.gone("open", parts[2], parts[3])
 	fall()
 	_, stop = b.start()
 	b.read(deliveries, 3*int(b.kafka.Partitions)+2)
@@ -109,6 +91,168 @@ func testAhead(t *testing.T, b *bench, topic string, fall func()) {
 	}
 	if n := 3*int(b.kafka.Partitions) + 2; len(got) != n {
 		t.Errorf("%d parts of events, want %d", len(got), n)
+	}
+}
+
+// moveLeaders gives the partitions of deliveries other leaders.
+func (b *bench) moveLeaders() {
+	b.t.Helper()
+	topic := b.kafka.Topics().Deliveries()
+	for p := range b.kafka.Partitions {
+		if err := b.broker.MoveTopicPartition(topic, p, 1-b.broker.LeaderFor(topic, p)); err != nil {
+			b.t.Fatal(err)
+		}
+	}
+}
+
+// gone writes records in a transaction of a router that is gone before its end.
+func (b *bench) gone(id string, recs ...*kgo.Record) *kgo.Client {
+	b.t.Helper()
+	base, err := b.kafka.ClientOpts(nil)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	cl, err := kgo.NewClient(append(base, kgo.TransactionalID(b.kafka.RouterGroup()+"."+id), kgo.RecordPartitioner(kgo.ManualPartitioner()))...)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.t.Cleanup(cl.Close)
+	if err := cl.BeginTransaction(); err != nil {
+		b.t.Fatal(err)
+	}
+	if err := cl.ProduceSync(b.ctx(), recs...).FirstErr(); err != nil {
+		b.t.Fatal(err)
+	}
+	return cl
+}
+
+// reached waits until the group has committed an offset of ev/0.
+func (b *bench) reached(offset int64) {
+	b.t.Helper()
+	b.eventually("all is routed", func() bool {
+		got, err := kafkax.NewFetcher(b.cl).StableOffsets(b.ctx(), b.kafka.RouterGroup(), map[string][]int32{"ev": {0}})
+		return err == nil && got["ev"][0].Offset >= offset
+	})
+}
+
+// TestAheadForMoreThanOneTransaction: who has left out the first half of what is ahead is
+// killed, after the time of its commit is no more that of what it was ahead of.
+func TestAheadForMoreThanOneTransaction(t *testing.T) {
+	b := newBench(t, spec, kfake.NumBrokers(2))
+	b.deps.aheadSlack = time.Millisecond
+	b.topic("ev", 1)
+	deliveries := b.kafka.Topics().Deliveries()
+	_, stop := b.start()
+	b.produce(event("ev", 0, `{"t":"a","id":"one"}`))
+	one := b.read(deliveries, 1)[0]
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	const n = pollRecords + 500
+	var events, routed []*kgo.Record
+	for i := range n {
+		events = append(events, event("ev", 0, fmt.Sprintf(`{"t":"a","id":"n%d"}`, i)))
+		routed = append(routed, b.asOf(one, int64(1+i)))
+	}
+	b.produce(events...)
+	if err := b.gone("committed", routed...).EndTransaction(b.ctx(), kgo.TryCommit); err != nil {
+		t.Fatal(err)
+	}
+	b.moveLeaders()
+	transactions := 0
+	b.deps.beforeEnd = func(context.Context) error {
+		if transactions++; transactions == 2 {
+			return errCrash
+		}
+		return nil
+	}
+	r, err := New(b.cfg, b.deps)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Run(b.ctx()); !errors.Is(err, errCrash) {
+		t.Fatal(err)
+	}
+	b.deps.beforeEnd = nil
+	_, stop = b.start()
+	b.reached(1 + n)
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	if got := len(b.all(deliveries)); got != 1+n {
+		t.Errorf("%d records of deliveries for %d events", got, 1+n)
+	}
+}
+
+// TestAheadIsLookedForSinceItsOwnCommit: an operator has set one partition back, and it
+// has been committed since; another one's last commit is older.
+func TestAheadIsLookedForSinceItsOwnCommit(t *testing.T) {
+	b := newBench(t, spec, kfake.NumBrokers(2))
+	b.deps.aheadSlack = time.Millisecond
+	b.topic("ev", 2)
+	deliveries := b.kafka.Topics().Deliveries()
+	_, stop := b.start()
+	b.produce(event("ev", 0, `{"t":"a","id":"n0"}`), event("ev", 0, `{"t":"a","id":"n1"}`), event("ev", 0, `{"t":"a","id":"n2"}`), event("ev", 1, `{"t":"a","id":"q0"}`))
+	b.read(deliveries, 4)
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	back := kadm.Offsets{}
+	back.Add(kadm.Offset{Topic: "ev", Partition: 0, At: 1, LeaderEpoch: -1, Metadata: markCommit(time.Now().Add(10*time.Millisecond), "member")})
+	if err := kadm.NewClient(b.cl).CommitAllOffsets(b.ctx(), b.kafka.RouterGroup(), back); err != nil {
+		t.Fatal(err)
+	}
+	b.produce(event("ev", 1, `{"t":"a","id":"q1"}`))
+	b.moveLeaders()
+	_, stop = b.start()
+	b.read(deliveries, 7)
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	got := strings.Fields(strings.Trim(b.ids(b.all(deliveries)), "[]"))
+	slices.Sort(got)
+	if want := "n0 n1 n1 n2 n2 q0 q1"; strings.Join(got, " ") != want {
+		t.Errorf("routed %v, want %s", got, want)
+	}
+}
+
+// TestAheadCannotBeLookedFor: a cluster that fails to answer what is asked for it does not
+// keep events from being routed.
+func TestAheadCannotBeLookedFor(t *testing.T) {
+	b := newBench(t, spec, kfake.NumBrokers(2))
+	b.topic("ev", 1)
+	deliveries := b.kafka.Topics().Deliveries()
+	_, stop := b.start()
+	b.produce(event("ev", 0, `{"t":"a","id":"one"}`))
+	b.read(deliveries, 1)
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	b.moveLeaders()
+	b.broker.ControlKey(kmsg.OffsetForLeaderEpoch.Int16(), func(kreq kmsg.Request) (kmsg.Response, error, bool) {
+		b.broker.KeepControl()
+		req := kreq.(*kmsg.OffsetForLeaderEpochRequest)
+		if req.Topics[0].Topic != deliveries {
+			return nil, nil, false // the client's own
+		}
+		resp := req.ResponseKind().(*kmsg.OffsetForLeaderEpochResponse)
+		for _, rt := range req.Topics {
+			t := kmsg.NewOffsetForLeaderEpochResponseTopic()
+			t.Topic = rt.Topic
+			for _, rp := range rt.Partitions {
+				p := kmsg.NewOffsetForLeaderEpochResponseTopicPartition()
+				p.Partition, p.ErrorCode = rp.Partition, kerr.UnknownServerError.Code
+				t.Partitions = append(t.Partitions, p)
+			}
+			resp.Topics = append(resp.Topics, t)
+		}
+		return resp, nil, true
+	})
+	b.produce(event("ev", 0, `{"t":"a","id":"two"}`))
+	_, stop = b.start()
+	b.read(deliveries, 2)
+	if err := stop(); err != nil {
+		t.Fatal(err)
 	}
 }
 

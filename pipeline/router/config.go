@@ -165,8 +165,8 @@ type Deps struct {
 	beforeEnd func(ctx context.Context) error
 	memoryIDs int           // instead of maxMemoryIDs (tests)
 	freshWait time.Duration // instead of the constant (tests)
-	// openPatience is the same.
-	openPatience time.Duration
+	// openPatience and aheadSlack are the same.
+	openPatience, aheadSlack time.Duration
 	// unstableLimit is instead of the constant (tests).
 	unstableLimit time.Duration
 }

@@ -146,7 +146,7 @@ func (s *starter) revoked(_ context.Context, _ *kgo.Client, parts map[string][]i
 	for topic, ps := range parts {
 		for _, p := range ps {
 			delete(s.memories[topic], p)
-			delete(s.aheads[topic], p)
+			delete(s.aheads, kafkax.TopicPartition{Topic: topic, Partition: p})
 		}
 	}
 }

@@ -206,6 +206,9 @@ func (r *Router) rewriteLost(ctx context.Context, aux *kgo.Client, fet *kafkax.F
 	if err != nil || len(lost) == 0 {
 		return nil, err
 	}
+	if lost, err = withoutTwins(ctx, fet, lost); err != nil || len(lost) == 0 {
+		return nil, err
+	}
 	again, err := r.rewrite(ctx, lost)
 	if err != nil {
 		return nil, fmt.Errorf("writing again what Kafka has aborted after it had committed it: %w", err)
@@ -280,6 +283,41 @@ func (r *Router) routed(ctx context.Context, aux *kgo.Client, fet *kafkax.Fetche
 		return true
 	})
 	return lost, waiting
+}
+
+// twin is what a record has in common with one that was written in its place.
+type twin struct {
+	at  kafkax.TopicPartition
+	src string
+	id  [16]byte
+}
+
+func twinOf(rec *kgo.Record) twin {
+	src, _ := sourceOf(rec)
+	return twin{kafkax.TopicPartition{Topic: rec.Topic, Partition: rec.Partition}, src.Cluster + src.String(), src.TopicID}
+}
+
+// withoutTwins leaves out of lost what was routed again since, by another router: this
+// one was frozen, the other took what hung of it for aborted, and its events' offsets
+// are committed by the other.
+func withoutTwins(ctx context.Context, fet *kafkax.Fetcher, lost []*kgo.Record) ([]*kgo.Record, error) {
+	missing, behind := map[twin]bool{}, map[kafkax.TopicPartition]kafkax.Range{}
+	for _, rec := range lost {
+		t := twinOf(rec)
+		missing[t] = true
+		if from, ok := behind[t.at]; !ok || rec.Offset < from.From {
+			behind[t.at] = kafkax.Range{From: rec.Offset}
+		}
+	}
+	err := fet.Ends(ctx, behind, func(rec *kgo.Record) bool { return missing[twinOf(rec)] }, func(rec *kgo.Record, end kafkax.End) {
+		if end == kafkax.EndCommitted {
+			delete(missing, twinOf(rec))
+		}
+	})
+	if err != nil {
+		return nil, fmt.Errorf("looking whether what is lost was routed again: %w", err)
+	}
+	return slices.DeleteFunc(lost, func(rec *kgo.Record) bool { return !missing[twinOf(rec)] }), nil
 }
 
 // sourceOf gives where the event of a record of deliveries or events.dead is.

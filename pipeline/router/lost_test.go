@@ -55,17 +55,22 @@ func TestWhatKafkaAbortedAfterItsCommitIsWrittenAgain(t *testing.T) {
 	transaction(kgo.TryCommit, routed[0], "is there")
 	transaction(kgo.TryAbort, routed[1], "lost")
 	transaction(kgo.TryAbort, b.asOf(routed[0], 7), "its event will be routed again")
+	transaction(kgo.TryAbort, routed[0], "lost, and routed again by who had its partition then")
+	twin := &kgo.Record{Topic: routed[0].Topic, Partition: partition - 1, Value: []byte("routed again"), Headers: routed[0].Headers}
+	if err := b.gone("other", twin).EndTransaction(b.ctx(), kgo.TryCommit); err != nil {
+		t.Fatal(err)
+	}
 	// Within a session that is enough to make it anew; what is there is not looked at again.
-	if err := r.intact(b.ctx(), b.cl); err == nil || len(r.written.Recent()) != 2 {
+	if err := r.intact(b.ctx(), b.cl); err == nil || len(r.written.Recent()) != 3 {
 		t.Errorf("intact: %v, with %d spans left", err, len(r.written.Recent()))
 	}
 	b.run(r)
 	b.produce(event("ev", 0, `{"t":"a","id":"three"}`))
 	var bodies []string
-	for _, rec := range b.read("hookline.deliveries", 5) {
+	for _, rec := range b.read("hookline.deliveries", 6) {
 		bodies = append(bodies, string(rec.Value))
 	}
-	want := []string{`{"t":"a","id":"one"}`, `{"t":"a","id":"two"}`, "is there", "lost", `{"t":"a","id":"three"}`}
+	want := []string{`{"t":"a","id":"one"}`, `{"t":"a","id":"two"}`, "is there", "lost", "routed again", `{"t":"a","id":"three"}`}
 	slices.Sort(bodies)
 	slices.Sort(want)
 	for i := range want {

@@ -85,8 +85,10 @@ type Router struct {
 
 	written       written // what the transactions of late wrote; of Run's goroutine
 	stable        stability
+	aheadFailures atomic.Int32  // of looking for what is ahead, one after the other
 	freshWait     time.Duration // instead of the constant in tests
-	openPatience  time.Duration // instead of the constant in tests
+	openPatience  time.Duration // the same
+	aheadSlack    time.Duration // the same
 	unstableLimit time.Duration // for how long offsets may be unstable; tests have a shorter one
 
 	// idle is true from a poll's begin until it brings records; tests read it.
@@ -111,6 +113,7 @@ func New(cfg Config, deps Deps) (*Router, error) {
 		warned: map[string]warning{}, newParse: func() Parser { return deps.Parse }, memoryIDs: cmp.Or(deps.memoryIDs, maxMemoryIDs),
 		freshWait:     cmp.Or(deps.freshWait, freshWait),
 		openPatience:  cmp.Or(deps.openPatience, openPatience),
+		aheadSlack:    cmp.Or(deps.aheadSlack, aheadSlack),
 		unstableLimit: cmp.Or(deps.unstableLimit, unstableLimit),
 	}
 	if r.parse == nil {

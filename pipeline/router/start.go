@@ -34,11 +34,11 @@ type starter struct {
 	position map[string]map[int32]int64 // next offset expected of each partition
 	ids      map[string][16]byte        // topic ids
 	memories map[string]map[int32]*memory
-	aheads   map[string]map[int32]*ahead
+	aheads   map[kafkax.TopicPartition]*ahead
 }
 
 func newStarter(r *Router, aux *kgo.Client) *starter {
-	return &starter{r: r, aux: aux, position: map[string]map[int32]int64{}, ids: map[string][16]byte{}, memories: map[string]map[int32]*memory{}, aheads: map[string]map[int32]*ahead{}}
+	return &starter{r: r, aux: aux, position: map[string]map[int32]int64{}, ids: map[string][16]byte{}, memories: map[string]map[int32]*memory{}, aheads: map[kafkax.TopicPartition]*ahead{}}
 }
 
 // assigned is kgo's OnPartitionsAssigned; it goes before adjust.
@@ -51,8 +51,9 @@ func (s *starter) assigned(_ context.Context, cl *kgo.Client, _ map[string][]int
 // adjust is kgo's AdjustFetchOffsetsFn.
 func (s *starter) adjust(ctx context.Context, offsets map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {
 	fet := kafkax.NewFetcher(s.aux) // a new one: a topic may have been made anew since
+	assigned := map[kafkax.TopicPartition]kafkax.Committed{}
 	for topic, parts := range offsets {
-		at, err := s.startOf(ctx, fet, topic, parts)
+		at, err := s.startOf(ctx, fet, topic, parts, assigned)
 		if err != nil {
 			return nil, fmt.Errorf("deciding where topic %s is read from: %w", topic, err)
 		}
@@ -60,12 +61,15 @@ func (s *starter) adjust(ctx context.Context, offsets map[string]map[int32]kgo.O
 			parts[p] = kgo.NewOffset().At(o)
 		}
 	}
+	if err := s.lookAhead(ctx, fet, assigned); err != nil {
+		return nil, err
+	}
 	return offsets, nil
 }
 
 // startOf gives the starting points of those partitions for which it is not the
-// committed offset.
-func (s *starter) startOf(ctx context.Context, fet *kafkax.Fetcher, topic string, parts map[int32]kgo.Offset) (map[int32]int64, error) {
+// committed offset, and adds the committed ones to assigned.
+func (s *starter) startOf(ctx context.Context, fet *kafkax.Fetcher, topic string, parts map[int32]kgo.Offset, assigned map[kafkax.TopicPartition]kafkax.Committed) (map[int32]int64, error) {
 	starts, err := fet.StartOffsets(ctx, topic)
 	if err != nil {
 		return nil, err
@@ -86,16 +90,6 @@ func (s *starter) startOf(ctx context.Context, fet *kafkax.Fetcher, topic string
 	for p := range parts {
 		from[p] = min(max(committed[p].Offset, starts[topic][p]), ends[topic][p])
 	}
-	unread := map[int32]kafkax.Committed{}
-	for p := range parts {
-		if c := committed[p]; c.Offset >= starts[topic][p] && c.Offset < ends[topic][p] {
-			unread[p] = c
-		}
-	}
-	aheads, err := s.lookAhead(ctx, fet, topic, id, unread)
-	if err != nil {
-		return nil, err
-	}
 	memories, err := s.remember(ctx, fet, topic, id, starts[topic], from)
 	if err != nil {
 		return nil, err
@@ -104,14 +98,14 @@ func (s *starter) startOf(ctx context.Context, fet *kafkax.Fetcher, topic string
 	defer s.mu.Unlock()
 	s.ids[topic] = id
 	if s.position[topic] == nil {
-		s.position[topic], s.memories[topic], s.aheads[topic] = map[int32]int64{}, map[int32]*memory{}, map[int32]*ahead{}
+		s.position[topic], s.memories[topic] = map[int32]int64{}, map[int32]*memory{}
 	}
 	maps.Copy(s.memories[topic], memories)
-	maps.Copy(s.aheads[topic], aheads)
 	out := map[int32]int64{}
 	for p := range parts {
 		start, end := starts[topic][p], ends[topic][p]
 		at := committed[p].Offset
+		assigned[kafkax.TopicPartition{Topic: topic, Partition: p}] = committed[p]
 		switch {
 		case at < 0:
 			out[p] = start
@@ -180,7 +174,7 @@ func (s *starter) firstSight(ctx context.Context, fet *kafkax.Fetcher, topic str
 	member := kafkax.Member{ID: id, Generation: generation, Instance: s.r.kafka.InstanceID}
 	out := make(map[int32]kafkax.Committed, len(from[topic]))
 	for p, o := range from[topic] {
-		out[p] = kafkax.Committed{Offset: max(o, 0), Metadata: markCommit(time.Now(), id)}
+		out[p] = kafkax.Committed{Offset: max(o, 0)}
 	}
 	if err := fet.CommitOffsets(ctx, s.r.kafka.RouterGroup(), member, map[string]map[int32]kafkax.Committed{topic: out}); err != nil {
 		return nil, err
