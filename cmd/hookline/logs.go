@@ -65,7 +65,7 @@ func (c *cli) logsCmd() *cobra.Command {
 	f.StringVar(&o.as, "as", asTable, "table, or one JSON object a line: json, cotalker (COTWebhookLog), webhook_called (goflow);\nor a table: signl4 (time lines of alerts), task (changed fields)")
 	f.BoolVar(&o.asJSON, "json", false, "one JSON object a line; with --as signl4 or task too")
 	f.BoolVar(&o.filter.Last, "final", false, "only the last attempt of each delivery")
-	f.BoolVar(&o.follow, "follow", false, "go on with new attempts until interrupted")
+	f.BoolVar(&o.follow, "follow", false, "go on with new attempts until interrupted, across restarts of ClickHouse")
 	f.IntVar(&o.filter.Limit, "limit", 100, "at most the newest N; 0: all")
 	return cmd
 }

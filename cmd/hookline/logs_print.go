@@ -56,7 +56,8 @@ type logPrinter struct {
 	follows   bool
 	bodyBytes int // of a request in a dump
 	header    bool
-	late      []*sink.AttemptRow         // their events are not stored yet
+	late      []*sink.AttemptRow         // their events are not stored yet, or could not be read
+	away      bool                       // ClickHouse does not answer, which was told
 	told      map[pipeline.Position]bool // with --follow --as task: events that were printed
 }
 
@@ -73,29 +74,51 @@ func (p *logPrinter) follow(ctx context.Context, f sink.Filter, shown map[sink.L
 			return nil
 		case <-tick.C:
 		}
-		rows := p.late
-		p.late = nil
-		for row, err := range p.r.Attempts(ctx, f) {
-			if ctx.Err() != nil {
-				return nil
-			}
-			if err != nil {
-				return err
-			}
-			if !shown[row.Log] {
-				rows = append(rows, row)
-			}
+		err := p.more(ctx, f, shown)
+		if ctx.Err() != nil {
+			return nil
 		}
-		if len(rows) > 0 {
-			clear(shown)
-		}
-		if err := p.print(ctx, rows); err != nil {
-			if ctx.Err() != nil {
-				return nil
-			}
+		if err != nil && !sink.Unreachable(err) {
 			return err
 		}
+		p.tellAway(err)
 	}
+}
+
+// more prints what was stored since. With an error what was read and not printed is
+// p.late.
+func (p *logPrinter) more(ctx context.Context, f sink.Filter, shown map[sink.LogPosition]bool) error {
+	rows := p.late
+	p.late = nil
+	var failed error
+	for row, err := range p.r.Attempts(ctx, f) {
+		if err != nil { // the cursor is behind those that came before it
+			failed = err
+			break
+		}
+		if !shown[row.Log] {
+			rows = append(rows, row)
+		}
+	}
+	if len(rows) > 0 {
+		clear(shown)
+	}
+	if err := p.print(ctx, rows); err != nil {
+		return err
+	}
+	return failed
+}
+
+// tellAway says once that ClickHouse does not answer, and that it does again: who
+// follows the log is not to begin anew for a restart of it.
+func (p *logPrinter) tellAway(err error) {
+	switch {
+	case err != nil && !p.away:
+		fmt.Fprintf(p.c.err, "hookline: following the log: %s (trying again)\n", safe(err.Error()))
+	case err == nil && p.away:
+		fmt.Fprintln(p.c.err, "hookline: following the log: ClickHouse answers again")
+	}
+	p.away = err != nil
 }
 
 func (p *logPrinter) print(ctx context.Context, rows []*sink.AttemptRow) error {
@@ -105,11 +128,16 @@ func (p *logPrinter) print(ctx context.Context, rows []*sink.AttemptRow) error {
 	case asJSON:
 		return p.json(rows)
 	case asSIGNL4:
-		return p.timelines(ctx, rows)
+		err := p.timelines(ctx, rows)
+		if err != nil {
+			p.late = append(p.late, rows...)
+		}
+		return err
 	}
 	for first := true; first || len(rows) > 0; first = false {
 		n := min(len(rows), bodiesAtOnce)
 		if err := p.shapes(ctx, rows[:n]); err != nil {
+			p.late = append(p.late, rows...)
 			return err
 		}
 		rows = rows[n:]

@@ -5,12 +5,17 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"path/filepath"
 	"reflect"
 	"regexp"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -342,24 +347,61 @@ func (s *shapesStage) task(t *testing.T) {
 	}
 }
 
+// away is the stage's environment with something before ClickHouse that breaks off
+// every connection while the switch is on.
+func (s *shapesStage) away(t *testing.T) (env []string, off *atomic.Bool) {
+	off, env = new(atomic.Bool), slices.Clone(s.env)
+	const name = "HOOKLINE_CLICKHOUSE_ADDR="
+	i := slices.IndexFunc(env, func(kv string) bool { return strings.HasPrefix(kv, name) })
+	there, err := url.Parse(env[i][len(name):])
+	if err != nil {
+		t.Fatal(err)
+	}
+	pass := httputil.NewSingleHostReverseProxy(there)
+	between := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if off.Load() {
+			panic(http.ErrAbortHandler)
+		}
+		pass.ServeHTTP(w, r)
+	}))
+	t.Cleanup(between.Close)
+	env[i] = name + between.URL
+	return env, off
+}
+
 // follow: what comes later is printed with its event, which is stored a moment
-// after the attempt.
+// after the attempt; also where ClickHouse was away meanwhile.
 func (s *shapesStage) follow(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	cmd := command(ctx, s.env, "logs", "--as", "task", "--json", "--follow")
+	env, off := s.away(t)
+	cmd := command(ctx, env, "logs", "--as", "task", "--json", "--follow")
 	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stderr, err := cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	told := bufio.NewScanner(stderr)
+	tells := func(want string) {
+		if !told.Scan() || !strings.HasPrefix(told.Text(), "hookline: following the log: ") || !strings.Contains(told.Text(), want) {
+			t.Errorf("standard error: %q, %v, want %s", told.Text(), told.Err(), want)
+		}
+	}
 	lines := bufio.NewScanner(out)
 	for i, want := range []string{`"field":"endAt"`, `"field":"assigneeIds"`, `"entity_id":"t2"`} {
 		if i == 2 { // the old ones are told, from here on it follows
+			off.Store(true)
+			tells("(trying again)")
 			s.produce("tasks", `{"entityId":"t2","type":"TASK_EDITED","createdAt":"2026-03-01T09:50:29.775Z","data":{"operation":"UPDATE",`+
 				`"current":{"id":"t2","organizationId":"org","name":"b"},"previous":{"id":"t2","organizationId":"org","name":"a"}}}`)
+			off.Store(false)
+			tells("ClickHouse answers again")
 		}
 		if !lines.Scan() || !strings.Contains(lines.Text(), want) {
 			t.Errorf("line %d: %q, %v, want %s", i, lines.Text(), lines.Err(), want)
@@ -368,8 +410,8 @@ func (s *shapesStage) follow(t *testing.T) {
 	if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
 		t.Fatal(err)
 	}
-	if lines.Scan() {
-		t.Errorf("one line more: %s", lines.Text())
+	if lines.Scan() || told.Scan() {
+		t.Errorf("one line more: %s%s", lines.Text(), told.Text())
 	}
 	if err := cmd.Wait(); err != nil {
 		t.Errorf("after SIGINT: %v", err)

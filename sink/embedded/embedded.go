@@ -17,6 +17,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -129,10 +130,13 @@ func (e *Engine) wait(stdout io.Reader, ready chan<- string) {
 const ReadyPrefix = "hookline-engine: ready: "
 
 func (e *Engine) endReason() error {
-	if line := e.last.String(); line != "" {
-		return errors.New(strings.TrimPrefix(line, "hookline-engine: "))
-	}
-	if e.err != nil {
+	line, exit := strings.TrimPrefix(e.last.String(), "hookline-engine: "), (*exec.ExitError)(nil)
+	switch {
+	case line != "" && errors.As(e.err, &exit) && !exit.Exited(): // a signal
+		return fmt.Errorf("%s (%w)", line, e.err)
+	case line != "":
+		return errors.New(line)
+	case e.err != nil:
 		return e.err
 	}
 	return errors.New("it ended at once")
@@ -198,7 +202,7 @@ func findBinary(explicit string) (string, error) {
 }
 
 // lastLine logs what the engine writes to standard error and keeps the last line
-// as the reason if it ends.
+// that is none of its log as the reason if it ends.
 type lastLine struct {
 	log *slog.Logger
 
@@ -224,15 +228,36 @@ func (l *lastLine) Write(p []byte) (int, error) {
 			break
 		}
 		if text := strings.TrimSpace(string(l.part)); text != "" {
-			l.line = text
-			l.log.Info(text, "from", "hookline-engine")
+			l.take(text)
 		}
 		l.part = l.part[:0]
 	}
 	return n, nil
 }
 
-// String is the last whole line.
+// logged is a line of the engine's own log, as slog's TextHandler writes it.
+var logged = regexp.MustCompile(`^time=\S+ level=(\S+) msg=("(?:[^"\\]|\\.)*"|\S*)(?: (.*))?$`)
+
+// take logs a line of the engine's. One of its own log is no reason to end.
+func (l *lastLine) take(text string) {
+	m := logged.FindStringSubmatch(text)
+	var level slog.Level
+	if m == nil || level.UnmarshalText([]byte(m[1])) != nil {
+		l.line = text
+		l.log.Info(text, "from", "hookline-engine")
+		return
+	}
+	msg, args := m[2], []any{"from", "hookline-engine"}
+	if plain, err := strconv.Unquote(msg); err == nil {
+		msg = plain
+	}
+	if m[3] != "" {
+		args = append(args, "fields", m[3])
+	}
+	l.log.Log(context.Background(), level, msg, args...)
+}
+
+// String is the last whole line that was none of its log; empty: none.
 func (l *lastLine) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()

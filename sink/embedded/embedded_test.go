@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"os"
@@ -237,6 +238,31 @@ func wantExit(t *testing.T, code int, text string, args ...string) {
 	}
 }
 
+// Lines of the engine's own log keep their level and message, and are no reason why
+// it ended; others are.
+func TestLinesOfTheEngine(t *testing.T) {
+	var b bytes.Buffer
+	drop := func(_ []string, a slog.Attr) slog.Attr {
+		if a.Key == slog.TimeKey {
+			return slog.Attr{}
+		}
+		return a
+	}
+	l := &lastLine{log: slog.New(slog.NewTextHandler(&b, &slog.HandlerOptions{Level: slog.LevelDebug, ReplaceAttr: drop}))}
+	const lines = "hookline-engine: opening it: no room\n" +
+		"time=2026-11-26T23:37:39.744Z level=INFO msg=answering addr=127.0.0.1:1\n" +
+		"time=2026-11-26T23:37:39.744Z level=WARN msg=\"ending \\\"now\\\"\"\n"
+	if _, err := l.Write([]byte(lines)); err != nil {
+		t.Fatal(err)
+	}
+	const want = "level=INFO msg=\"hookline-engine: opening it: no room\" from=hookline-engine\n" +
+		"level=INFO msg=answering from=hookline-engine fields=\"addr=127.0.0.1:1\"\n" +
+		"level=WARN msg=\"ending \\\"now\\\"\" from=hookline-engine\n"
+	if b.String() != want || l.String() != "hookline-engine: opening it: no room" {
+		t.Errorf("logged\n%swant\n%sreason %s", b.String(), want, l.String())
+	}
+}
+
 // What was acknowledged is there after kill -9, and what comes again with the
 // same token is not there twice.
 func TestKilledEngineKeepsCommittedRows(t *testing.T) {
@@ -263,8 +289,8 @@ func TestKilledEngineKeepsCommittedRows(t *testing.T) {
 			t.Fatal(err)
 		}
 		<-engine.Done()
-		if engine.Err() == nil {
-			t.Error("Err() after kill -9 is nil")
+		if err := engine.Err(); err == nil || err.Error() != "running the ClickHouse engine: signal: killed" {
+			t.Errorf("Err() after kill -9: %v", err)
 		}
 		engine = start(t, data)
 		insertBlock(t, engine.Addr(), block)
