@@ -22,7 +22,7 @@ GENERATED := configs/example.env docs/config.md docs/cli.md docs/metrics.md
 
 .PHONY: help
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## /{printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## bin/hookline (static) and bin/hookline-engine (the embedded ClickHouse)

@@ -212,3 +212,6 @@ func SafeID(id string) string {
 	sum := sha256.Sum256([]byte(id))
 	return "h_" + idEncoding.EncodeToString(sum[:16])
 }
+
+// TestTopic stands for the source of a test request's event, which no topic has.
+const TestTopic = "hookline-test"

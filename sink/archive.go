@@ -130,7 +130,8 @@ func position(cluster, id, topic, partition, offset string) (pipeline.Position, 
 
 // DeliveryPositions calls each for deliveries in the log of attempts, by the time
 // of their last attempt: of a subscription, or with an id; with failed only those
-// that ended otherwise than by success. since and until bound that time.
+// that ended otherwise than by success. since and until bound that time. Tests are
+// left out.
 func (r *Reader) DeliveryPositions(ctx context.Context, subscription, delivery string, failed bool, since, until time.Time,
 	each func(src pipeline.Position, subscription string) error,
 ) error {
@@ -144,6 +145,9 @@ func (r *Reader) DeliveryPositions(ctx context.Context, subscription, delivery s
 		}
 		if failed && !row.Final {
 			continue // it is still being tried
+		}
+		if row.Envelope.Source.Topic == pipeline.TestTopic {
+			continue // it is of no event
 		}
 		if err := each(row.Envelope.Source, row.SubscriptionID); err != nil {
 			return err

@@ -33,6 +33,14 @@ var deadReasons = []pipeline.DeadReason{
 	pipeline.DeadExhausted, pipeline.DeadSkipped, pipeline.DeadBacklog, pipeline.DeadCancelled, pipeline.DeadUnreadable,
 }
 
+func deadReasonWords() string {
+	words := make([]string, len(deadReasons))
+	for i, r := range deadReasons {
+		words[i] = string(r)
+	}
+	return strings.Join(words, ", ")
+}
+
 // Reasons of the topics whose records carry none.
 const (
 	reasonNoEvent   = "no event"   // events.dead
@@ -143,7 +151,7 @@ func (f *deadFilter) complete(now time.Time) (err error) {
 	case f.subscription != "" && !kafkax.ValidSubscription(f.subscription):
 		return usagef(where+"--subscription: %.140q is not a subscription's id", f.subscription)
 	case f.reason != "" && !slices.Contains(deadReasons, pipeline.DeadReason(f.reason)):
-		return usagef(where+"--reason: %q is not one of %v", f.reason, deadReasons)
+		return usagef(where+"--reason: %q is not one of %s", f.reason, deadReasonWords())
 	case f.limit < 1:
 		return usagef(where+"--limit: %d is not a number of dead letters", f.limit)
 	}
@@ -208,7 +216,7 @@ func (c *cli) deadList() *cobra.Command {
 	fl := cmd.Flags()
 	fl.StringSliceVar(&f.topics, "topic", deadTopics, "only these topics")
 	fl.StringVar(&f.subscription, "subscription", "", "only deliveries to this subscription")
-	fl.StringVar(&f.reason, "reason", "", "only deliveries that ended for this reason: exhausted, skipped, backlog, cancelled, unreadable")
+	fl.StringVar(&f.reason, "reason", "", "only deliveries that ended for this reason: "+deadReasonWords())
 	fl.StringVar(&f.event, "event", "", "only deliveries of the event with this id")
 	fl.StringVar(&f.delivery, "delivery", "", "only the delivery with this id (webhook-id)")
 	fl.StringVar(&f.since, "since", "7d", "only of this last time (1h, 7d) or since this moment (RFC 3339)")

@@ -261,7 +261,7 @@ func (r *demoRun) after(ctx context.Context, keep bool) error {
 		return nil
 	}
 	r.say("\nrunning on until interrupted (Ctrl-C):")
-	for _, line := range exports(r.cfg, r.app.AdminAddr()) {
+	for _, line := range exports(r.cfg, r.app.AdminAddr(), r.stack.Engine != nil) {
 		r.say("  %s", line)
 	}
 	if r.stack.Engine != nil {

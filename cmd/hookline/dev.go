@@ -180,6 +180,8 @@ func (c *cli) printDev(cfg *configs.Config, stack *local.Stack, a *app.App, data
 	fmt.Fprintf(c.out, "kafka       %s\n", stack.Broker.Addr())
 	if stack.Engine != nil {
 		fmt.Fprintf(c.out, "clickhouse  http://%s (hookline sql 'SELECT count() FROM hookline.attempts')\n", stack.Engine.Addr())
+	} else {
+		fmt.Fprintln(c.out, "clickhouse  none, and so no console; hookline logs and sql have nothing to ask")
 	}
 	if a.AdminAddr() != admin.Off {
 		if stack.Engine != nil {
@@ -189,21 +191,23 @@ func (c *cli) printDev(cfg *configs.Config, stack *local.Stack, a *app.App, data
 	}
 	fmt.Fprintf(c.out, "data        %s\n", data)
 	fmt.Fprintln(c.out, "for commands in another terminal:")
-	for _, line := range exports(cfg, a.AdminAddr()) {
+	for _, line := range exports(cfg, a.AdminAddr(), stack.Engine != nil) {
 		fmt.Fprintln(c.out, "  "+line)
 	}
 }
 
 // exports are the shell lines that give other commands this configuration, but
 // for its secrets. The token is there where this process made it: then it is for
-// whoever sees the terminal.
-func exports(cfg *configs.Config, adminAddr string) []string {
+// whoever sees the terminal. Without an engine a ClickHouse that is configured is
+// another one, which has nothing of this process.
+func exports(cfg *configs.Config, adminAddr string, engine bool) []string {
 	var lines []string
 	export := func(name, value string) {
 		lines = append(lines, "export "+name+"='"+strings.ReplaceAll(value, "'", `'\''`)+"'")
 	}
 	for _, f := range configs.Fields() {
-		if value, ok := cfg.Given()[f.Name]; ok && !f.Secret && !strings.HasPrefix(f.Name, configs.Prefix+"ADMIN_") {
+		here := !strings.HasPrefix(f.Name, configs.Prefix+"ADMIN_") && (engine || !strings.HasPrefix(f.Name, configs.Prefix+"CLICKHOUSE_"))
+		if value, ok := cfg.Given()[f.Name]; ok && !f.Secret && here {
 			export(f.Name, value)
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -45,6 +46,9 @@ func (c *cli) healthCmd() *cobra.Command {
 			client, scheme, err := healthClient(cfg.Admin.TLS.CertFile)
 			if err == nil {
 				err = askHealth(ctx, client, scheme+localAddr(cfg.Admin.Addr)+path)
+			}
+			if errors.Is(err, syscall.ECONNREFUSED) {
+				return fmt.Errorf("asking for health: %s: connection refused (does hookline run there? set HOOKLINE_ADMIN_ADDR as it has it)", cfg.Admin.Addr)
 			}
 			if err != nil {
 				return fmt.Errorf("asking for health: %s: %w", cfg.Admin.Addr, err)

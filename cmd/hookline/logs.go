@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -109,6 +110,9 @@ func (p *logPrinter) logs(ctx context.Context, o *logsOptions) error {
 	rows, err := newest(ctx, p.r, o.filter)
 	if err != nil {
 		return err
+	}
+	if f := &o.filter; len(rows) == 0 && f.Subscription+f.Delivery+f.Event+f.Tenant+f.Correlation != "" {
+		fmt.Fprintln(p.c.err, "no such attempt is in the log; what is not spelt as it is there has none (hookline subs list, hookline logs)")
 	}
 	if err := p.print(ctx, rows); err != nil || !o.follow {
 		return err

@@ -66,21 +66,28 @@ func run(t *testing.T, env []string, args ...string) result {
 	return result{cmd.ProcessState.ExitCode(), out.String(), stderr.String()}
 }
 
+// badFiles is a configuration of which all files but one, which is no certificate,
+// are missing, and what is to be told of it.
+func badFiles(dir, bad string) (env, told []string) {
+	env = []string{
+		"HOOKLINE_ADMIN_TLS_CERT_FILE=" + dir + "/a", "HOOKLINE_ADMIN_TLS_KEY_FILE=" + dir + "/b", "HOOKLINE_ADMIN_TLS_CLIENT_CA_FILE=" + bad,
+		"HOOKLINE_KAFKA_TLS_ENABLED=true", "HOOKLINE_KAFKA_TLS_CA_FILE=" + dir + "/c", "HOOKLINE_CLICKHOUSE_ADDR=https://ch", "HOOKLINE_CLICKHOUSE_CA_FILE=" + bad,
+		"HOOKLINE_KAFKA_SASL_MECHANISM=plain", "HOOKLINE_KAFKA_SASL_USER=u", "HOOKLINE_KAFKA_SASL_PASSWORD_FILE=" + dir + "/d",
+	}
+	told = []string{
+		"reading configuration: HOOKLINE_ADMIN_TLS_CERT_FILE: with its key: open " + dir + "/a: no such file", "HOOKLINE_ADMIN_TLS_CLIENT_CA_FILE: " + bad + " has no PEM",
+		"HOOKLINE_KAFKA_TLS_CA_FILE: open " + dir + "/c: no such file", "HOOKLINE_CLICKHOUSE_CA_FILE: " + bad + " has no PEM", "HOOKLINE_KAFKA_SASL_PASSWORD_FILE: open " + dir + "/d: no such file",
+	}
+	return env, told
+}
+
 func TestExitCodes(t *testing.T) {
 	dir := t.TempDir()
 	bad := filepath.Join(dir, "bad.yaml")
 	if err := os.WriteFile(bad, []byte("subscriptions:\n  - id: 'a b'\n    url: ftp://x\n  - id: ok\n    tenant: t\n    url: https://example.com/\n    nonsense: 1\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	files := []string{
-		"HOOKLINE_ADMIN_TLS_CERT_FILE=" + dir + "/a", "HOOKLINE_ADMIN_TLS_KEY_FILE=" + dir + "/b", "HOOKLINE_ADMIN_TLS_CLIENT_CA_FILE=" + bad,
-		"HOOKLINE_KAFKA_TLS_ENABLED=true", "HOOKLINE_KAFKA_TLS_CA_FILE=" + dir + "/c", "HOOKLINE_CLICKHOUSE_ADDR=https://ch", "HOOKLINE_CLICKHOUSE_CA_FILE=" + bad,
-		"HOOKLINE_KAFKA_SASL_MECHANISM=plain", "HOOKLINE_KAFKA_SASL_USER=u", "HOOKLINE_KAFKA_SASL_PASSWORD_FILE=" + dir + "/d",
-	}
-	told := []string{
-		"reading configuration: HOOKLINE_ADMIN_TLS_CERT_FILE: with its key: open " + dir + "/a: no such file", "HOOKLINE_ADMIN_TLS_CLIENT_CA_FILE: " + bad + " has no PEM",
-		"HOOKLINE_KAFKA_TLS_CA_FILE: open " + dir + "/c: no such file", "HOOKLINE_CLICKHOUSE_CA_FILE: " + bad + " has no PEM", "HOOKLINE_KAFKA_SASL_PASSWORD_FILE: open " + dir + "/d: no such file",
-	}
+	files, told := badFiles(dir, bad)
 	away := []string{"HOOKLINE_KAFKA_BROKERS=127.0.0.1:1", "HOOKLINE_CLICKHOUSE_ADDR=http://127.0.0.1:1", "HOOKLINE_EVENTS_TOPICS=orders=json"}
 	for _, tt := range []struct {
 		name string
@@ -91,6 +98,8 @@ func TestExitCodes(t *testing.T) {
 	}{
 		{"no command", nil, nil, exitDone, nil},
 		{"version", nil, []string{"version"}, exitDone, nil},
+		{"version as an option", nil, []string{"--version"}, exitDone, nil},
+		{"health of nobody", []string{"HOOKLINE_ADMIN_ADDR=127.0.0.1:1"}, []string{"health"}, exitFailed, []string{"127.0.0.1:1: connection refused (does hookline run there?"}},
 		{"unknown command", nil, []string{"prodce"}, exitUsage, []string{`no command "prodce" (did you mean produce?)`}},
 		{"unknown option", nil, []string{"produce", "--topick", "x"}, exitUsage, []string{"unknown flag: --topick"}},
 		{"missing argument", nil, []string{"sql"}, exitUsage, []string{"want QUERY"}},
@@ -267,6 +276,13 @@ func TestFromProduceToDelivery(t *testing.T) {
 	cmd.Stdin = strings.NewReader(body + "\n" + `{"kind":"order.paid"}`)
 	if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "produced 2 records") {
 		t.Fatalf("producing: %v %s", err, out)
+	}
+	big := filepath.Join(t.TempDir(), "big.json")
+	if err := os.WriteFile(big, []byte(`"`+strings.Repeat("x", 2<<20)+`"`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if r := run(t, env, "produce", "-t", "orders", big); r.code != exitFailed || !strings.Contains(r.err, "larger than the topic takes (raise its max.message.bytes; hookline delivers events of up to HOOKLINE_EVENT_MAX_BYTES, here 1MiB)") {
+		t.Errorf("a large document: exit code %d, %s", r.code, r.err)
 	}
 	if err := recv.Wait(ctx, 4); err != nil {
 		t.Fatal(err)

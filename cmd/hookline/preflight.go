@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -64,10 +65,15 @@ func eventTopicsThere(ctx context.Context, adm *kadm.Client, cfg *configs.Config
 	var errs []error
 	for _, name := range named(cfg) {
 		if !have.Has(name) {
-			errs = append(errs, fmt.Errorf("checking topic %s: there is no such topic (create it: kafka-topics.sh --create --topic %s --partitions 6, or correct HOOKLINE_EVENTS_TOPICS)", name, name))
+			errs = append(errs, fmt.Errorf("checking topic %s: there is no such topic (create it: %s, or correct HOOKLINE_EVENTS_TOPICS)", name, createTopic(cfg, name)))
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// createTopic is the command by which somebody makes a topic of events.
+func createTopic(cfg *configs.Config, name string) string {
+	return fmt.Sprintf("kafka-topics.sh --bootstrap-server %s --create --topic %s --partitions 6", strings.Join(cfg.Kafka.Brokers, ","), name)
 }
 
 // named are the event topics that are named, not matched by an expression.

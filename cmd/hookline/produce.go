@@ -99,7 +99,7 @@ func (c *cli) produce(ctx context.Context, files []string, like *kgo.Record) err
 		return err
 	}
 	defer client.Close()
-	sent := &sending{topic: like.Topic}
+	sent := &sending{topic: like.Topic, create: createTopic(cfg, like.Topic), most: cfg.Kafka.EventMaxBytes.String()}
 	for _, name := range files {
 		if err = c.produceFile(ctx, client, name, like, sent); err != nil {
 			break
@@ -133,6 +133,8 @@ func notOurs(cfg *configs.Config, topic string) error {
 // callbacks, which run one after the other; read after Flush.
 type sending struct {
 	topic  string
+	create string // the command that makes the topic
+	most   string // EVENT_MAX_BYTES
 	done   int
 	failed error
 }
@@ -142,7 +144,9 @@ func (s *sending) acked(_ *kgo.Record, err error) {
 	case err == nil:
 		s.done++
 	case errors.Is(err, kerr.UnknownTopicOrPartition):
-		s.failed = fmt.Errorf("producing to %s: there is no such topic (create it, e.g. kafka-topics.sh --create --topic %s --partitions 6)", s.topic, s.topic)
+		s.failed = fmt.Errorf("producing to %s: there is no such topic (create it, e.g. %s)", s.topic, s.create)
+	case s.failed == nil && errors.Is(err, kerr.MessageTooLarge):
+		s.failed = fmt.Errorf("producing to %s: a document is larger than the topic takes (raise its max.message.bytes; hookline delivers events of up to HOOKLINE_EVENT_MAX_BYTES, here %s)", s.topic, s.most)
 	case s.failed == nil:
 		s.failed = fmt.Errorf("producing to %s: %w", s.topic, err)
 	}

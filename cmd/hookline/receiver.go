@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -12,8 +14,8 @@ func (c *cli) receiverCmd() *cobra.Command {
 	cfg := receiver.Config{MaxRequests: -1}
 	cmd := &cobra.Command{
 		Use:   "receiver",
-		Short: "A test endpoint that writes down what it gets",
-		Long: "A test endpoint that writes down what it gets, before it answers.\n\n" +
+		Short: "A test endpoint; with --ledger it writes down what it gets",
+		Long: "A test endpoint. With --ledger it writes down what it gets, before it answers.\n\n" +
 			"A path may have a rule of its own, whatever follows it:\n" +
 			"  /ok                   200\n" +
 			"  /status/503           that status\n" +
@@ -32,6 +34,9 @@ func (c *cli) receiverCmd() *cobra.Command {
 				return usagef("reading options: hookline receiver: %w", err)
 			}
 			r, err := receiver.New(cfg)
+			if errors.Is(err, syscall.EADDRINUSE) {
+				return fmt.Errorf("%w (choose another --addr)", err)
+			}
 			if err != nil {
 				return err
 			}

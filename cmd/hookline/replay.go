@@ -83,6 +83,9 @@ func (o *replayFlags) complete(now time.Time) (rate int, err error) {
 	if !o.sel.Since.IsZero() && !o.sel.Until.IsZero() && !o.sel.Since.Before(o.sel.Until) {
 		return 0, usagef("reading options: hookline replay: --until %s is not after --since %s", o.until, o.since)
 	}
+	if s := &o.sel; s.Subscription != "" && s.Event+s.Delivery == "" && !s.Missed && s.Since.IsZero() {
+		return 0, usagef("reading options: hookline replay: --subscription: since when? (give --since, or --missed for what it missed while it was disabled)")
+	}
 	if err := o.sel.Check(); err != nil {
 		return 0, usagef("reading options: hookline replay: %w", err)
 	}
@@ -198,7 +201,7 @@ func planText(p *replay.Plan) string {
 		text += fmt.Sprintf(" (%d do not match)", p.Unmatched)
 	}
 	if p.Gone > 0 {
-		text += fmt.Sprintf("; %d are neither in Kafka nor in ClickHouse", p.Gone)
+		text += fmt.Sprintf("; %s neither in Kafka nor in ClickHouse", are(p.Gone, "other"))
 	}
 	if p.Incomplete != "" {
 		text += "; " + p.Incomplete
@@ -213,17 +216,31 @@ func (c *cli) confirm(p replay.Plan, o *replayFlags) error {
 	if p.Events == p.Before || o.yes {
 		return nil
 	}
-	in, ok := c.in.(*os.File)
-	if !ok || !telemetry.IsTerminal(in) {
+	if !c.asks() {
 		return usagef("replaying: %s: not asked on a terminal (give --yes to replay them, or --dry-run)", safe(planText(&p)))
 	}
-	fmt.Fprintf(c.err, "%s. Deliver them again? [y/N] ", safe(planText(&p)))
-	var answer string
-	if _, err := fmt.Fscanln(in, &answer); err != nil || !strings.HasPrefix(strings.ToLower(answer), "y") {
+	if !c.agrees(planText(&p) + ". Deliver them again?") {
 		fmt.Fprintln(c.err, errDeclined)
 		return errDeclined
 	}
 	return nil
+}
+
+// asks tells whether somebody is there to be asked.
+func (c *cli) asks() bool {
+	in, ok := c.in.(*os.File)
+	return ok && telemetry.IsTerminal(in)
+}
+
+// agrees asks on a terminal; where there is none nobody is asked, and it is true.
+func (c *cli) agrees(question string) bool {
+	if !c.asks() {
+		return true
+	}
+	fmt.Fprintf(c.err, "%s [y/N] ", safe(question))
+	var answer string
+	_, err := fmt.Fscanln(c.in, &answer)
+	return err == nil && strings.HasPrefix(strings.ToLower(answer), "y")
 }
 
 // replayProgress shows progress: one line that is written over on a terminal, a

@@ -19,7 +19,7 @@ import (
 )
 
 func (c *cli) subsCmd() *cobra.Command {
-	cmd := &cobra.Command{Use: "subs", Short: "The subscriptions: apply, list, get, delete, pause, resume, skip, retry, test", Args: cobra.ArbitraryArgs, RunE: group}
+	cmd := &cobra.Command{Use: "subs", Short: "The subscriptions: apply, list, get, delete, pause, resume, skip, retry, test, rotate-secret, rotate-keys", Args: cobra.ArbitraryArgs, RunE: group}
 	cmd.AddCommand(c.subsApply(), c.subsList(), c.subsGet(), c.subsDelete(), c.subsRotateSecret(), c.subsRotateKeys(),
 		c.subsPause(), c.subsResume(), c.subsSkip(), c.subsRetry(), c.subsTest())
 	return cmd
@@ -375,7 +375,7 @@ func (c *cli) printItem(it *liveItem) error {
 }
 
 func (c *cli) subsDelete() *cobra.Command {
-	asJSON := false
+	asJSON, yes := false, false
 	cmd := &cobra.Command{
 		Use: "delete ID...", Short: "Delete subscriptions; their waiting deliveries end as cancelled",
 		Args: func(cmd *cobra.Command, args []string) error {
@@ -394,6 +394,10 @@ func (c *cli) subsDelete() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if !yes && !c.agrees(fmt.Sprintf("Delete %s? What waits for them ends as cancelled.", safe(strings.Join(args, ", ")))) {
+				fmt.Fprintln(c.err, "nothing was deleted")
+				return nil
+			}
 			changes, err := w.Delete(cmd.Context(), args...)
 			if err != nil {
 				return err
@@ -401,6 +405,7 @@ func (c *cli) subsDelete() *cobra.Command {
 			return c.printChanges(changes, asJSON)
 		},
 	}
+	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask (only a terminal is asked)")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }

@@ -47,7 +47,8 @@ var wrongUsage = []struct{ call, want string }{
 	{"logs --since -1h", `--since: "-1h"`},
 	{"logs --limit -1", "--limit: -1 is negative"},
 	{"replay", "nothing is selected"},
-	{"replay --subscription s", "since when?"},
+	{"replay --subscription s", "since when? (give --since, or --missed"},
+	{"replay --subscription s --failed", "since when? (give --since"},
 	{"replay --subscription a/b --since 1h", "is not a subscription's id"},
 	{"replay --event e --delivery d", "not both"},
 	{"replay --event e --failed", "name it alone"},
@@ -56,7 +57,7 @@ var wrongUsage = []struct{ call, want string }{
 	{"replay --subscription s --since 1h --rate 0/s", `--rate: "0/s"`},
 	{"replay --subscription s --since tomorrow", `--since: "tomorrow"`},
 	{"dead", "which command?"},
-	{"dead list --reason tired", `--reason: "tired" is not one of [exhausted`},
+	{"dead list --reason tired", `--reason: "tired" is not one of exhausted, skipped,`},
 	{"dead list --topic deliveries", `--topic: "deliveries" is not one of dead,`},
 	{"dead list --subscription a/b", "is not a subscription's id"},
 	{"dead list --since tomorrow", `dead list: --since: "tomorrow"`},
@@ -93,7 +94,8 @@ var wrongUsage = []struct{ call, want string }{
 	{"topics x", "want no arguments"},
 	{"health x", "want no arguments"},
 	{"version x", "want no arguments"},
-	{"help nothing", "no command"},
+	{"help nothing", `no command "nothing"`},
+	{"help subs nothing", `no command "subs nothing"`},
 	{"help config --format xml", "--format"},
 	{"help commands --format xml", "--format"},
 	{"completion nothing", "no command"},
@@ -171,6 +173,9 @@ func TestDevTellsEveryTakenPort(t *testing.T) {
 		if !strings.Contains(r.err, want) {
 			t.Errorf("%q is not told:\n%s", want, r.err)
 		}
+	}
+	if r := run(t, nil, "receiver", "--addr", addrs[0]); r.code != exitFailed || r.err != "hookline: opening the port of the receiver: "+addrs[0]+": bind: address already in use (choose another --addr)\n" {
+		t.Errorf("receiver: exit code %d, %s", r.code, r.err)
 	}
 	if _, err := os.Stat(data); err == nil {
 		t.Error("the data directory was made")

@@ -146,11 +146,13 @@ func sentence(text, name string) string {
 			break
 		}
 	}
-	text = strings.TrimPrefix(text, name+": ")
+	text, values := strings.CutPrefix(text, name+": ")
 	if text == "" {
 		return ""
 	}
-	text = strings.ToUpper(text[:1]) + text[1:]
+	if !values { // which are to be written as they stand
+		text = strings.ToUpper(text[:1]) + text[1:]
+	}
 	if !slices.Contains([]byte(".:)?!"), text[len(text)-1]) {
 		text += "."
 	}

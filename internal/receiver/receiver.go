@@ -114,7 +114,7 @@ func New(cfg Config) (*Receiver, error) {
 	}
 	ln, err := net.Listen("tcp", cfg.Addr)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("listening on %s: %w", cfg.Addr, err), l.close())
+		return nil, errors.Join(fmt.Errorf("opening the port of the receiver: %s: %w", cfg.Addr, bare(err)), l.close())
 	}
 	return &Receiver{
 		cfg: cfg, ln: ln, started: cfg.Now(), ledger: l, stop: make(chan struct{}),
@@ -237,4 +237,12 @@ func write(ctx *fasthttp.RequestCtx, reply Reply) {
 		reply.Body = `{"ok":` + strconv.FormatBool(reply.Status < 300) + `}`
 	}
 	ctx.SetBodyString(reply.Body)
+}
+
+// bare is an error of net.Listen without the address, which it has.
+func bare(err error) error {
+	if op, ok := errors.AsType[*net.OpError](err); ok {
+		return op.Err
+	}
+	return err
 }

@@ -14,9 +14,6 @@ import (
 // TestEventType is the event type of a test that names none.
 const TestEventType = "hookline.test"
 
-// testTopic stands for the source of a test's event, which no topic has.
-const testTopic = "hookline-test"
-
 // sample is the payload of a test that brings none.
 type sample struct {
 	Type         string    `json:"type"`
@@ -101,7 +98,7 @@ func testRequest(sub *pipeline.Subscription, c *command.Command, now time.Time) 
 		}
 	}
 	env := &pipeline.Envelope{
-		Source: pipeline.Position{Cluster: c.ID, Topic: testTopic}, Format: pipeline.FormatJSON, EventID: pipeline.SafeID("test_" + c.ID),
+		Source: pipeline.Position{Cluster: c.ID, Topic: pipeline.TestTopic}, Format: pipeline.FormatJSON, EventID: pipeline.SafeID("test_" + c.ID),
 		EventType: eventType, Time: now, ProducedAt: now,
 	}
 	if sub.Tenant != pipeline.AnyTenant {

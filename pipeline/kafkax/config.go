@@ -51,22 +51,24 @@ type TLSConfig struct {
 	Enabled bool `env:"ENABLED" envDefault:"false"`
 	// CAFile has the PEM certificates to trust; empty: the system's.
 	CAFile string `env:"CA_FILE"`
-	// CertFile and KeyFile are the client's certificate and key, PEM; both or none.
+	// CertFile has the client's certificate, PEM; KAFKA_TLS_KEY_FILE has its key, both or none.
 	CertFile string `env:"CERT_FILE"`
-	KeyFile  string `env:"KEY_FILE"`
+	// KeyFile has the key of KAFKA_TLS_CERT_FILE, PEM.
+	KeyFile string `env:"KEY_FILE"`
 	// ServerName is expected in the brokers' certificates; empty: their host.
 	ServerName string `env:"SERVER_NAME"`
 }
 
 // SASLConfig says how to authenticate to the brokers.
 type SASLConfig struct {
-	// Mechanism is plain, scram-sha-256, scram-sha-512 or oauthbearer; empty: none.
+	// Mechanism: plain, scram-sha-256, scram-sha-512 or oauthbearer; empty: none.
 	Mechanism string `env:"MECHANISM"`
 	// User to log in as; with oauthbearer and TOKEN_URL the client's id.
 	User string `env:"USER"`
-	// Password, or PasswordFile with the password alone in it; not both. With oauthbearer and TOKEN_URL the client's secret.
-	Password     Password `env:"PASSWORD"`
-	PasswordFile string   `env:"PASSWORD_FILE"`
+	// Password to log in with, unless KAFKA_SASL_PASSWORD_FILE has it; with oauthbearer and TOKEN_URL the client's secret.
+	Password Password `env:"PASSWORD"`
+	// PasswordFile has the password alone in it, instead of KAFKA_SASL_PASSWORD.
+	PasswordFile string `env:"PASSWORD_FILE"`
 	// TokenFile has the token of oauthbearer; it is read at each login, so that it may be replaced.
 	TokenFile string `env:"TOKEN_FILE"`
 	// TokenURL gives tokens for oauthbearer to USER and PASSWORD (OAuth 2.0 client credentials); https.

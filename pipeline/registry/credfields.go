@@ -42,7 +42,7 @@ func (x nested) mapping(path string, n *yaml.Node, members map[string]member) {
 		read, ok := members[key.Value]
 		switch {
 		case !ok || key.Kind != yaml.ScalarNode:
-			x.fail(path, key, known, "unknown field")
+			x.unknown(path, key, members)
 		case seen[key.Value]:
 			x.fail(path+"."+key.Value, key, "", "the field is there twice")
 		default:
@@ -51,6 +51,22 @@ func (x nested) mapping(path string, n *yaml.Node, members map[string]member) {
 			read(path+"."+key.Value, value)
 		}
 	}
+}
+
+// usualNames are what others call a field of ours. These words are no secrets.
+var usualNames = map[string]string{
+	"user": "username", "login": "username", "password": "secret", "pass": "secret", "token": "secret", "key": "secret", "client": "client_id", "url": "token_url",
+	"password_ref": "secret_ref", "token_ref": "secret_ref",
+}
+
+// unknown tells of a field that there is not.
+func (x nested) unknown(path string, key *yaml.Node, members map[string]member) {
+	ours := usualNames[key.Value]
+	if _, there := members[ours]; there && key.Kind == yaml.ScalarNode {
+		x.fail(path, key, "write "+ours, "unknown field %s", key.Value)
+		return
+	}
+	x.fail(path, key, "known: "+strings.Join(slices.Sorted(maps.Keys(members)), ", "), "unknown field")
 }
 
 func (x nested) text(into *string) member {

@@ -69,7 +69,8 @@ func withCredentials(lines string) string {
 type refused struct{ name, src, want string }
 
 var refusedAuth = []refused{
-	{"unknown field", "auth:\n  bearer:\n    token: " + canary, "f.yaml:6: auth.bearer: unknown field (known: secret, secret_ref)"},
+	{"unknown field", "auth:\n  bearer:\n    token: " + canary, "f.yaml:6: auth.bearer: unknown field token (write secret)"},
+	{"usual name", "auth: {basic: {user: u, password: " + canary + "}}", "f.yaml:4: auth.basic: unknown field user (write username)\nf.yaml:4: auth.basic: unknown field password (write secret)"},
 	{"unknown name is not shown", "auth: {" + canary + ": x}", "f.yaml:4: auth: unknown field (known: basic, bearer, mtls, oauth2)"},
 	{"auth as text", "auth: " + canary, "f.yaml:4: auth: want a mapping, got text"},
 	{"bearer as text", "auth:\n  bearer: " + canary, "f.yaml:5: auth.bearer: want a mapping, got text"},

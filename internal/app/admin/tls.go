@@ -10,9 +10,10 @@ import (
 
 // TLSConfig has the admin address speak TLS. The files are read at the start.
 type TLSConfig struct {
-	// CertFile and KeyFile are the certificate and key, PEM, both or none; with them the admin address speaks TLS (1.2 or later).
+	// CertFile has the certificate, PEM; ADMIN_TLS_KEY_FILE has its key, both or none. With them the admin address speaks TLS (1.2 or later).
 	CertFile string `env:"CERT_FILE"`
-	KeyFile  string `env:"KEY_FILE"`
+	// KeyFile has the key of ADMIN_TLS_CERT_FILE, PEM.
+	KeyFile string `env:"KEY_FILE"`
 	// ClientCAFile has the PEM certificates of the authorities whose client certificates are let in, to all but /healthz and /readyz, which stay open to probes. Beside ADMIN_TOKEN both are asked for.
 	ClientCAFile string `env:"CLIENT_CA_FILE"`
 }
