@@ -13,6 +13,7 @@ import (
 
 	"github.com/hookline/hookline/internal/app/demo"
 	"github.com/hookline/hookline/internal/telemetry"
+	"github.com/hookline/hookline/pipeline"
 	"github.com/hookline/hookline/pipeline/kafkax"
 	"github.com/hookline/hookline/pipeline/registry"
 	"github.com/hookline/hookline/sink"
@@ -189,9 +190,11 @@ func (r *demoRun) report(ctx context.Context, o *demo.Observed) error {
 	}
 	r.sayRetried("a delivery that was retried", demo.Retried(o, demo.Flaky))
 	r.sayRetried("a delivery that failed for good", demo.Retried(o, demo.Broken))
+	if len(o.Dead) > 0 {
+		r.say("\ndead letters, in %s:", r.cfg.Kafka.Topics().Dead())
+	}
 	for i := range o.Dead {
-		d := &o.Dead[i]
-		r.say("  dead letter in %s: %s, %s after %d attempts: %s", r.cfg.Kafka.Topics().Dead(), d.Subscription, d.Reason, d.Attempts, d.Error)
+		r.say("  %s", deadLine(&o.Dead[i]))
 	}
 	if r.stack.Engine != nil {
 		r.say("\n%s", demoSQL)
@@ -216,6 +219,16 @@ func (r *demoRun) report(ctx context.Context, o *demo.Observed) error {
 	}
 	r.say("\ndone in %.1fs. Next: hookline demo --keep, hookline dev, hookline help config; README.md", time.Since(r.began).Seconds())
 	return nil
+}
+
+// deadLine is one dead letter. A 410 is not tried again: its reason is exhausted all
+// the same.
+func deadLine(d *kafkax.Dead) string {
+	text := fmt.Sprintf("%s: %s after %s: %s", d.Subscription, d.Reason, count(d.Attempts, "attempt"), d.Error)
+	if d.Error == pipeline.OutcomeGone.String() {
+		text += " (410: not tried again, the subscription is disabled)"
+	}
+	return text
 }
 
 func (r *demoRun) sayRetried(title string, list []*demo.Request) {
