@@ -179,6 +179,10 @@ func (c *cli) replay(ctx context.Context, o *replayFlags, rate int) error {
 		_, err = fmt.Fprintln(c.out, safe(planText(&plan)+"; nothing was enqueued"))
 		return err
 	}
+	if p.Total == 0 { // nothing is kept under its id
+		_, err = fmt.Fprintln(c.out, safe(planText(&plan)+"; nothing to deliver again"))
+		return err
+	}
 	_, err = fmt.Fprintf(c.out, "replay %s: %s: %s enqueued, %d passed over; hookline logs --subscription shows what becomes of them\n",
 		p.ID, count(p.Events, "event"), count(p.Enqueued, "delivery"), p.Passed)
 	return err

@@ -141,7 +141,7 @@ func (rt *route) handler(log *slog.Logger) http.Handler {
 			writeProblem(w, newProblem(http.StatusUnauthorized, "a token with the scope "+scope.String()+" is needed: Authorization: Bearer TOKEN"))
 			return
 		default:
-			writeProblem(w, newProblem(http.StatusForbidden, "the scope "+scope.String()+" is needed, "+shown(r, g)+" has "+g.Scope.String()))
+			writeProblem(w, newProblem(http.StatusForbidden, "the scope "+scope.String()+" is needed, "+shown(r, g)+" "+g.Scope.String()))
 			return
 		}
 		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
@@ -166,11 +166,11 @@ func (rt *route) handler(log *slog.Logger) http.Handler {
 func shown(r *http.Request, g access.Granted) string {
 	switch {
 	case g.Session:
-		return "this session"
+		return "this session has"
 	case r.Header.Get("Authorization") != "":
-		return "this token"
+		return "this token has"
 	}
-	return "a request without a token (Authorization: Bearer TOKEN)"
+	return "without a token (Authorization: Bearer TOKEN) there is only"
 }
 
 // Actor names who asks, for the audit topic: by which way, from where, and, where

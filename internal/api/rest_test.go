@@ -237,8 +237,8 @@ func TestScopes(t *testing.T) {
 // Who has no token is not told of one.
 func TestWhatWasShown(t *testing.T) {
 	for want, r := range map[string]*http.Request{
-		"a request without a token (Authorization: Bearer TOKEN)": request("DELETE", "/subscriptions/erp", "", ""),
-		"this token": request("DELETE", "/subscriptions/erp", readToken, ""),
+		"without a token (Authorization: Bearer TOKEN) there is only": request("DELETE", "/subscriptions/erp", "", ""),
+		"this token has": request("DELETE", "/subscriptions/erp", readToken, ""),
 	} {
 		if got := shown(r, access.Granted{Scope: access.Read}); got != want {
 			t.Errorf("%q, want %q", got, want)
