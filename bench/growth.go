@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -50,7 +51,7 @@ func routerGrowth(ctx context.Context, st *stage, sc scenario, o *options) (note
 
 func µs(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e3 }
 
-func median(all []time.Duration) time.Duration {
+func median[T cmp.Ordered](all []T) T {
 	sorted := slices.Sorted(slices.Values(all))
 	return sorted[len(sorted)/2]
 }

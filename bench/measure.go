@@ -20,6 +20,7 @@ type round struct {
 	p50, p99       time.Duration
 	allocs         float64       // objects per delivery
 	engineCPU      time.Duration // of ClickHouse, per delivery
+	behind         time.Duration // of the source, its p99, where it has a rate
 }
 
 func (r *round) ratio() float64 { return float64(r.cpu) / float64(r.bareCPU) }
@@ -148,12 +149,9 @@ func runScenario(ctx context.Context, st *stage, sc scenario, o *options) result
 			return r
 		}
 	}
-	r.notes = append(r.notes, twin.kept(r.rounds)...)
+	r.notes = append(r.notes, twin.notes(&sc, r.rounds)...)
 	r.memoryMiB = b.peakMiB
-	if !sc.noSink {
-		_, engine, _ := r.spread(func(x *round) float64 { return float64(x.engineCPU) / 1e3 })
-		r.notes = append(r.notes, fmt.Sprintf("%.1f µs of ClickHouse's CPU per delivery", engine))
-	}
+	r.note()
 	if sc.sinkAlone {
 		note, err := b.sinkAlone(ctx, o.profile)
 		r.err, r.notes = err, append(r.notes, note)
@@ -181,10 +179,16 @@ func (b *bed) round(ctx context.Context, deliveries int, o *options) (round, err
 		return r, err
 	}
 	produced := make(chan error, 1)
-	begun := time.Now()
 	if b.sc.backlog {
 		produced <- b.produce(ctx, deliveries)
-		begun = time.Now()
+	}
+	before, err := b.cpu() // of a backlog's processes: none, so that what each does before all have begun counts, and its start
+	if err != nil {
+		return r, err
+	}
+	objects, engine := b.mallocs(), b.engineCPU()
+	begun := time.Now()
+	if b.sc.backlog {
 		if err := b.startAll(ctx); err != nil {
 			return r, err
 		}
@@ -192,11 +196,6 @@ func (b *bed) round(ctx context.Context, deliveries int, o *options) (round, err
 	} else {
 		go func() { produced <- b.produce(ctx, deliveries) }()
 	}
-	before, err := b.cpu()
-	if err != nil {
-		return r, err
-	}
-	objects, engine := b.mallocs(), b.engineCPU()
 	var c counts
 	healthy := want - want*int64(b.sc.failing+b.sc.spare)/100
 	if err := until(ctx, 5*time.Minute, func() bool {
@@ -217,6 +216,10 @@ func (b *bed) round(ctx context.Context, deliveries int, o *options) (round, err
 	r.engineCPU = (b.engineCPU() - engine) / time.Duration(c.Requests)
 	r.allocs = float64(b.mallocs()-objects) / float64(c.Requests)
 	r.cpu, r.rate = (after-before)/time.Duration(c.Requests), float64(healthy)/took.Seconds()
+	if n := len(b.behind); n > 0 {
+		slices.Sort(b.behind)
+		r.behind = b.behind[n*99/100]
+	}
 	r.p50, r.p99 = time.Duration(c.P50us)*time.Microsecond, time.Duration(c.P99us)*time.Microsecond
 	return r, nil
 }
@@ -277,6 +280,29 @@ func (r *result) spread(f func(*round) float64) (lo, mid, hi float64) {
 	}
 	slices.Sort(v)
 	return v[0], v[len(v)/2], v[len(v)-1]
+}
+
+// note adds what else the rounds told.
+func (r *result) note() {
+	if !r.sc.noSink {
+		_, engine, _ := r.spread(func(x *round) float64 { return float64(x.engineCPU) / 1e3 })
+		r.notes = append(r.notes, fmt.Sprintf("%.1f µs of ClickHouse's CPU per delivery", engine))
+	}
+	if r.sc.load > 0 {
+		r.notes = append(r.notes, r.latencies())
+	}
+}
+
+// latencies tells each round's, and how late the source made 1 % of its events,
+// which is not in them.
+func (r *result) latencies() string {
+	var s strings.Builder
+	s.WriteString("p50 and p99 from event to first attempt, and p99 of how late the source was, of each round in ms:")
+	for i := range r.rounds {
+		x := &r.rounds[i]
+		fmt.Fprintf(&s, " %d, %d, %d;", x.p50.Milliseconds(), x.p99.Milliseconds(), x.behind.Milliseconds())
+	}
+	return strings.TrimSuffix(s.String(), ";")
 }
 
 const header = "| scenario | CPU/delivery, bare | CPU/delivery, hookline | ratio: min, **median**, max | deliveries/s, bare | deliveries/s, hookline | p50 | p99 | objects/delivery | peak MiB |\n" +

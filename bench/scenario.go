@@ -103,8 +103,9 @@ type bed struct {
 	admin    []string // URLs of the processes' admin addresses
 	profile  bool
 	ends     []func()
-	produced int // events
-	peakMiB  int // the most of all processes together after a round
+	produced int             // events
+	peakMiB  int             // the most of all processes together after a round
+	behind   []time.Duration // how late each event of a round with a rate was made; written by produce
 }
 
 // setUpBed starts a receiver and hookline for a scenario, and waits until it is
@@ -144,11 +145,11 @@ func setUpBed(ctx context.Context, st *stage, sc scenario, profile bool) (*bed, 
 
 func (b *bed) startAll(ctx context.Context) error {
 	for range b.sc.processes {
-		if err := b.start(ctx, b.sc.roles()); err != nil {
+		if err := b.launch(b.sc.roles()); err != nil {
 			return err
 		}
 	}
-	return nil
+	return b.ready(ctx)
 }
 
 // stopAll ends the processes of a round.
@@ -212,7 +213,15 @@ func (b *bed) subscriptions() []byte {
 	return []byte(s.String())
 }
 
+// start starts one more process, and waits until it is ready.
 func (b *bed) start(ctx context.Context, roles string) error {
+	if err := b.launch(roles); err != nil {
+		return err
+	}
+	return b.ready(ctx)
+}
+
+func (b *bed) launch(roles string) error {
 	ports, err := freePorts(1)
 	if err != nil {
 		return err
@@ -227,7 +236,17 @@ func (b *bed) start(ctx context.Context, roles string) error {
 	if !b.sc.backlog {
 		b.ends = append(b.ends, func() { stopProcess(c) })
 	}
-	return until(ctx, time.Minute, func() bool { return get("http://127.0.0.1:"+ports[0]+"/readyz", nil) == nil })
+	return nil
+}
+
+// ready waits until all processes are.
+func (b *bed) ready(ctx context.Context) error {
+	for _, admin := range b.admin {
+		if err := until(ctx, time.Minute, func() bool { return get(admin+"/readyz", nil) == nil }); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // cpu is the CPU time of all hookline processes so far.
@@ -245,14 +264,19 @@ func (b *bed) cpu() (time.Duration, error) {
 // groups of subscriptions that get the same events.
 func (b *bed) groups() int { return max(1, b.sc.subs/b.sc.fanOut) }
 
-// produce puts n deliveries' worth of events into Kafka.
+// produce puts n deliveries' worth of events into Kafka. With a rate each has its
+// time, however late those before it were taken: the source waits for nobody. An
+// event's own time is when it was made.
 func (b *bed) produce(ctx context.Context, deliveries int) error {
 	events := max(1, deliveries/b.sc.fanOut)
 	var failed atomic.Pointer[error]
 	begun := time.Now()
+	b.behind = b.behind[:0]
 	for i := range events {
 		if b.sc.rate > 0 {
-			time.Sleep(time.Until(begun.Add(time.Duration(i) * time.Second / time.Duration(b.sc.rate))))
+			due := begun.Add(time.Duration(i) * time.Second / time.Duration(b.sc.rate))
+			time.Sleep(time.Until(due))
+			b.behind = append(b.behind, time.Since(due))
 		}
 		b.produced++
 		v := payload(b.sc.sizeBytes, uint64(b.produced), b.produced%b.groups())
