@@ -16,6 +16,7 @@ import (
 	"github.com/hookline/hookline/internal/app/admin"
 	"github.com/hookline/hookline/internal/app/local"
 	"github.com/hookline/hookline/internal/telemetry"
+	"github.com/hookline/hookline/sink"
 )
 
 // devDefaults is what dev and demo set where the environment does not: one
@@ -118,7 +119,7 @@ func portsFree(addrs local.Addrs, adminAddr string) error {
 }
 
 // newLocalApp makes the service on top of a local stack: it sets where that is
-// and the defaults for one machine, and makes all topics.
+// and the defaults for one machine, and makes all topics and tables.
 func newLocalApp(ctx context.Context, cfg *configs.Config, stack *local.Stack, log *telemetry.Logger) (*app.App, error) {
 	if err := pointTo(cfg, stack); err != nil {
 		return nil, err
@@ -142,6 +143,13 @@ func newLocalApp(ctx context.Context, cfg *configs.Config, stack *local.Stack, l
 	}
 	if deps.Cluster, err = preflight(ctx, cfg, roles, log.Logger); err != nil {
 		return nil, err
+	}
+	// The sink would make the tables a moment later; whoever sees that this has started
+	// may ask for the log at once.
+	if stack.Engine != nil {
+		if err := sink.Migrate(ctx, cfg.Sink); err != nil {
+			return nil, fmt.Errorf("making the tables: %w", err)
+		}
 	}
 	return app.New(cfg, roles, deps)
 }
