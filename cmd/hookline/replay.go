@@ -220,31 +220,17 @@ func (c *cli) confirm(p replay.Plan, o *replayFlags) error {
 	if p.Events == p.Before || o.yes {
 		return nil
 	}
-	if !c.asks() {
+	in, ok := c.in.(*os.File)
+	if !ok || !telemetry.IsTerminal(in) {
 		return usagef("replaying: %s: not asked on a terminal (give --yes to replay them, or --dry-run)", safe(planText(&p)))
 	}
-	if !c.agrees(planText(&p) + ". Deliver them again?") {
+	fmt.Fprintf(c.err, "%s. Deliver them again? [y/N] ", safe(planText(&p)))
+	var answer string
+	if _, err := fmt.Fscanln(in, &answer); err != nil || !strings.HasPrefix(strings.ToLower(answer), "y") {
 		fmt.Fprintln(c.err, errDeclined)
 		return errDeclined
 	}
 	return nil
-}
-
-// asks tells whether somebody is there to be asked.
-func (c *cli) asks() bool {
-	in, ok := c.in.(*os.File)
-	return ok && telemetry.IsTerminal(in)
-}
-
-// agrees asks on a terminal; where there is none nobody is asked, and it is true.
-func (c *cli) agrees(question string) bool {
-	if !c.asks() {
-		return true
-	}
-	fmt.Fprintf(c.err, "%s [y/N] ", safe(question))
-	var answer string
-	_, err := fmt.Fscanln(c.in, &answer)
-	return err == nil && strings.HasPrefix(strings.ToLower(answer), "y")
 }
 
 // replayProgress shows progress: one line that is written over on a terminal, a

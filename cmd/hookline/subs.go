@@ -232,12 +232,11 @@ func (c *cli) printChanges(changes []registry.Change, asJSON bool) error {
 		return writeJSON(c.out, append([]registry.Change{}, changes...))
 	}
 	for _, ch := range changes {
-		text := string(ch.Action)
-		if ch.Reactivated != "" {
-			text += fmt.Sprintf(": it was disabled (%s) and is in use again, without what it missed (hookline subs resume %s --replay delivers that first)", ch.Reactivated, ch.ID)
-		}
-		if _, err := fmt.Fprintf(c.out, "%s %s\n", safe(ch.ID), safe(text)); err != nil {
+		if _, err := fmt.Fprintf(c.out, "%s %s\n", safe(ch.ID), ch.Action); err != nil {
 			return err
+		}
+		if ch.Reactivated != "" { // not in the line above, which scripts read
+			fmt.Fprintf(c.err, "hookline: %s\n", safe(fmt.Sprintf("%s: it was disabled (%s) and is in use again, without what it missed (hookline subs resume %s --replay delivers that first)", ch.ID, ch.Reactivated, ch.ID)))
 		}
 	}
 	return nil
@@ -375,7 +374,7 @@ func (c *cli) printItem(it *liveItem) error {
 }
 
 func (c *cli) subsDelete() *cobra.Command {
-	asJSON, yes := false, false
+	asJSON := false
 	cmd := &cobra.Command{
 		Use: "delete ID...", Short: "Delete subscriptions; their waiting deliveries end as cancelled",
 		Args: func(cmd *cobra.Command, args []string) error {
@@ -394,10 +393,6 @@ func (c *cli) subsDelete() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if !yes && !c.agrees(fmt.Sprintf("Delete %s? What waits for them ends as cancelled.", safe(strings.Join(args, ", ")))) {
-				fmt.Fprintln(c.err, "nothing was deleted")
-				return nil
-			}
 			changes, err := w.Delete(cmd.Context(), args...)
 			if err != nil {
 				return err
@@ -405,7 +400,6 @@ func (c *cli) subsDelete() *cobra.Command {
 			return c.printChanges(changes, asJSON)
 		},
 	}
-	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask (only a terminal is asked)")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }

@@ -1,12 +1,14 @@
 package main
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/hookline/hookline/internal/testkit"
+	"github.com/hookline/hookline/pipeline/registry"
 )
 
 // What --prune deletes is said before and after, and files without a
@@ -45,4 +47,20 @@ func TestPrune(t *testing.T) {
 	apply(exitDone, "a unchanged\nb unchanged\n", "-f", two)
 	apply(exitDone, "a would be deleted\nb would be deleted\n0 subscriptions are valid, 2 would be deleted", "-f", none, "--prune", "--allow-empty", "--dry-run")
 	apply(exitDone, "a deleted\nb deleted\n", "-f", none, "--prune", "--allow-empty")
+}
+
+// Scripts read the lines of standard output: one for each subscription, whatever
+// else there is to tell of it.
+func TestChangesAreOneLineEach(t *testing.T) {
+	var out, told bytes.Buffer
+	c := &cli{out: &out, err: &told}
+	if err := c.printChanges([]registry.Change{{ID: "a", Action: "updated", Reactivated: "gone"}, {ID: "b", Action: "unchanged"}}, false); err != nil {
+		t.Fatal(err)
+	}
+	if out.String() != "a updated\nb unchanged\n" {
+		t.Errorf("standard output: %q", out.String())
+	}
+	if want := "hookline: a: it was disabled (gone) and is in use again, without what it missed (hookline subs resume a --replay delivers that first)\n"; told.String() != want {
+		t.Errorf("standard error: %q, want %q", told.String(), want)
+	}
 }
