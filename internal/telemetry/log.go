@@ -123,7 +123,7 @@ func (l *Logger) Dropped() int64 { return l.lines.Dropped() }
 // Close writes what waits, with the warnings that were held back as repetitions.
 // It gives up when the reader takes longer than within. It may be called again.
 func (l *Logger) Close(within time.Duration) {
-	l.throttle.flush(time.Now().Add(time.Hour)) // all of them: no next one comes
+	l.throttle.close() // no next one comes
 	l.lines.close(within)
 }
 

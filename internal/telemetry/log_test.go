@@ -8,12 +8,14 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
 func TestThrottle(t *testing.T) {
 	var out bytes.Buffer
 	h := newThrottle(slog.NewTextHandler(&out, nil), time.Second)
+	h.seen.closed = true // its lines have times of their own
 	start := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	log := func(l slog.Level, msg string, after time.Duration) {
 		t.Helper()
@@ -52,6 +54,7 @@ func TestThrottleTellsEachSubscription(t *testing.T) {
 		}
 		return a
 	}}), time.Second)
+	h.seen.closed = true
 	start := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	failing := func(after time.Duration, id string) {
 		t.Helper()
@@ -97,6 +100,24 @@ func TestThrottleClockGoingBack(t *testing.T) {
 	if !at(now.Add(-time.Hour)) {
 		t.Error("a clock that went back silences the message for an hour")
 	}
+}
+
+// What was left out is written when its window is over, though no other line comes.
+func TestWhatWasLeftOutIsWrittenInTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out bytes.Buffer
+		h := newThrottle(slog.NewTextHandler(&out, nil), time.Second)
+		log := slog.New(h)
+		log.Warn("away", "try", 1)
+		time.Sleep(900 * time.Millisecond)
+		log.Warn("away", "try", 2)
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		if n := strings.Count(out.String(), "away"); n != 2 {
+			t.Errorf("%d lines:\n%s", n, &out)
+		}
+		h.close()
+	})
 }
 
 func TestLoggerFormats(t *testing.T) {

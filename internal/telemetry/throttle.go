@@ -3,13 +3,14 @@ package telemetry
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"time"
 )
 
 // throttleWindow: a warning or error with the same message is logged once in
-// this time; the next line that passes tells how many were left out, and flush
+// this time; the next line that passes tells how many were left out, and a timer
 // does for those that none came after.
 const throttleWindow = time.Second
 
@@ -40,6 +41,8 @@ type throttleState struct {
 	last map[throttleKey]*throttleEntry // guarded by mu
 	// waiting is how many of them have lines that were left out; guarded by mu.
 	waiting int
+	timer   *time.Timer // flushes once they waited long enough; guarded by mu
+	closed  bool        // no more timers; guarded by mu
 }
 
 type throttleKey struct {
@@ -81,6 +84,7 @@ func (t *throttle) Handle(ctx context.Context, r slog.Record) error {
 	}
 	left, pass := t.seen.pass(r, t.next, t.window)
 	if !pass {
+		t.arm()
 		return nil
 	}
 	return t.next.Handle(ctx, repeated(r, left))
@@ -93,6 +97,33 @@ func repeated(r slog.Record, left int) slog.Record {
 		r.AddAttrs(slog.Int("repeated", left))
 	}
 	return r
+}
+
+// arm has what is left out written when its window is over, if no line comes before.
+func (t *throttle) arm() {
+	t.seen.mu.Lock()
+	defer t.seen.mu.Unlock()
+	if t.seen.timer != nil || t.seen.closed || t.seen.waiting == 0 {
+		return
+	}
+	t.seen.timer = time.AfterFunc(t.window, func() {
+		t.seen.mu.Lock()
+		t.seen.timer = nil
+		t.seen.mu.Unlock()
+		t.flush(time.Now().Add(-t.window))
+		t.arm() // for those whose windows began later
+	})
+}
+
+// close writes all that was left out; nothing is written later by itself.
+func (t *throttle) close() {
+	t.seen.mu.Lock()
+	t.seen.closed = true
+	if t.seen.timer != nil {
+		t.seen.timer.Stop()
+	}
+	t.seen.mu.Unlock()
+	t.flush(time.Now().Add(time.Hour))
 }
 
 // flush writes the last of each message's lines that were left out in windows that
@@ -131,6 +162,9 @@ func (s *throttleState) pass(r slog.Record, next slog.Handler, window time.Durat
 	k, about := throttleKey{r.Level, r.Message}, subscriptionOf(r)
 	e := s.last[k]
 	if e == nil {
+		if len(s.last) >= maxThrottled {
+			maps.DeleteFunc(s.last, func(_ throttleKey, e *throttleEntry) bool { return e.left == 0 })
+		}
 		if len(s.last) >= maxThrottled {
 			clear(s.last)
 			s.waiting = 0

@@ -9,6 +9,8 @@ import (
 
 	"cel.dev/cel-go/cel"
 	"cel.dev/cel-go/common"
+	"cel.dev/cel-go/common/ast"
+	"cel.dev/cel-go/common/operators"
 	"cel.dev/cel-go/common/types"
 	"cel.dev/cel-go/interpreter"
 
@@ -22,6 +24,7 @@ type Program struct {
 	program     cel.Program
 	meter       meter
 	usesChanged bool
+	members     map[string]bool // see members
 }
 
 // String is the expression as it was written.
@@ -132,7 +135,30 @@ func build(env *cel.Env, expr string) (*Program, error) {
 	if err != nil {
 		return nil, &Error{Why: tidy(err.Error())}
 	}
-	return &Program{text: expr, program: program, meter: m, usesChanged: r.usesChanged}, nil
+	return &Program{text: expr, program: program, meter: m, usesChanged: r.usesChanged, members: members(tree.NativeRep().Expr())}, nil
+}
+
+// members gives the names of members that a filter asks for. Where it has an index that
+// is not constant it gives none: what is missing then may be a value of the event.
+func members(e ast.Expr) map[string]bool {
+	names, open := map[string]bool{}, false
+	ast.PostOrderVisit(e, ast.NewExprVisitor(func(e ast.Expr) {
+		switch {
+		case e.Kind() == ast.SelectKind:
+			names[e.AsSelect().FieldName()] = true
+		case e.Kind() == ast.CallKind && (e.AsCall().FunctionName() == operators.Index || e.AsCall().FunctionName() == operators.OptIndex):
+			key := e.AsCall().Args()[1]
+			if key.Kind() != ast.LiteralKind {
+				open = true
+			} else if name, ok := key.AsLiteral().Value().(string); ok {
+				names[name] = true
+			}
+		}
+	}))
+	if open {
+		return nil
+	}
+	return names
 }
 
 // first gives the first of the compiler's errors, in the order of the text.

@@ -130,7 +130,7 @@ func (e *Evaluation) outcome(p *Program) outcome {
 // values of the event.
 func why(p *Program, text string) string {
 	const noSuchKey = "no such key: "
-	if name, ok := strings.CutPrefix(text, noSuchKey); ok && strings.Contains(p.text, name) {
+	if name, ok := strings.CutPrefix(text, noSuchKey); ok && p.members[name] {
 		return "the event has no member " + name
 	}
 	for _, known := range [...][2]string{

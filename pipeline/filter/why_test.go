@@ -11,9 +11,11 @@ import (
 func TestWhyAFilterFailed(t *testing.T) {
 	payload := []byte(`{"data":{"x":true,"l":[1],"z":0,"k":"canary"}}`)
 	for expr, want := range map[string]string{
-		"data.foo.bar == 1":              "the event has no member foo",
-		"nope.x == 1":                    "the event has no member nope",
-		"data[data.k] == 1":              "the event has no such member",
+		"data.foo.bar == 1": "the event has no member foo",
+		"nope.x == 1":       "the event has no member nope",
+		"data[data.k] == 1": "the event has no such member",
+		`{"a":1}[data.k] == 1 || data.k == "canary-eu"`: "the event has no such member",
+		`data["foo"] == 1`:               "the event has no member foo",
 		"data.x > 'a'":                   "operands do not go together",
 		"data.l[7] == 1":                 "an index is out of range",
 		"1 / data.z == 1":                "division by zero",

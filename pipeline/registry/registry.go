@@ -194,7 +194,14 @@ func (r *Registry) follow(ctx context.Context, t *tail) error {
 // tellRefused says what comes of a record that b refused, or whose secrets do not open.
 func (r *Registry) tellRefused(b *builder, rec *kgo.Record, err error) {
 	id, _ := subscriptionOf(rec.Key)
-	args := []any{"topic", rec.Topic, "offset", rec.Offset, "subscription", id, "error", err}
+	args := []any{"topic", rec.Topic, "offset", rec.Offset}
+	if ValidID(id) {
+		args = append(args, "subscription", id)
+	}
+	if string(rec.Key) != id || !ValidID(id) { // it may be anything, and of any size
+		args = append(args, "key", fmt.Sprintf("%.140q", rec.Key))
+	}
+	args = append(args, "error", err)
 	e, held := b.next.entry(id), heldError{}
 	switch {
 	case e == nil:
