@@ -159,6 +159,10 @@ func TestCheck(t *testing.T) {
 			"committed by one of two such transactions",
 			newPen("").post(1, 1, 200, 0).commit("a/1", 5).commit("a/2", 60).kill(1, 80, 90).by(2, 1, 1, 200, 160).rest(2, 2, 180), "",
 		},
+		{
+			"committed before a kill, and then undone by a transaction of one who was frozen",
+			newPen("").by(1, 1, 1, 200, 1000).commit("z/1", 500).commit("y/1", 1100).commit("y/2", 1200).commit("z/2", 3000).kill(1, 3050, 3060).by(2, 1, 1, 200, 3100).rest(2, 2, 3120), "I5",
+		},
 		{"after a lost session", newPen("").post(1, 1, 200, 0).fault(Lost, 1, 20, 20).by(2, 1, 1, 200, 60).rest(2, 2, 80), ""},
 		{"after a session that was lost long before that was known", newPen("").post(1, 1, 200, 0).fault(Lost, 1, 20, 9000).by(2, 1, 1, 200, 3000).rest(2, 2, 3020), ""},
 		{"after a pause", newPen("").post(1, 1, 200, 0).fault(Paused, 1, 5, 5).fault(Resumed, 1, 2000, 2000).by(2, 1, 1, 200, 1500).rest(2, 2, 1520), ""},

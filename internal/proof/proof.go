@@ -306,6 +306,10 @@ func producerID(x *Commit) string {
 const (
 	// sameTransaction is how far apart the records #d of one transaction may be.
 	sameTransaction = 25 * time.Millisecond
+	// longestCut is how long before its records a transaction was cut at most: where
+	// the one before is longer ago the process had nothing to commit, or was frozen;
+	// what others committed meanwhile is not undone by its next one.
+	longestCut = time.Second
 	// lateFactor: hookline is another process than the one whose timers are
 	// watched, with more to do.
 	lateFactor = 3
@@ -331,7 +335,7 @@ func (c *commits) before(partition int32, at time.Duration) time.Duration {
 	}
 	times := c.byProducer[producerID(own[n-1])]
 	m, _ := slices.BinarySearch(times, at)
-	cut := lastButOne(times[:m])
+	cut := max(lastButOne(times[:m]), own[n-1].At-longestCut)
 	return cut - c.late(cut, at)
 }
 
