@@ -54,7 +54,8 @@ type Deps struct {
 // Service answers questions and carries out what is asked. Safe for concurrent
 // use.
 type Service struct {
-	deps Deps
+	deps    Deps
+	answers answers
 }
 
 // NewService makes a service.

@@ -83,7 +83,8 @@ type SubscriptionQuery struct {
 	By    SubscriptionOrder
 	After int // how many to pass over
 	Limit int // 1..MaxSubscriptions
-	// Lanes asks the owners of the page's subscriptions, too.
+	// Lanes asks the owners of the page's subscriptions, too, and of those that can
+	// be blocked; their answers are up to answersAge old.
 	Lanes bool
 }
 
@@ -129,9 +130,9 @@ func (s *Service) Subscriptions(ctx context.Context, who string, q SubscriptionQ
 	}
 	all = slices.DeleteFunc(all, func(sub Subscription) bool { return !q.matches(&sub) })
 	slices.SortFunc(all, q.compare)
-	asked := map[string]bool{}
+	heard := false
 	if q.Lanes {
-		asked = s.addBlocked(ctx, who, all)
+		heard = s.addLanes(ctx, who, append(q.page(all), canBeBlocked(all)...), true)
 		slices.SortFunc(all, q.compare)
 	}
 	page := &SubscriptionPage{ByHealth: make(map[Health]int)}
@@ -144,33 +145,70 @@ func (s *Service) Subscriptions(ctx context.Context, who string, q SubscriptionQ
 	page.Total = len(all)
 	all = all[min(q.After, len(all)):]
 	page.Subscriptions = all[:min(q.Limit, len(all))]
-	var rest []*Subscription
+	var shown []*Subscription
 	for i := range page.Subscriptions {
 		sub := &page.Subscriptions[i]
 		sub.URL = redacted(sub.Subscription.URL)
-		if !asked[sub.ID] {
-			rest = append(rest, sub)
-		}
+		shown = append(shown, sub)
 	}
-	if q.Lanes {
-		s.addLanes(ctx, who, rest)
+	if heard {
+		// All were asked, but for the few that came onto a later page, or one of a
+		// single health, because others turned out to be blocked.
+		s.addLanes(ctx, who, shown, true)
 	}
 	return page, nil
 }
 
-// addBlocked asks the owners of those that can be blocked, of which nothing but
-// their owner tells: a health must be known before it is counted and sorted by. At
-// most MaxSubscriptions are asked, the first ones. It gives who was.
-func (s *Service) addBlocked(ctx context.Context, who string, subs []Subscription) (asked map[string]bool) {
-	asked = map[string]bool{}
-	var some []*Subscription
-	for i := range subs {
-		if sub := &subs[i]; sub.OnExhausted == pipeline.OnExhaustedBlock && len(some) < MaxSubscriptions {
-			some, asked[sub.ID] = append(some, sub), true
+// page gives the page of sorted subscriptions by what is known without their
+// owners.
+func (q *SubscriptionQuery) page(all []Subscription) []*Subscription {
+	var page []*Subscription
+	passed := 0
+	for i := range all {
+		switch {
+		case q.Health != "" && all[i].Health != q.Health:
+		case passed < q.After:
+			passed++
+		case len(page) < q.Limit:
+			page = append(page, &all[i])
 		}
 	}
-	s.addLanes(ctx, who, some)
-	return asked
+	return page
+}
+
+// maxBlockedAsked is of how many subscriptions at most a list asks whether they
+// are blocked; with a page they fit one question (control.MaxStatuses).
+const maxBlockedAsked = 200
+
+// canBeBlocked gives those that can be blocked, of which nothing but their owner
+// tells: a health must be known before it is counted and sorted by. At most
+// maxBlockedAsked, the likeliest first, whatever the order of the list: pages and
+// orders count alike.
+func canBeBlocked(all []Subscription) []*Subscription {
+	var out []*Subscription
+	for i := range all {
+		sub := &all[i]
+		if sub.OnExhausted == pipeline.OnExhaustedBlock && sub.Health != HealthRefused && sub.Health != HealthDisabled {
+			out = append(out, sub)
+		}
+	}
+	slices.SortFunc(out, func(a, b *Subscription) int {
+		return cmp.Or(cmp.Compare(a.unlikelyBlocked(), b.unlikelyBlocked()), strings.Compare(a.ID, b.ID))
+	})
+	return out[:min(len(out), maxBlockedAsked)]
+}
+
+// unlikelyBlocked is greater the less likely a subscription is blocked: one whose
+// lanes all are makes no attempts, or none that succeeds; some lanes may be where
+// others' deliveries succeed.
+func (s *Subscription) unlikelyBlocked() int {
+	switch {
+	case s.Stats.Successes == 0:
+		return 0
+	case s.Stats.Successes < s.Stats.Attempts:
+		return 1
+	}
+	return 2
 }
 
 // known gives every subscription of a snapshot, refused ones too.
@@ -278,28 +316,48 @@ func (s *Subscription) rate() float64 {
 	return float64(s.Stats.Successes) / float64(s.Stats.Attempts)
 }
 
-// addLanes asks the owners. Who does not answer in time is left out, as where
-// Kafka does not: the rest is worth showing.
-func (s *Service) addLanes(ctx context.Context, who string, subs []*Subscription) {
-	ids := make([]string, 0, len(subs))
-	for _, sub := range subs {
-		if sub.Revision > 0 {
-			ids = append(ids, sub.ID)
-		}
+// addLanes asks the owners, in one question; with remembered, only after those of
+// which nothing was heard within answersAge. Who does not answer in time is left
+// out, as where Kafka does not: the rest is worth showing. It gives false where the
+// question could not be asked.
+func (s *Service) addLanes(ctx context.Context, who string, subs []*Subscription, remembered bool) bool {
+	if s.deps.Operator == nil {
+		return false
 	}
-	if s.deps.Operator == nil || len(ids) == 0 {
-		return
+	ids := make([]string, 0, len(subs))
+	asked := make(map[string]bool, len(subs))
+	for _, sub := range subs {
+		if sub.Revision < 1 || sub.Lanes != nil || asked[sub.ID] {
+			continue
+		}
+		if st, known := s.answers.get(sub.ID, s.Now()); known && remembered {
+			sub.tell(st)
+			continue
+		}
+		ids, asked[sub.ID] = append(ids, sub.ID), true
+	}
+	if len(ids) == 0 {
+		return true
 	}
 	told, err := s.deps.Operator.Statuses(ctx, who, ids, lanesPatience)
 	if err != nil {
 		s.deps.Logger.Warn("asking what waits", "error", err)
-		return
+		return false
 	}
+	s.answers.put(ids, told, s.Now())
 	for _, sub := range subs {
-		if st := told[sub.ID]; st != nil {
-			sub.Lanes = st
-			sub.Health = sub.health()
+		if asked[sub.ID] {
+			sub.tell(told[sub.ID])
 		}
+	}
+	return true
+}
+
+// tell adds what the owner said; nil: nothing.
+func (s *Subscription) tell(st *command.Status) {
+	if st != nil {
+		s.Lanes = st
+		s.Health = s.health()
 	}
 }
 
@@ -332,7 +390,7 @@ func (s *Service) Subscription(ctx context.Context, who, id string) (*Subscripti
 	out := newSubscription(snap, sub, refused)
 	out.URL, out.Stats = redacted(sub.URL), stats[id]
 	out.Health = out.health()
-	s.addLanes(ctx, who, []*Subscription{&out})
+	s.addLanes(ctx, who, []*Subscription{&out}, false) // who acts looks here for what came of it
 	return &out, nil
 }
 
