@@ -3,7 +3,12 @@ package sink
 import (
 	"errors"
 	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -14,7 +19,7 @@ import (
 // What is said of ClickHouse's errors: nothing twice, and no advice about a pool
 // where nobody answered.
 func TestWordsOfErrors(t *testing.T) {
-	http := func(status int, text string) error {
+	answer := func(status int, text string) error {
 		return &clickhouse.HTTPError{StatusCode: status, Err: errors.New(text)}
 	}
 	refused := "Code: 516. DB::Exception: x: Authentication failed. (AUTHENTICATION_FAILED) (version 26.7.2.1 (official build))"
@@ -24,18 +29,60 @@ func TestWordsOfErrors(t *testing.T) {
 		refused bool
 	}{
 		{clickhouse.ErrAcquireConnTimeout, "no answer in 5s", false},
-		{http(404, "Code: 47. DB::Exception: Unknown identifier `a` in SELECT (a). (UNKNOWN_IDENTIFIER) (version 26.7.2.1)\n"), "Code: 47. DB::Exception: Unknown identifier `a` in SELECT (a). (UNKNOWN_IDENTIFIER)", false},
+		{answer(404, "Code: 47. DB::Exception: Unknown identifier `a` in SELECT (a). (UNKNOWN_IDENTIFIER) (version 26.7.2.1)\n"), "Code: 47. DB::Exception: Unknown identifier `a` in SELECT (a). (UNKNOWN_IDENTIFIER)", false},
 		{
-			http(404, "Code: 73. DB::Exception: Code: 73. DB::Exception: Unknown format X. (UNKNOWN_FORMAT) (version 26.7.2.1). (UNKNOWN_FORMAT) (version 26.7.2.1). (UNKNOWN_FORMAT)"),
+			answer(404, "Code: 73. DB::Exception: Code: 73. DB::Exception: Unknown format X. (UNKNOWN_FORMAT) (version 26.7.2.1). (UNKNOWN_FORMAT) (version 26.7.2.1). (UNKNOWN_FORMAT)"),
 			"Code: 73. DB::Exception: Unknown format X. (UNKNOWN_FORMAT)", false,
 		},
-		{http(403, refused), "Code: 516. DB::Exception: x: Authentication failed. (AUTHENTICATION_FAILED)", true},
+		{answer(403, refused), "Code: 516. DB::Exception: x: Authentication failed. (AUTHENTICATION_FAILED)", true},
 		{&clickhouse.Exception{Code: 516, Message: "x"}, "code: 516, message: x", true},
-		{http(405, "Method Not Allowed\n"), "[HTTP 405] Method Not Allowed", false},
+		{answer(405, "Method Not Allowed\n"), "[HTTP 405] Method Not Allowed", false},
 	} {
 		err := fmt.Errorf("asking: %w", briefly(tt.err))
 		if err.Error() != "asking: "+tt.want || Refused(err) != tt.refused {
 			t.Errorf("%v, refused %v; want %s", err, Refused(err), tt.want)
+		}
+	}
+}
+
+// Who follows the log asks again where a restart of ClickHouse is behind the error,
+// however it shows, and where it is not ends.
+func TestAway(t *testing.T) {
+	cut := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", "1000")
+		_, _ = w.Write([]byte{1}) // the rest does not come
+	}))
+	t.Cleanup(cut.Close)
+	cfg := testConfig()
+	cfg.Addr = cut.URL
+	for what, err := range openReader(t, cfg).Attempts(t.Context(), Filter{}) {
+		if what != nil || !Away(err) {
+			t.Errorf("an answer that was cut: %v", err)
+		}
+	}
+	status := func(code int, err error) error { return &clickhouse.HTTPError{StatusCode: code, Err: err} }
+	for _, tt := range []struct {
+		err  error
+		want bool
+	}{
+		{nil, false},
+		{&net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}, true},
+		{&net.DNSError{Err: "no such host"}, true},
+		{io.ErrUnexpectedEOF, true},
+		{clickhouse.ErrAcquireConnTimeout, true},
+		{status(502, errors.New("Bad Gateway")), true},
+		{status(503, errors.New("no server")), true},
+		{status(504, errors.New("too late")), true},
+		{status(500, errors.New("?")), false},
+		{status(500, &clickhouse.Exception{Code: 394}), true},
+		{&clickhouse.Exception{Code: 236}, true},
+		{&clickhouse.Exception{Code: 210}, true},
+		{status(404, &clickhouse.Exception{Code: 47}), false},
+		{status(403, &clickhouse.Exception{Code: 516}), false},
+		{errors.New("converting UInt64 to *string is unsupported"), false},
+	} {
+		if got := Away(fmt.Errorf("asking: %w", briefly(tt.err))); got != tt.want {
+			t.Errorf("%v: away %v, want %v", tt.err, got, tt.want)
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	sqldriver "database/sql/driver"
 	"errors"
 	"fmt"
 	"io"
@@ -227,6 +228,32 @@ func Unreachable(err error) bool {
 	var status *clickhouse.HTTPError
 	return err != nil && !errors.As(err, &answer) && !errors.As(err, &status)
 }
+
+// Away tells whether err, which a question to ClickHouse ended with, says that the same
+// question may be answered later: the connection could not be made or was cut, a proxy
+// says that nothing is behind it, or the query was ended together with the server.
+func Away(err error) bool {
+	var answer *clickhouse.Exception
+	var status *clickhouse.HTTPError
+	switch {
+	case errors.As(err, &answer) && slices.Contains(endingCodes, answer.Code):
+		return true
+	case errors.As(err, &status) && slices.Contains(proxyStatuses, status.StatusCode):
+		return true
+	case !Unreachable(err):
+		return false
+	}
+	var network net.Error // url.Error of HTTP, and syscall.Errno, are ones
+	return errors.As(err, &network) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) ||
+		errors.Is(err, sqldriver.ErrBadConn) || errors.Is(err, clickhouse.ErrAcquireConnTimeout)
+}
+
+// endingCodes: NETWORK_ERROR, ABORTED, QUERY_WAS_CANCELLED; source: ClickHouse,
+// src/Common/ErrorCodes.cpp.
+var endingCodes = []int32{210, 236, 394}
+
+// proxyStatuses are a proxy's words for a server that it does not reach.
+var proxyStatuses = []int{http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout}
 
 // Refused tells whether err says that ClickHouse refused the login: what else
 // answers where it should be says something else.

@@ -126,7 +126,7 @@ func (p *logPrinter) logs(ctx context.Context, o *logsOptions) error {
 }
 
 // newest gives the newest rows that f asks for, oldest first.
-func newest(ctx context.Context, r *sink.Reader, f sink.Filter) ([]*sink.AttemptRow, error) {
+func newest(ctx context.Context, r logSource, f sink.Filter) ([]*sink.AttemptRow, error) {
 	f.NewestFirst = true
 	var rows []*sink.AttemptRow
 	for row, err := range r.Attempts(ctx, f) {

@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"iter"
 	"strconv"
 	"time"
 
@@ -47,10 +49,25 @@ const lateEvent = 10 * time.Second
 // bodiesAtOnce bounds the events that are in memory for a list of attempts.
 const bodiesAtOnce = 200
 
+// logSource is what sink.Reader has for the log.
+type logSource interface {
+	Tail(ctx context.Context, since time.Time) (*sink.Cursor, error)
+	Attempts(ctx context.Context, f sink.Filter) iter.Seq2[*sink.AttemptRow, error]
+	Events(ctx context.Context, at []pipeline.Position) (map[pipeline.Position]*sink.StoredEvent, error)
+	Timeline(ctx context.Context, deliveries []string) ([]sink.TimelineRow, error)
+}
+
+// askError is an error of asking ClickHouse, and not of what became of the answer: a
+// closed pipe on standard output looks like a closed connection.
+type askError struct{ err error }
+
+func (e *askError) Error() string { return e.err.Error() }
+func (e *askError) Unwrap() error { return e.err }
+
 // logPrinter prints attempts, a table's header once.
 type logPrinter struct {
 	c         *cli
-	r         *sink.Reader
+	r         logSource
 	as        string
 	asJSON    bool
 	follows   bool
@@ -58,6 +75,7 @@ type logPrinter struct {
 	header    bool
 	late      []*sink.AttemptRow         // their events are not stored yet, or could not be read
 	away      bool                       // ClickHouse does not answer, which was told
+	back      time.Time                  // when it last answered again; zero: it was never away
 	told      map[pipeline.Position]bool // with --follow --as task: events that were printed
 }
 
@@ -74,18 +92,26 @@ func (p *logPrinter) follow(ctx context.Context, f sink.Filter, shown map[sink.L
 			return nil
 		case <-tick.C:
 		}
-		err := p.more(ctx, f, shown)
-		if ctx.Err() != nil {
-			return nil
-		}
-		if err != nil && !sink.Unreachable(err) {
+		if err := p.next(ctx, f, shown); err != nil {
 			return err
 		}
-		p.tellAway(err)
 	}
 }
 
-// more prints what was stored since. With an error what was read and not printed is
+// next prints what was stored since; that ClickHouse is away is told, and no error.
+func (p *logPrinter) next(ctx context.Context, f sink.Filter, shown map[sink.LogPosition]bool) error {
+	err := p.more(ctx, f, shown)
+	if ctx.Err() != nil {
+		return nil
+	}
+	if _, asking := errors.AsType[*askError](err); err != nil && !(asking && sink.Away(err)) {
+		return err
+	}
+	p.tellAway(err)
+	return nil
+}
+
+// more prints what was stored since. After an askError what was read and not printed is
 // p.late.
 func (p *logPrinter) more(ctx context.Context, f sink.Filter, shown map[sink.LogPosition]bool) error {
 	rows := p.late
@@ -93,15 +119,18 @@ func (p *logPrinter) more(ctx context.Context, f sink.Filter, shown map[sink.Log
 	var failed error
 	for row, err := range p.r.Attempts(ctx, f) {
 		if err != nil { // the cursor is behind those that came before it
-			failed = err
+			failed = &askError{err}
 			break
 		}
 		if !shown[row.Log] {
 			rows = append(rows, row)
 		}
 	}
-	if len(rows) > 0 {
-		clear(shown)
+	if failed == nil {
+		clear(shown) // the cursor is behind all of them
+	}
+	if p.away || failed != nil {
+		p.back = time.Now()
 	}
 	if err := p.print(ctx, rows); err != nil {
 		return err
@@ -128,16 +157,16 @@ func (p *logPrinter) print(ctx context.Context, rows []*sink.AttemptRow) error {
 	case asJSON:
 		return p.json(rows)
 	case asSIGNL4:
-		err := p.timelines(ctx, rows)
-		if err != nil {
-			p.late = append(p.late, rows...)
-		}
-		return err
+		return p.timelines(ctx, rows)
 	}
 	for first := true; first || len(rows) > 0; first = false {
 		n := min(len(rows), bodiesAtOnce)
-		if err := p.shapes(ctx, rows[:n]); err != nil {
+		events, err := p.r.Events(ctx, positions(rows[:n]))
+		if err != nil {
 			p.late = append(p.late, rows...)
+			return &askError{err}
+		}
+		if err := p.shapes(rows[:n], events); err != nil {
 			return err
 		}
 		rows = rows[n:]
@@ -146,11 +175,7 @@ func (p *logPrinter) print(ctx context.Context, rows []*sink.AttemptRow) error {
 }
 
 // shapes prints what needs the events' bodies.
-func (p *logPrinter) shapes(ctx context.Context, rows []*sink.AttemptRow) error {
-	events, err := p.r.Events(ctx, positions(rows))
-	if err != nil {
-		return err
-	}
+func (p *logPrinter) shapes(rows []*sink.AttemptRow, events map[pipeline.Position]*sink.StoredEvent) error {
 	rows = p.arrived(rows, events)
 	switch p.as {
 	case asCotalker:
@@ -171,14 +196,19 @@ func positions(rows []*sink.AttemptRow) []pipeline.Position {
 }
 
 // arrived gives the rows that may be printed: with --follow those wait, for a
-// moment, whose event is not stored yet.
+// moment, whose event is not stored yet. The time in which ClickHouse was away, so that
+// nobody could store it, is not part of the moment.
 func (p *logPrinter) arrived(rows []*sink.AttemptRow, events map[pipeline.Position]*sink.StoredEvent) []*sink.AttemptRow {
 	if !p.follows {
 		return rows
 	}
 	var out []*sink.AttemptRow
 	for _, row := range rows {
-		if events[row.Envelope.Source] == nil && time.Since(row.StoredAt) < lateEvent {
+		since := row.StoredAt
+		if since.Before(p.back) {
+			since = p.back
+		}
+		if events[row.Envelope.Source] == nil && time.Since(since) < lateEvent {
 			p.late = append(p.late, row)
 			continue
 		}

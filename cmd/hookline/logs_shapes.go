@@ -63,7 +63,8 @@ func (p *logPrinter) timelines(ctx context.Context, rows []*sink.AttemptRow) err
 	}
 	list, err := p.r.Timeline(ctx, deliveries)
 	if err != nil {
-		return err
+		p.late = append(p.late, rows...)
+		return &askError{err}
 	}
 	var t table
 	for i := range list {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -91,13 +92,24 @@ func pingClickHouse(ctx context.Context, r *sink.Reader) error {
 		return nil
 	case ctx.Err() != nil:
 		return fmt.Errorf("reaching ClickHouse: interrupted")
+	}
+	return withRemedy(err)
+}
+
+// clickHouseAnswer is in every error of ClickHouse's own.
+var clickHouseAnswer = regexp.MustCompile(`(?i)\bcode: \d+`)
+
+// withRemedy says what to do where ClickHouse does not answer as it should.
+func withRemedy(err error) error {
+	switch {
 	case isBadCertificate(err):
 		return unreachableError{fmt.Errorf("%w (set HOOKLINE_CLICKHOUSE_CA_FILE, or the name in HOOKLINE_CLICKHOUSE_ADDR)", err)}
 	case sink.Unreachable(err):
 		return unreachableError{fmt.Errorf("%w (is ClickHouse running? set HOOKLINE_CLICKHOUSE_ADDR)", err)}
-	}
-	if sink.Refused(err) {
+	case sink.Refused(err):
 		return fmt.Errorf("%w (set HOOKLINE_CLICKHOUSE_USER and _PASSWORD)", err)
+	case clickHouseAnswer.MatchString(err.Error()):
+		return err
 	}
 	return fmt.Errorf("%w (is that ClickHouse? see HOOKLINE_CLICKHOUSE_ADDR)", err)
 }
