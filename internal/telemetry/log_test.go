@@ -84,7 +84,7 @@ func TestThrottleTellsEachSubscription(t *testing.T) {
 	failing(1200*time.Millisecond, "s1")
 	failing(1200*time.Millisecond, "s1")
 	failing(2300*time.Millisecond, "s1")
-	if got := out.String(); got != "msg=failing subscription=s1\nmsg=failing subscription=s1\nmsg=failing subscription=s1\n" {
+	if got := out.String(); got != "msg=failing subscription=s1\nmsg=failing subscription=s1 repeated=1\n" {
 		t.Errorf("later:\n%s", got)
 	}
 }
@@ -115,6 +115,28 @@ func TestWhatWasLeftOutIsWrittenInTime(t *testing.T) {
 		synctest.Wait()
 		if n := strings.Count(out.String(), "away"); n != 2 {
 			t.Errorf("%d lines:\n%s", n, &out)
+		}
+		h.close()
+	})
+}
+
+// A message that comes in bursts is written once a second, what is written late
+// included.
+func TestOneLineASecond(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out bytes.Buffer
+		h := newThrottle(slog.NewTextHandler(&out, nil), time.Second)
+		log := slog.New(h)
+		for range 20 {
+			for range 7 {
+				log.Warn("away")
+				time.Sleep(100 * time.Millisecond)
+			}
+			time.Sleep(400 * time.Millisecond)
+		}
+		synctest.Wait()
+		if n := strings.Count(out.String(), "away"); n < 15 || n > 22 {
+			t.Errorf("%d lines in 22 s:\n%s", n, &out)
 		}
 		h.close()
 	})

@@ -78,11 +78,12 @@ func (t *throttle) WithGroup(name string) slog.Handler {
 // Handle drops warnings and errors that repeat within the window, by the time
 // that the record carries.
 func (t *throttle) Handle(ctx context.Context, r slog.Record) error {
-	t.flush(r.Time.Add(-t.window))
 	if r.Level < slog.LevelWarn {
+		t.flush(r.Time, t.window)
 		return t.next.Handle(ctx, r)
 	}
-	left, pass := t.seen.pass(r, t.next, t.window)
+	left, pass := t.seen.pass(r, t.next, t.window) // first: it tells itself of those before it
+	t.flush(r.Time, t.window)
 	if !pass {
 		t.arm()
 		return nil
@@ -110,7 +111,7 @@ func (t *throttle) arm() {
 		t.seen.mu.Lock()
 		t.seen.timer = nil
 		t.seen.mu.Unlock()
-		t.flush(time.Now().Add(-t.window))
+		t.flush(time.Now(), t.window)
 		t.arm() // for those whose windows began later
 	})
 }
@@ -123,13 +124,14 @@ func (t *throttle) close() {
 		t.seen.timer.Stop()
 	}
 	t.seen.mu.Unlock()
-	t.flush(time.Now().Add(time.Hour))
+	t.flush(time.Now(), 0)
 }
 
 // flush writes the last of each message's lines that were left out in windows that
-// began before, oldest first: no next one may come to tell of them for long.
-func (t *throttle) flush(before time.Time) {
-	held := t.seen.due(before)
+// began longer ago than window, oldest first: no next one may come to tell of them for
+// long.
+func (t *throttle) flush(now time.Time, window time.Duration) {
+	held := t.seen.due(now, window)
 	for i := range held {
 		e := &held[i]
 		_ = e.next.Handle(context.Background(), repeated(e.last, e.left-1)) // as slog.Logger itself does
@@ -137,17 +139,17 @@ func (t *throttle) flush(before time.Time) {
 }
 
 // due takes out what flush writes. A line that is written so begins a window like
-// any other.
-func (s *throttleState) due(before time.Time) (held []throttleEntry) {
+// any other: now, since it is now that it is written.
+func (s *throttleState) due(now time.Time, window time.Duration) (held []throttleEntry) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.waiting == 0 {
 		return nil
 	}
 	for _, e := range s.last {
-		if e.left > 0 && e.since.Before(before) {
+		if e.left > 0 && (window == 0 || now.Sub(e.since) > window) {
 			held = append(held, *e)
-			*e = throttleEntry{since: e.last.Time, said: []string{subscriptionOf(e.last)}}
+			*e = throttleEntry{since: now, said: []string{subscriptionOf(e.last)}}
 			s.waiting--
 		}
 	}
