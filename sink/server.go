@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	sqldriver "database/sql/driver"
 	"errors"
 	"fmt"
@@ -12,7 +11,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -21,6 +19,7 @@ import (
 	clickhouse "github.com/ClickHouse/clickhouse-go/v2"
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 
+	"github.com/hookline/hookline/internal/cafile"
 	"github.com/hookline/hookline/internal/failpoint"
 )
 
@@ -96,13 +95,8 @@ func (c *Config) tls(addr string) (*tls.Config, error) {
 	if c.CAFile == "" {
 		return out, nil
 	}
-	pem, err := os.ReadFile(c.CAFile)
-	if err != nil {
-		return nil, fmt.Errorf("reading HOOKLINE_CLICKHOUSE_CA_FILE: %w", err)
-	}
-	out.RootCAs = x509.NewCertPool()
-	if !out.RootCAs.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("reading HOOKLINE_CLICKHOUSE_CA_FILE: %s has no PEM certificate", c.CAFile)
+	if out.RootCAs, err = cafile.Read("HOOKLINE_CLICKHOUSE_CA_FILE", c.CAFile); err != nil {
+		return nil, err
 	}
 	return out, nil
 }

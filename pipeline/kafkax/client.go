@@ -2,7 +2,6 @@ package kafkax
 
 import (
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -15,6 +14,8 @@ import (
 	"github.com/twmb/franz-go/pkg/sasl"
 	"github.com/twmb/franz-go/pkg/sasl/plain"
 	"github.com/twmb/franz-go/pkg/sasl/scram"
+
+	"github.com/hookline/hookline/internal/cafile"
 )
 
 const compressionSnappy = "snappy"
@@ -128,14 +129,9 @@ func (t *TLSConfig) load() (*tls.Config, error) {
 	var errs []error
 	out := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: t.ServerName}
 	if t.CAFile != "" {
-		pem, err := os.ReadFile(t.CAFile)
-		out.RootCAs = x509.NewCertPool()
-		switch {
-		case err != nil:
-			errs = append(errs, fmt.Errorf("reading HOOKLINE_KAFKA_TLS_CA_FILE: %w", err))
-		case !out.RootCAs.AppendCertsFromPEM(pem):
-			errs = append(errs, fmt.Errorf("reading HOOKLINE_KAFKA_TLS_CA_FILE: %s has no PEM certificate", t.CAFile))
-		}
+		var err error
+		out.RootCAs, err = cafile.Read("HOOKLINE_KAFKA_TLS_CA_FILE", t.CAFile)
+		errs = append(errs, err)
 	}
 	if t.CertFile != "" {
 		cert, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile)

@@ -2,10 +2,10 @@ package admin
 
 import (
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
-	"os"
+
+	"github.com/hookline/hookline/internal/cafile"
 )
 
 // TLSConfig has the admin address speak TLS. The files are read at the start.
@@ -50,14 +50,8 @@ func (t *TLSConfig) load() (*tls.Config, error) {
 	}
 	out := &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{cert}, NextProtos: []string{"http/1.1"}}
 	if t.ClientCAFile != "" {
-		pem, err := os.ReadFile(t.ClientCAFile)
-		out.ClientCAs = x509.NewCertPool()
-		switch {
-		case err != nil:
-			errs = append(errs, fmt.Errorf("reading HOOKLINE_ADMIN_TLS_CLIENT_CA_FILE: %w", err))
-		case !out.ClientCAs.AppendCertsFromPEM(pem):
-			errs = append(errs, fmt.Errorf("reading HOOKLINE_ADMIN_TLS_CLIENT_CA_FILE: %s has no PEM certificate", t.ClientCAFile))
-		}
+		out.ClientCAs, err = cafile.Read("HOOKLINE_ADMIN_TLS_CLIENT_CA_FILE", t.ClientCAFile)
+		errs = append(errs, err)
 		// Probes have no certificate; what needs one asks for it (guarded).
 		out.ClientAuth = tls.VerifyClientCertIfGiven
 	}
