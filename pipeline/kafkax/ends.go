@@ -183,21 +183,18 @@ func (f *Fetcher) OpenTransactions(ctx context.Context, at []TopicPartition) (ma
 	for _, p := range at {
 		set.Add(p.Topic, p.Partition)
 	}
-	described, err := f.adm.DescribeProducers(ctx, set)
+	described, err := describeProducers(ctx, f.adm, set)
 	if err != nil {
-		return nil, fmt.Errorf("describing the producers: %w", err)
+		return nil, err
 	}
-	out := map[TopicPartition]map[int64]int64{}
-	described.EachPartition(func(p kadm.DescribedProducersPartition) {
-		if p.Err != nil {
-			err = fmt.Errorf("describing the producers of %s/%d: %w", p.Topic, p.Partition, p.Err)
-		}
-		out[TopicPartition{p.Topic, p.Partition}] = map[int64]int64{}
-	})
+	out := make(map[TopicPartition]map[int64]int64, len(at))
+	for _, p := range at {
+		out[p] = map[int64]int64{}
+	}
 	described.EachProducer(func(p kadm.DescribedProducer) {
 		if p.CurrentTxnStartOffset >= 0 {
 			out[TopicPartition{p.Topic, p.Partition}][p.ProducerID] = p.CurrentTxnStartOffset
 		}
 	})
-	return out, err
+	return out, nil
 }

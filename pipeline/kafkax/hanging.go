@@ -285,19 +285,11 @@ func heldSince(ctx context.Context, cl *kgo.Client, since time.Time, names []str
 	if err != nil {
 		return nil, fmt.Errorf("listing the topics: %w", err)
 	}
-	described, err := adm.DescribeProducers(ctx, topics.TopicsSet())
-	if err != nil {
-		return nil, fmt.Errorf("describing the producers: %w", err)
-	}
+	described, err := describeProducers(ctx, adm, topics.TopicsSet())
 	// A partition that cannot be asked is not one that has nothing.
 	topics.EachError(func(t kadm.TopicDetail) {
 		if !errors.Is(t.Err, kerr.UnknownTopicOrPartition) {
 			err = fmt.Errorf("describing the producers of %s: %w", t.Topic, t.Err)
-		}
-	})
-	described.EachPartition(func(p kadm.DescribedProducersPartition) {
-		if p.Err != nil {
-			err = fmt.Errorf("describing the producers of %s/%d: %w", p.Topic, p.Partition, p.Err)
 		}
 	})
 	if err != nil {
@@ -310,6 +302,20 @@ func heldSince(ctx context.Context, cl *kgo.Client, since time.Time, names []str
 		}
 	})
 	return held, nil
+}
+
+// describeProducers gives an error, too, where one of the partitions cannot be asked.
+func describeProducers(ctx context.Context, adm *kadm.Client, at kadm.TopicsSet) (kadm.DescribedProducersTopics, error) {
+	described, err := adm.DescribeProducers(ctx, at)
+	if err != nil {
+		return nil, fmt.Errorf("describing the producers: %w", err)
+	}
+	described.EachPartition(func(p kadm.DescribedProducersPartition) {
+		if p.Err != nil {
+			err = fmt.Errorf("describing the producers of %s/%d: %w", p.Topic, p.Partition, p.Err)
+		}
+	})
+	return described, err
 }
 
 // Requests in versions that a client without transaction.version 2 uses: they add
