@@ -135,19 +135,28 @@ func (b *bench) reached(offset int64) {
 	})
 }
 
-// TestAheadForMoreThanOneTransaction: who has left out the first half of what is ahead is
-// killed, after the time of its commit is no more that of what it was ahead of.
-func TestAheadForMoreThanOneTransaction(t *testing.T) {
-	b := newBench(t, spec, kfake.NumBrokers(2))
+// newAheadBench is a bench of two brokers whose router has routed events, each to one
+// record, and has stopped.
+func newAheadBench(t *testing.T, events ...*kgo.Record) (b *bench, deliveries string) {
+	t.Helper()
+	b = newBench(t, spec, kfake.NumBrokers(2))
 	b.deps.aheadSlack = time.Millisecond
-	b.topic("ev", 1)
-	deliveries := b.kafka.Topics().Deliveries()
+	b.topic("ev", 2)
+	deliveries = b.kafka.Topics().Deliveries()
 	_, stop := b.start()
-	b.produce(event("ev", 0, `{"t":"a","id":"one"}`))
-	one := b.read(deliveries, 1)[0]
+	b.produce(events...)
+	b.read(deliveries, len(events))
 	if err := stop(); err != nil {
 		t.Fatal(err)
 	}
+	return b, deliveries
+}
+
+// TestAheadForMoreThanOneTransaction: who has left out the first half of what is ahead is
+// killed, after the time of its commit is no more that of what it was ahead of.
+func TestAheadForMoreThanOneTransaction(t *testing.T) {
+	b, deliveries := newAheadBench(t, event("ev", 0, `{"t":"a","id":"one"}`))
+	one := b.read(deliveries, 1)[0]
 	const n = pollRecords + 500
 	var events, routed []*kgo.Record
 	for i := range n {
@@ -174,7 +183,7 @@ func TestAheadForMoreThanOneTransaction(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.deps.beforeEnd = nil
-	_, stop = b.start()
+	_, stop := b.start()
 	b.reached(1 + n)
 	if err := stop(); err != nil {
 		t.Fatal(err)
@@ -187,16 +196,7 @@ func TestAheadForMoreThanOneTransaction(t *testing.T) {
 // TestAheadIsLookedForSinceItsOwnCommit: an operator has set one partition back, and it
 // has been committed since; another one's last commit is older.
 func TestAheadIsLookedForSinceItsOwnCommit(t *testing.T) {
-	b := newBench(t, spec, kfake.NumBrokers(2))
-	b.deps.aheadSlack = time.Millisecond
-	b.topic("ev", 2)
-	deliveries := b.kafka.Topics().Deliveries()
-	_, stop := b.start()
-	b.produce(event("ev", 0, `{"t":"a","id":"n0"}`), event("ev", 0, `{"t":"a","id":"n1"}`), event("ev", 0, `{"t":"a","id":"n2"}`), event("ev", 1, `{"t":"a","id":"q0"}`))
-	b.read(deliveries, 4)
-	if err := stop(); err != nil {
-		t.Fatal(err)
-	}
+	b, deliveries := newAheadBench(t, event("ev", 0, `{"t":"a","id":"n0"}`), event("ev", 0, `{"t":"a","id":"n1"}`), event("ev", 0, `{"t":"a","id":"n2"}`), event("ev", 1, `{"t":"a","id":"q0"}`))
 	back := kadm.Offsets{}
 	back.Add(kadm.Offset{Topic: "ev", Partition: 0, At: 1, LeaderEpoch: -1, Metadata: markCommit(time.Now().Add(10*time.Millisecond), "member")})
 	if err := kadm.NewClient(b.cl).CommitAllOffsets(b.ctx(), b.kafka.RouterGroup(), back); err != nil {
@@ -204,7 +204,7 @@ func TestAheadIsLookedForSinceItsOwnCommit(t *testing.T) {
 	}
 	b.produce(event("ev", 1, `{"t":"a","id":"q1"}`))
 	b.moveLeaders()
-	_, stop = b.start()
+	_, stop := b.start()
 	b.read(deliveries, 7)
 	if err := stop(); err != nil {
 		t.Fatal(err)
@@ -219,15 +219,7 @@ func TestAheadIsLookedForSinceItsOwnCommit(t *testing.T) {
 // TestAheadCannotBeLookedFor: a cluster that fails to answer what is asked for it does not
 // keep events from being routed.
 func TestAheadCannotBeLookedFor(t *testing.T) {
-	b := newBench(t, spec, kfake.NumBrokers(2))
-	b.topic("ev", 1)
-	deliveries := b.kafka.Topics().Deliveries()
-	_, stop := b.start()
-	b.produce(event("ev", 0, `{"t":"a","id":"one"}`))
-	b.read(deliveries, 1)
-	if err := stop(); err != nil {
-		t.Fatal(err)
-	}
+	b, deliveries := newAheadBench(t, event("ev", 0, `{"t":"a","id":"one"}`))
 	b.moveLeaders()
 	b.broker.ControlKey(kmsg.OffsetForLeaderEpoch.Int16(), func(kreq kmsg.Request) (kmsg.Response, error, bool) {
 		b.broker.KeepControl()
@@ -249,7 +241,7 @@ func TestAheadCannotBeLookedFor(t *testing.T) {
 		return resp, nil, true
 	})
 	b.produce(event("ev", 0, `{"t":"a","id":"two"}`))
-	_, stop = b.start()
+	_, stop := b.start()
 	b.read(deliveries, 2)
 	if err := stop(); err != nil {
 		t.Fatal(err)

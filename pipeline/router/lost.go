@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -173,7 +175,7 @@ func (r *Router) tryRestore(ctx context.Context, cl, aux *kgo.Client, spans []ka
 		// be read, and its events are routed again as soon as its offsets do not wait.
 		held, err := kafkax.HeldBy(ctx, cl, r.deliveries, r.eventsDead)
 		if err == nil {
-			err = r.endHanging(ctx, group, kafkax.Without(held, kafkax.Open(known)), false)
+			err = r.endHanging(ctx, r.txnID, group, kafkax.Without(held, kafkax.Open(known)), false)
 		}
 		if err != nil {
 			return nil, err
@@ -181,7 +183,7 @@ func (r *Router) tryRestore(ctx context.Context, cl, aux *kgo.Client, spans []ka
 		group = ""
 	}
 	open := kafkax.Open(known)
-	if err := r.endHanging(ctx, group, open, true); err != nil {
+	if err := r.endHanging(ctx, r.txnID, group, open, true); err != nil {
 		return nil, err
 	}
 	if len(open) > 0 {
@@ -190,14 +192,24 @@ func (r *Router) tryRestore(ctx context.Context, cl, aux *kgo.Client, spans []ka
 	return r.rewriteLost(ctx, aux, fet, known)
 }
 
-// endHanging ends what hangs of our transactional id, with a client of its own.
-func (r *Router) endHanging(ctx context.Context, group string, at []kafkax.TopicPartition, commit bool) error {
-	cl, err := r.transactional(r.txnID)
+// endHanging ends what hangs of a transactional id, with a client of its own.
+func (r *Router) endHanging(ctx context.Context, id, group string, at []kafkax.TopicPartition, commit bool) error {
+	cl, err := r.transactional(id)
 	if err != nil {
 		return err
 	}
 	defer cl.Close()
-	return kafkax.EndHanging(ctx, cl, r.txnID, group, at, commit)
+	return kafkax.EndHanging(ctx, cl, id, group, at, commit)
+}
+
+// transactions lists those of the group's routers, whether they are there or gone; with
+// an error, those that the brokers that answered know.
+func (r *Router) transactions(ctx context.Context, aux *kgo.Client) (kadm.ListedTransactions, error) {
+	listed, err := kadm.NewClient(aux).ListTransactions(ctx, nil, nil)
+	maps.DeleteFunc(listed, func(id string, _ kadm.ListedTransaction) bool {
+		return !strings.HasPrefix(id, r.kafka.RouterGroup()+".")
+	})
+	return listed, err
 }
 
 // rewriteLost writes again what is aborted of what was committed, and gives where.

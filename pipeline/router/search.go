@@ -3,10 +3,8 @@ package router
 import (
 	"context"
 	"fmt"
-	"strings"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/hookline/hookline/pipeline"
@@ -207,7 +205,7 @@ func (x *search) stillOpen(ctx context.Context) error {
 
 // end aborts what is open.
 func (x *search) end(ctx context.Context) error {
-	listed, err := kadm.NewClient(x.aux).ListTransactions(ctx, nil, nil)
+	listed, err := x.r.transactions(ctx, x.aux)
 	if err != nil {
 		return fmt.Errorf("listing the group's transactions: %w", err)
 	}
@@ -218,22 +216,13 @@ func (x *search) end(ctx context.Context) error {
 				at = append(at, h.at)
 			}
 		}
-		if len(at) == 0 || !strings.HasPrefix(txn.TxnID, x.r.kafka.RouterGroup()+".") {
+		if len(at) == 0 {
 			continue
 		}
 		x.r.log.Warn("a transaction without an end has events that are routed anew; it is aborted", "transaction", txn.TxnID, "partitions", len(at))
-		if err := x.abort(ctx, txn.TxnID, at); err != nil {
+		if err := x.r.endHanging(ctx, txn.TxnID, "", at, false); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-func (x *search) abort(ctx context.Context, id string, at []kafkax.TopicPartition) error {
-	cl, err := x.r.transactional(id)
-	if err != nil {
-		return err
-	}
-	defer cl.Close()
-	return kafkax.EndHanging(ctx, cl, id, "", at, false)
 }

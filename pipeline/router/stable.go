@@ -8,7 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/hookline/hookline/pipeline/kafkax"
@@ -135,13 +134,13 @@ func (r *Router) mend(ctx context.Context, aux *kgo.Client) {
 	ids := []string{r.txnID}
 	if before > 0 {
 		lctx, cancel := context.WithTimeout(ctx, mendTimeout)
-		listed, err := kadm.NewClient(aux).ListTransactions(lctx, nil, nil)
+		listed, err := r.transactions(lctx, aux)
 		cancel()
 		if err != nil {
 			r.log.Warn("listing the group's transactions failed", "error", err)
 		}
 		for _, id := range listed.TransactionalIDs() {
-			if id != r.txnID && strings.HasPrefix(id, r.kafka.RouterGroup()+".") {
+			if id != r.txnID {
 				ids = append(ids, id)
 			}
 		}
