@@ -82,6 +82,10 @@ screenshots: build ## pictures of the console's pages into docs/img (needs chrom
 bench: build ## CPU per delivery beside a bare loop, in about 5 minutes (ARGS="-only fan10 -rounds 3")
 	$(GO) run ./bench $(ARGS)
 
+.PHONY: bench-short
+bench-short: build ## a minute of it, to see that it runs; its figures say little
+	$(GO) run ./bench -only 'fan10;latency at 50 % load;no sink;10% failing' -rounds 1 -deliveries 5000 $(ARGS)
+
 .PHONY: bench-full
 bench-full: build ## all scenarios, in about an hour; writes bench/report.md and bench/report.svg
 	$(GO) run ./bench -full -timeout 3h -out bench $(ARGS)
@@ -136,6 +140,7 @@ ci: ## all gates, as .ci/run runs them
 	$(MAKE) verify-signatures
 	$(MAKE) examples
 	$(MAKE) bench-once
+	$(MAKE) bench-short
 	$(MAKE) chaos-short
 	$(MAKE) demo ARGS='$(CI_DEMO)'
 

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -123,6 +125,22 @@ func (b *bed) sinkAlone(ctx context.Context, profile string) (string, error) {
 func (b *bed) engineCPU() time.Duration {
 	d, _ := cpuOf(b.st.enginePID)
 	return d
+}
+
+// kafkaCPU is the CPU time of all Kafka nodes so far; 0 where it cannot be read.
+func (b *bed) kafkaCPU() time.Duration {
+	files, _ := filepath.Glob(filepath.Join(b.st.dir, "kafka", "n*", "pid"))
+	var sum time.Duration
+	for _, f := range files {
+		text, _ := os.ReadFile(f)
+		pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+		if err != nil {
+			continue
+		}
+		d, _ := cpuOf(pid)
+		sum += d
+	}
+	return sum
 }
 
 // readPatience is how long nothing must come of a topic to be its end.

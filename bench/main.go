@@ -59,6 +59,23 @@ type options struct {
 	topic    string
 }
 
+// known refuses names in -only that no scenario has.
+func (o *options) known() error {
+	if o.only == "" {
+		return nil
+	}
+	names := []string{roleRelay}
+	for i := range scenarios {
+		names = append(names, scenarios[i].name)
+	}
+	for name := range strings.SplitSeq(o.only, ";") {
+		if !slices.Contains(names, name) {
+			return fmt.Errorf("-only: no scenario %q; there are %q, separated by semicolons", name, names)
+		}
+	}
+	return nil
+}
+
 // wants tells whether a scenario is to be run.
 func (o *options) wants(name string, long bool) bool {
 	if o.only == "" {
@@ -92,6 +109,9 @@ func run() error {
 	defer cancel()
 	switch o.role {
 	case "":
+		if err := o.known(); err != nil {
+			return err
+		}
 		return measure(ctx, &o)
 	case roleReceiver:
 		return receive(ctx, &o)

@@ -20,6 +20,7 @@ type round struct {
 	p50, p99       time.Duration
 	allocs         float64       // objects per delivery
 	engineCPU      time.Duration // of ClickHouse, per delivery
+	kafkaCPU       time.Duration // of Kafka, per delivery
 	behind         time.Duration // of the source, its p99, where it has a rate
 }
 
@@ -46,6 +47,7 @@ func measure(ctx context.Context, o *options) error {
 		return err
 	}
 	var results []result
+	var failed []error // a table with rows missing is no success
 	for _, sc := range scenarios {
 		if !o.wants(sc.name, sc.long) {
 			continue
@@ -59,7 +61,8 @@ func measure(ctx context.Context, o *options) error {
 			return ctx.Err()
 		}
 		if r.err != nil {
-			fmt.Fprintf(os.Stderr, "%s: %v\n", sc.name, r.err)
+			failed = append(failed, fmt.Errorf("%s: %w", sc.name, r.err))
+			fmt.Fprintln(os.Stderr, failed[len(failed)-1])
 		}
 		results = append(results, r)
 		if !sc.routerAlone {
@@ -69,13 +72,13 @@ func measure(ctx context.Context, o *options) error {
 	var relayCPU time.Duration
 	if o.wants(roleRelay, false) {
 		if relayCPU, err = measureRelay(ctx, st, o); err != nil {
-			fmt.Fprintln(os.Stderr, "relay:", err)
+			failed = append(failed, fmt.Errorf("%s: %w", roleRelay, err))
 		}
 	}
 	text := report(results, relayCPU)
 	fmt.Print(text)
 	if o.out == "" {
-		return nil
+		return errors.Join(failed...)
 	}
 	if err := os.MkdirAll(o.out, 0o755); err != nil {
 		return err
@@ -83,7 +86,7 @@ func measure(ctx context.Context, o *options) error {
 	if err := os.WriteFile(filepath.Join(o.out, "report.svg"), []byte(plot(slices.DeleteFunc(slices.Clone(results), func(r result) bool { return r.sc.routerAlone }))), 0o600); err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(o.out, "report.md"), []byte(text), 0o600)
+	return errors.Join(append(failed, os.WriteFile(filepath.Join(o.out, "report.md"), []byte(text), 0o600))...)
 }
 
 // stage gives the one with that many brokers, which is started for its first
@@ -186,7 +189,7 @@ func (b *bed) round(ctx context.Context, deliveries int, o *options) (round, err
 	if err != nil {
 		return r, err
 	}
-	objects, engine := b.mallocs(), b.engineCPU()
+	objects, engine, kafka := b.mallocs(), b.engineCPU(), b.kafkaCPU()
 	begun := time.Now()
 	if b.sc.backlog {
 		if err := b.startAll(ctx); err != nil {
@@ -214,6 +217,7 @@ func (b *bed) round(ctx context.Context, deliveries int, o *options) (round, err
 	}
 	b.notePeak()
 	r.engineCPU = (b.engineCPU() - engine) / time.Duration(c.Requests)
+	r.kafkaCPU = (b.kafkaCPU() - kafka) / time.Duration(c.Requests)
 	r.allocs = float64(b.mallocs()-objects) / float64(c.Requests)
 	r.cpu, r.rate = (after-before)/time.Duration(c.Requests), float64(healthy)/took.Seconds()
 	if n := len(b.behind); n > 0 {
@@ -284,10 +288,13 @@ func (r *result) spread(f func(*round) float64) (lo, mid, hi float64) {
 
 // note adds what else the rounds told.
 func (r *result) note() {
+	_, kafka, _ := r.spread(func(x *round) float64 { return float64(x.kafkaCPU) / 1e3 })
+	of := fmt.Sprintf("%.1f µs of Kafka's CPU per delivery", kafka)
 	if !r.sc.noSink {
 		_, engine, _ := r.spread(func(x *round) float64 { return float64(x.engineCPU) / 1e3 })
-		r.notes = append(r.notes, fmt.Sprintf("%.1f µs of ClickHouse's CPU per delivery", engine))
+		of += fmt.Sprintf(", %.1f µs of ClickHouse's", engine)
 	}
+	r.notes = append(r.notes, of)
 	if r.sc.load > 0 {
 		r.notes = append(r.notes, r.latencies())
 	}
