@@ -84,7 +84,7 @@ bench: build ## CPU per delivery beside a bare loop, in about 5 minutes (ARGS="-
 
 .PHONY: bench-short
 bench-short: build ## a minute of it, to see that it runs; its figures say little
-	$(GO) run ./bench -only 'fan10;latency at 50 % load;no sink;10% failing' -rounds 1 -deliveries 5000 $(ARGS)
+	$(GO) run ./bench -only 'fan10;mixed endpoints;10% failing' -rounds 1 -deliveries 5000 $(ARGS)
 
 .PHONY: bench-full
 bench-full: build ## all scenarios, in about an hour; writes bench/report.md and bench/report.svg

@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -25,16 +27,20 @@ func (b *bed) notePeak() {
 }
 
 // mallocs is the number of objects that the processes have allocated so far.
-func (b *bed) mallocs() int64 {
+func (b *bed) mallocs() (int64, error) {
 	var sum int64
-	for _, url := range b.admin {
-		n, _ := b.metric(url, "go_memstats_mallocs_total")
+	for _, admin := range b.admin {
+		n, err := b.metric(admin, "go_memstats_mallocs_total")
+		if err != nil {
+			return 0, err
+		}
 		sum += int64(n)
 	}
-	return sum
+	return sum, nil
 }
 
-// metric reads a metric without labels; 0 where there is none.
+// metric reads a metric. That there is none is an error: a new name must not look
+// like 0.
 func (b *bed) metric(admin, name string) (float64, error) {
 	req, err := http.NewRequest(http.MethodGet, admin+"/metrics", http.NoBody)
 	if err != nil {
@@ -57,28 +63,85 @@ func (b *bed) metric(admin, name string) (float64, error) {
 			return strconv.ParseFloat(strings.TrimSpace(value), 64)
 		}
 	}
-	return 0, nil
+	return 0, fmt.Errorf("reading %s/metrics (%s): there is no %s", admin, resp.Status, name)
 }
 
-// logged waits until the sinks have stored all attempts: between two inserts the
-// processes look idle, and what is left would be stored in the next round.
-func (b *bed) logged(ctx context.Context) error {
+// logged waits until the sinks have stored all attempts, and gives the time, to the
+// second: between two inserts the processes look idle, and what is left would be
+// stored in the next round. Without a sink it is now, and beside endpoints that fail,
+// where the log never ends.
+func (b *bed) logged(ctx context.Context) (time.Time, error) {
+	if b.sc.noSink || b.sc.failing > 0 {
+		return time.Now(), nil
+	}
+	var at time.Time
+	var last error
 	stored := 0
-	return until(ctx, time.Minute, func() bool {
+	err := until(ctx, time.Minute, func() bool {
 		time.Sleep(time.Second) // as often as the metric is set
-		stored++
-		for _, url := range b.admin {
-			if lag, err := b.metric(url, "hookline_sink_lag_seconds"); err != nil || lag > 0 {
+		if stored++; stored == 1 {
+			at = time.Now()
+		}
+		for _, admin := range b.admin {
+			lag, err := b.metric(admin, "hookline_sink_lag_seconds")
+			if last = err; err != nil || lag > 0 {
 				stored = 0
 			}
 		}
 		return stored == 2
 	})
+	if err != nil {
+		return at, errors.Join(fmt.Errorf("waiting for the log: %w", err), last)
+	}
+	return at, b.complete()
+}
+
+// complete is an error where ClickHouse does not have one row for each request.
+func (b *bed) complete() error {
+	now, err := receiverCounts(b.url, "")
+	if err != nil {
+		return err
+	}
+	var rows int64
+	if err := get(b.st.clickhouse+"/?query="+url.QueryEscape("SELECT count() FROM "+b.database()+".attempts"), &rows); err != nil {
+		return err
+	}
+	if want := b.requests + now.Requests; rows != want {
+		return fmt.Errorf("reading the log: it has %d attempts of %d requests", rows, want)
+	}
+	return nil
+}
+
+func (b *bed) database() string { return strings.ReplaceAll(b.topic, "-", "_") }
+
+// clear removes what the scenario has written: merges of its log would go on beside
+// the next one, and the topics of all scenarios are more than many disks have room
+// for.
+func (b *bed) clear() error {
+	resp, err := http.Post(b.st.clickhouse+"/", "text/plain", strings.NewReader("DROP DATABASE IF EXISTS "+b.database()+" SYNC"))
+	if err == nil {
+		_ = resp.Body.Close()
+	}
+	if b.cl == nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	adm := kadm.NewClient(b.cl)
+	all, listed := adm.ListTopics(ctx)
+	var ours []string
+	for _, topic := range all.Names() {
+		if topic == b.topic || strings.HasPrefix(topic, b.topic+".") {
+			ours = append(ours, topic)
+		}
+	}
+	deleted, failed := adm.DeleteTopics(ctx, ours...)
+	return errors.Join(err, listed, failed, deleted.Error())
 }
 
 // sinkAlone has a process with no role but the sink's store all attempts and
-// events so far, and tells how fast it was. Its profile is written to the folder
-// profile, unless that is empty.
+// events so far, and tells how fast it was from being ready to the last insert. Its
+// profile is written to the folder profile, unless that is empty.
 func (b *bed) sinkAlone(ctx context.Context, profile string) (string, error) {
 	dispatchers := len(b.procs)
 	if err := b.start(ctx, "sink"); err != nil {
@@ -89,23 +152,18 @@ func (b *bed) sinkAlone(ctx context.Context, profile string) (string, error) {
 	if profile != "" {
 		prof = startProfiles(ctx, admin)
 	}
-	engine := b.engineCPU()
-	var rows, last, first float64
-	var begun, ended time.Time // of the rows after the first ones that were seen
-	for quiet := 0; quiet < 20; {
-		time.Sleep(100 * time.Millisecond)
+	begun, engine := time.Now(), b.engineCPU()
+	var rows, last float64
+	var ended time.Time
+	if err := until(ctx, 2*time.Minute, func() bool {
 		n, err := b.metric(admin, "hookline_sink_rows_total")
-		if err != nil || ctx.Err() != nil {
-			return "", fmt.Errorf("reading the sink's metrics: %w", err)
+		if err == nil && n > last {
+			last, ended = n, time.Now()
 		}
-		if rows = n; rows > last {
-			last, quiet, ended = rows, 0, time.Now()
-			if begun.IsZero() {
-				begun, first = ended, rows
-			}
-		} else if rows > 0 {
-			quiet++
-		}
+		rows = n
+		return rows >= float64(b.requests) && time.Since(ended) > 2*time.Second
+	}); err != nil {
+		return "", fmt.Errorf("storing %d attempts, of which %.0f rows are there: %w", b.requests, rows, err)
 	}
 	took := ended.Sub(begun)
 	cpu, err := cpuOf(pid)
@@ -116,12 +174,12 @@ func (b *bed) sinkAlone(ctx context.Context, profile string) (string, error) {
 	if prof != nil {
 		err = prof.save(profile, "the sink")
 	}
-	return fmt.Sprintf("the sink alone stored %.0f rows of attempts and events, those after the first %.0f in %.1f s: %.0f rows/s, %.1f µs of CPU each with its start, %.1f µs of the engine's",
-		rows, first, took.Seconds(), (rows-first)/took.Seconds(), float64(cpu.Microseconds())/rows, float64(engine.Microseconds())/rows), err
+	return fmt.Sprintf("the sink alone stored %d attempts, and their events: %.0f rows in %.1f s: %.0f attempts/s, %.0f rows/s, %.1f µs of CPU a row with its start, %.1f µs of the engine's",
+		b.requests, rows, took.Seconds(), float64(b.requests)/took.Seconds(), rows/took.Seconds(), µs(cpu)/rows, µs(engine)/rows), err
 }
 
-// engineCPU is the CPU time of the ClickHouse engine so far, merges included; 0
-// where it cannot be read.
+// engineCPU is the CPU time of the ClickHouse engine so far; 0 where it cannot be
+// read. Merges that come after a round are in none.
 func (b *bed) engineCPU() time.Duration {
 	d, _ := cpuOf(b.st.enginePID)
 	return d
@@ -172,6 +230,9 @@ func (b *bed) deliveriesBytes(ctx context.Context) (string, error) {
 		fs := cl.PollFetches(poll)
 		cancel()
 		if err := ctx.Err(); err != nil {
+			return "", err
+		}
+		if err := fs.Err(); err != nil && !errors.Is(err, context.DeadlineExceeded) {
 			return "", err
 		}
 		if fs.Empty() {

@@ -75,8 +75,8 @@ func (b *bed) route(ctx context.Context, events int) (time.Duration, error) {
 	}); err != nil {
 		return 0, err
 	}
-	after, err := b.settledCPU(ctx)
-	return (after - cpu) / time.Duration(events), err
+	after, err := b.settled(ctx)
+	return (after.cpu - cpu) / time.Duration(events), err
 }
 
 // routed is how many events the bed's one process has routed so far.

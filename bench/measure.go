@@ -16,7 +16,10 @@ import (
 // round is what one round of one scenario gave.
 type round struct {
 	bareCPU, cpu   time.Duration // per delivery
-	bareRate, rate float64       // deliveries per second
+	bareRate, rate float64       // deliveries per second, to healthy endpoints
+	storedRate     float64       // the same until all are in the log, too
+	again          int64         // deliveries made more than once
+	failed         int64         // tries that endpoints refused
 	p50, p99       time.Duration
 	allocs         float64       // objects per delivery
 	engineCPU      time.Duration // of ClickHouse, per delivery
@@ -42,24 +45,17 @@ func measure(ctx context.Context, o *options) error {
 			st.close()
 		}
 	}()
-	st, err := o.stage(ctx, 1)
-	if err != nil {
-		return err
-	}
 	var results []result
 	var failed []error // a table with rows missing is no success
 	for _, sc := range scenarios {
 		if !o.wants(sc.name, sc.long) {
 			continue
 		}
-		on, err := o.stage(ctx, sc.brokers)
+		st, err := o.stage(ctx, sc.brokers)
 		if err != nil {
 			return err
 		}
-		r := runScenario(ctx, on, sc, o)
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
+		r := runScenario(ctx, st, sc, o)
 		if r.err != nil {
 			failed = append(failed, fmt.Errorf("%s: %w", sc.name, r.err))
 			fmt.Fprintln(os.Stderr, failed[len(failed)-1])
@@ -68,32 +64,43 @@ func measure(ctx context.Context, o *options) error {
 		if !sc.routerAlone {
 			fmt.Fprintln(os.Stderr, row(&r))
 		}
+		if err := o.write(results, ""); err != nil || ctx.Err() != nil {
+			return errors.Join(err, ctx.Err())
+		}
 	}
-	var relayCPU time.Duration
+	least := ""
 	if o.wants(roleRelay, false) {
-		if relayCPU, err = measureRelay(ctx, st, o); err != nil {
+		var err error
+		if least, err = measureRelay(ctx, o); err != nil {
 			failed = append(failed, fmt.Errorf("%s: %w", roleRelay, err))
 		}
 	}
-	text := report(results, relayCPU)
-	fmt.Print(text)
+	fmt.Print(report(results, least))
+	return errors.Join(append(failed, o.write(results, least))...)
+}
+
+// write writes what there is so far to the folder that -out names.
+func (o *options) write(results []result, least string) error {
 	if o.out == "" {
-		return errors.Join(failed...)
+		return nil
 	}
 	if err := os.MkdirAll(o.out, 0o755); err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(o.out, "report.svg"), []byte(plot(slices.DeleteFunc(slices.Clone(results), func(r result) bool { return r.sc.routerAlone }))), 0o600); err != nil {
-		return err
-	}
-	return errors.Join(append(failed, os.WriteFile(filepath.Join(o.out, "report.md"), []byte(text), 0o600))...)
+	drawn := slices.DeleteFunc(slices.Clone(results), func(r result) bool { return len(r.rounds) == 0 })
+	return errors.Join(os.WriteFile(filepath.Join(o.out, "report.svg"), []byte(plot(drawn)), 0o600),
+		os.WriteFile(filepath.Join(o.out, "report.md"), []byte(report(results, least)), 0o600))
 }
 
-// stage gives the one with that many brokers, which is started for its first
-// scenario.
+// stage gives the one with that many brokers. It is started for its first scenario,
+// and the one before it is ended: its Kafka would take its share of the processors.
 func (o *options) stage(ctx context.Context, brokers int) (*stage, error) {
 	if st := o.stages[brokers]; st != nil {
 		return st, nil
+	}
+	for n, st := range o.stages {
+		st.close()
+		delete(o.stages, n)
 	}
 	st, err := setUp(ctx, brokers, o.nice)
 	o.stages[brokers] = st
@@ -122,12 +129,10 @@ func runScenario(ctx context.Context, st *stage, sc scenario, o *options) result
 		return r
 	}
 	defer twin.close()
-	warm, err := b.round(ctx, max(sc.fanOut, n/10), o)
-	if err == nil && sc.load > 0 {
-		if warm, err = b.round(ctx, n, o); err == nil {
-			b.sc.rate = max(1, int(warm.rate)*sc.load/100/sc.fanOut)
-			r.notes = append(r.notes, fmt.Sprintf("%d events/s, %d %% of the %.0f deliveries/s of a round without limit", b.sc.rate, sc.load, warm.rate))
-		}
+	if _, err = b.round(ctx, max(sc.fanOut, n/10), o); err == nil && sc.load > 0 {
+		var note string
+		n, note, err = b.limit(ctx, o)
+		r.notes = append(r.notes, note)
 	}
 	if err != nil {
 		r.err = err
@@ -166,30 +171,56 @@ func runScenario(ctx context.Context, st *stage, sc scenario, o *options) result
 	return r
 }
 
+const (
+	// limitRounds without limit tell how much the machine can, each of
+	// limitDeliveries.
+	limitRounds     = 3
+	limitDeliveries = 100_000
+	// loadFor is how long a round with a rate takes.
+	loadFor = 10 * time.Second
+)
+
+// limit sets the rate of the scenario's load, and gives the deliveries of a round
+// at it.
+func (b *bed) limit(ctx context.Context, o *options) (deliveries int, note string, err error) {
+	var rates []float64
+	for range limitRounds {
+		r, err := b.round(ctx, limitDeliveries, o)
+		if err != nil {
+			return 0, "", err
+		}
+		rates = append(rates, r.rate)
+	}
+	most := median(rates)
+	b.sc.rate = max(1, int(most)*b.sc.load/100/b.sc.fanOut)
+	return b.sc.rate * b.sc.fanOut * int(loadFor/time.Second), fmt.Sprintf("%d events/s for %v a round, %d %% of the %.0f deliveries/s of rounds without limit (%.0f to %.0f)",
+		b.sc.rate, loadFor, b.sc.load, most, slices.Min(rates), slices.Max(rates)), nil
+}
+
 // round measures the bare loop, then hookline, over about the same number of
 // requests against the same receiver.
 func (b *bed) round(ctx context.Context, deliveries int, o *options) (round, error) {
 	var r round
-	want := b.expected(deliveries)
-	bareCount := min(int(want), 100_000)
-	cpu, wall, err := b.st.child(ctx, "-role", roleBare, "-url", b.url+"/ok", "-inflight", strconv.Itoa(b.sc.inflight),
-		"-count", strconv.Itoa(bareCount), "-size", strconv.Itoa(b.sc.sizeBytes))
+	used, err := b.bare(ctx)
 	if err != nil {
 		return r, err
 	}
-	r.bareCPU, r.bareRate = cpu/time.Duration(bareCount), float64(bareCount)/wall.Seconds()
-	if _, err := receiverCounts(b.url, true); err != nil {
+	r.bareCPU, r.bareRate = used.CPU/bareCount, bareCount/used.Wall.Seconds()
+	every := sampled
+	if b.sc.rate > 0 {
+		every = 1
+	}
+	if _, err := receiverCounts(b.url, fmt.Sprintf("?reset=1&every=%d", every)); err != nil {
 		return r, err
 	}
 	produced := make(chan error, 1)
 	if b.sc.backlog {
 		produced <- b.produce(ctx, deliveries)
 	}
-	before, err := b.cpu() // of a backlog's processes: none, so that what each does before all have begun counts, and its start
+	before, err := b.used() // of a backlog's processes: none, so that what each does before all have begun counts, and its start
 	if err != nil {
 		return r, err
 	}
-	objects, engine, kafka := b.mallocs(), b.engineCPU(), b.kafkaCPU()
 	begun := time.Now()
 	if b.sc.backlog {
 		if err := b.startAll(ctx); err != nil {
@@ -199,27 +230,37 @@ func (b *bed) round(ctx context.Context, deliveries int, o *options) (round, err
 	} else {
 		go func() { produced <- b.produce(ctx, deliveries) }()
 	}
+	want := b.expected(deliveries)
 	var c counts
-	healthy := want - want*int64(b.sc.failing+b.sc.spare)/100
 	if err := until(ctx, 5*time.Minute, func() bool {
-		c, err = receiverCounts(b.url, false)
-		return err == nil && c.Requests-c.Failed-c.Spare >= healthy
+		c, err = receiverCounts(b.url, "")
+		return err == nil && c.Requests-c.Failed >= want
 	}); err != nil {
-		return r, fmt.Errorf("%d of %d deliveries arrived: %w", c.Requests-c.Failed-c.Spare, healthy, err)
+		return r, fmt.Errorf("%d of %d deliveries arrived: %w", c.Requests-c.Failed, want, err)
 	}
-	took := time.Since(begun)
+	r.rate = float64(want) / time.Since(begun).Seconds()
 	if err := <-produced; err != nil {
 		return r, err
 	}
-	after, err := b.settledCPU(ctx)
+	stored, err := b.logged(ctx)
 	if err != nil {
 		return r, err
 	}
+	r.storedRate = float64(want) / stored.Sub(begun).Seconds()
+	after, err := b.settled(ctx)
+	if err != nil {
+		return r, err
+	}
+	// Only now: what is made again comes late.
+	if c, err = receiverCounts(b.url, "?latency=1"); err != nil {
+		return r, err
+	}
 	b.notePeak()
-	r.engineCPU = (b.engineCPU() - engine) / time.Duration(c.Requests)
-	r.kafkaCPU = (b.kafkaCPU() - kafka) / time.Duration(c.Requests)
-	r.allocs = float64(b.mallocs()-objects) / float64(c.Requests)
-	r.cpu, r.rate = (after-before)/time.Duration(c.Requests), float64(healthy)/took.Seconds()
+	b.requests += c.Requests
+	r.again, r.failed = c.Requests-c.Failed-want, c.Failed
+	requests := time.Duration(c.Requests)
+	r.cpu, r.engineCPU, r.kafkaCPU = (after.cpu-before.cpu)/requests, (after.engine-before.engine)/requests, (after.kafka-before.kafka)/requests
+	r.allocs = float64(after.objects-before.objects) / float64(c.Requests)
 	if n := len(b.behind); n > 0 {
 		slices.Sort(b.behind)
 		r.behind = b.behind[n*99/100]
@@ -228,49 +269,82 @@ func (b *bed) round(ctx context.Context, deliveries int, o *options) (round, err
 	return r, nil
 }
 
-// settledCPU waits until hookline has nothing left to do (its log written, its
-// last commit made) and gives its CPU time.
-func (b *bed) settledCPU(ctx context.Context) (time.Duration, error) {
-	if err := b.logged(ctx); err != nil {
-		return 0, err
+// bareCount is how many requests a round of the bare loop has.
+const bareCount = 60_000
+
+// bare runs the bare loop against the bed's receiver.
+func (b *bed) bare(ctx context.Context) (spent, error) {
+	path := pathOK
+	if b.sc.mixed {
+		path = pathMixed
 	}
-	last, err := b.cpu()
+	return b.st.child(ctx, "-role", roleBare, "-url", b.url+"/"+path, "-inflight", strconv.Itoa(b.underWay()),
+		"-count", strconv.Itoa(bareCount), "-size", strconv.Itoa(b.sc.sizeBytes))
+}
+
+// usage is what has been used so far.
+type usage struct {
+	cpu, engine, kafka time.Duration // cpu: of all hookline processes
+	objects            int64         // that these have allocated
+}
+
+func (b *bed) used() (usage, error) {
+	cpu, err := b.cpu()
+	objects, errObjects := b.mallocs()
+	return usage{cpu, b.engineCPU(), b.kafkaCPU(), objects}, errors.Join(err, errObjects)
+}
+
+// settled waits until hookline has nothing left to do (its last commit made) and
+// gives what has been used.
+func (b *bed) settled(ctx context.Context) (usage, error) {
+	idle := 20 * time.Millisecond * time.Duration(max(1, len(b.procs))) // in half a second
+	last, err := b.used()
 	for range 40 {
 		select {
 		case <-ctx.Done():
-			return 0, ctx.Err()
+			return last, ctx.Err()
 		case <-time.After(500 * time.Millisecond):
 		}
-		var now time.Duration
-		if now, err = b.cpu(); err != nil || now-last <= 20*time.Millisecond {
+		var now usage
+		if now, err = b.used(); err != nil || now.cpu-last.cpu <= idle {
 			return now, err
 		}
 		last = now
 	}
-	return last, err
+	return last, errors.Join(err, errors.New("waiting for hookline to have nothing left to do: it still works after 20 s"))
 }
 
-// measureRelay is the least that a sender fed by Kafka costs, per delivery.
-func measureRelay(ctx context.Context, st *stage, o *options) (time.Duration, error) {
-	b, err := setUpBed(ctx, st, base("relay", func(s *scenario) { s.fanOut, s.subs, s.processes, s.signing = 1, 1, 0, false }), false)
+// measureRelay tells what a sender fed by Kafka takes at the least, beside the bare
+// loop, in rounds that take turns.
+func measureRelay(ctx context.Context, o *options) (string, error) {
+	st, err := o.stage(ctx, 1)
+	if err != nil {
+		return "", err
+	}
+	b, err := setUpBed(ctx, st, base("relay", func(s *scenario) { s.fanOut, s.processes, s.ordering, s.noSink = 1, 0, "none", true }), false)
 	defer b.close()
 	if err != nil {
-		return 0, err
+		return "", err
 	}
-	if err := b.produce(ctx, o.events); err != nil {
-		return 0, err
+	if err := b.produce(ctx, bareCount); err != nil {
+		return "", err
 	}
-	var all []time.Duration
+	var rounds []round
 	for range o.rounds {
-		cpu, _, err := st.child(ctx, "-role", roleRelay, "-url", b.url+"/ok", "-brokers", st.brokers, "-topic", b.topic,
-			"-count", strconv.Itoa(o.events), "-inflight", strconv.Itoa(b.sc.inflight))
+		bare, err := b.bare(ctx)
 		if err != nil {
-			return 0, err
+			return "", err
 		}
-		all = append(all, cpu/time.Duration(o.events))
+		used, err := st.child(ctx, "-role", roleRelay, "-url", b.url+"/ok", "-brokers", st.brokers, "-topic", b.topic,
+			"-count", strconv.Itoa(bareCount), "-inflight", strconv.Itoa(b.underWay()))
+		if err != nil {
+			return "", err
+		}
+		rounds = append(rounds, round{bareCPU: bare.CPU / bareCount, cpu: used.CPU / bareCount, rate: bareCount / used.Wall.Seconds()})
 	}
-	slices.Sort(all)
-	return all[len(all)/2], nil
+	return fmt.Sprintf("franz-go to fasthttp with nothing else: %s µs per delivery, %s times the bare loop, %s deliveries/s",
+		span(rounds, func(r *round) float64 { return µs(r.cpu) }, "%.1f"), span(rounds, (*round).ratio, "%.2f"),
+		span(rounds, func(r *round) float64 { return r.rate }, "%.0f")), nil
 }
 
 // spread gives the least, the median and the greatest of f over the rounds.
@@ -288,6 +362,19 @@ func (r *result) spread(f func(*round) float64) (lo, mid, hi float64) {
 
 // note adds what else the rounds told.
 func (r *result) note() {
+	if len(r.rounds) == 0 {
+		return
+	}
+	var again, failed []int64
+	for i := range r.rounds {
+		again, failed = append(again, r.rounds[i].again), append(failed, r.rounds[i].failed)
+	}
+	if slices.Max(again) > 0 {
+		r.notes = append(r.notes, fmt.Sprintf("deliveries made more than once, by round: %d", again))
+	}
+	if r.sc.failing > 0 {
+		r.notes = append(r.notes, fmt.Sprintf("tries that the failing endpoints refused, by round: %d", failed))
+	}
 	_, kafka, _ := r.spread(func(x *round) float64 { return float64(x.kafkaCPU) / 1e3 })
 	of := fmt.Sprintf("%.1f µs of Kafka's CPU per delivery", kafka)
 	if !r.sc.noSink {
@@ -321,6 +408,9 @@ func row(r *result) string {
 		return fmt.Sprintf("%.1f µs", m)
 	}
 	ms := func(f func(*round) time.Duration) string {
+		if r.sc.load == 0 { // how long events queue that come all at once says nothing
+			return "-"
+		}
 		_, m, _ := r.spread(func(x *round) float64 { return float64(f(x)) / 1e6 })
 		return fmt.Sprintf("%.0f ms", m)
 	}
@@ -336,7 +426,7 @@ func row(r *result) string {
 		per(func(x *round) float64 { return x.allocs }), r.memoryMiB)
 }
 
-func report(results []result, relay time.Duration) string {
+func report(results []result, least string) string {
 	var s strings.Builder
 	fmt.Fprintf(&s, "CPU of all hookline processes per delivery, beside a bare fasthttp loop in the same run; %d cores, %s.\n\n", runtime.NumCPU(), runtime.Version())
 	s.WriteString(header)
@@ -354,15 +444,21 @@ func report(results []result, relay time.Duration) string {
 			fmt.Fprintf(&s, "- %s: %s\n", results[i].sc.name, note)
 		}
 	}
-	if relay > 0 {
-		fmt.Fprintf(&s, "\nfranz-go to fasthttp with nothing else: %.1f µs per delivery.\n", float64(relay)/1e3)
+	if least != "" {
+		fmt.Fprintf(&s, "- relay: %s\n", least)
 	}
 	return s.String()
 }
 
 // plot draws the ratios as bars, with the goal of 1.5 as a line.
 func plot(results []result) string {
-	const width, line, left, unit = 720, 26, 190, 110.0
+	const width, line, left = 820, 26, 190
+	most := 2.0
+	for i := range results {
+		_, _, hi := results[i].spread((*round).ratio)
+		most = max(most, hi)
+	}
+	unit := (width - left - 60) / most
 	var s strings.Builder
 	fmt.Fprintf(&s, `<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" font-family="sans-serif" font-size="12">`, width, line*len(results)+40)
 	for i := range results {

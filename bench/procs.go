@@ -143,31 +143,36 @@ func (s *stage) receiver(delay time.Duration) (url string, end func(), err error
 	return strings.TrimSpace(line), func() { _ = in.Close(); stopProcess(c) }, nil
 }
 
-func receiverCounts(url string, reset bool) (counts, error) {
+func receiverCounts(url, query string) (counts, error) {
 	var c counts
-	q := url + "/count"
-	if reset {
-		q += "?reset=1"
-	}
-	return c, get(q, &c)
+	return c, get(url+"/count"+query, &c)
 }
 
-// child runs this program in another role to its end and gives its CPU time.
-func (s *stage) child(ctx context.Context, args ...string) (cpu, wall time.Duration, err error) {
+// spent is what a loop has used, as it prints it.
+type spent struct{ CPU, Wall time.Duration }
+
+// child runs this program in another role to its end and gives what it says it
+// has spent.
+func (s *stage) child(ctx context.Context, args ...string) (spent, error) {
 	c := exec.CommandContext(ctx, s.self, args...)
 	var stderr bytes.Buffer
 	c.Stderr = &stderr
-	begun := time.Now()
-	if err := c.Run(); err != nil {
-		return 0, 0, fmt.Errorf("%s: %w: %s", strings.Join(args, " "), err, stderr.String())
+	var used spent
+	out, err := c.Output()
+	if err == nil {
+		err = json.Unmarshal(out, &used)
 	}
-	return c.ProcessState.UserTime() + c.ProcessState.SystemTime(), time.Since(begun), nil
+	if err != nil {
+		return used, fmt.Errorf("%s: %w: %s", strings.Join(args, " "), err, stderr.String())
+	}
+	return used, nil
 }
 
 // clockTicks per second of /proc/PID/stat: 100 on every Linux that Go runs on.
 const clockTicks = 100
 
-// cpuOf is the CPU time of a running process.
+// cpuOf is the CPU time of a running process. Of one that has ended it is an error,
+// also while its entry is still there.
 func cpuOf(pid int) (time.Duration, error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
@@ -178,9 +183,21 @@ func cpuOf(pid int) (time.Duration, error) {
 	if !ok || len(f) < 13 {
 		return 0, errors.New("reading CPU time: /proc/PID/stat has another form")
 	}
+	if f[0] == "Z" || f[0] == "X" {
+		return 0, fmt.Errorf("reading CPU time: process %d has ended", pid)
+	}
 	user, err1 := strconv.ParseInt(f[11], 10, 64)
 	system, err2 := strconv.ParseInt(f[12], 10, 64)
 	return time.Duration(user+system) * time.Second / clockTicks, errors.Join(err1, err2)
+}
+
+// ownCPU is the CPU time of this process so far.
+func ownCPU() time.Duration {
+	var u syscall.Rusage
+	if syscall.Getrusage(syscall.RUSAGE_SELF, &u) != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // peakMemory is the most resident memory of a process so far, in MiB.

@@ -8,7 +8,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
-	"sort"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -20,8 +20,8 @@ import (
 // Paths of the receiver.
 const (
 	pathOK    = "ok"
+	pathMixed = "mixed"
 	pathFail  = "fail"
-	pathSpare = "spare" // takes what another scenario's failing endpoints do not
 )
 
 // seen is what the receiver knows. Latency is measured from the time that
@@ -29,24 +29,31 @@ const (
 type seen struct {
 	requests atomic.Int64
 	failed   atomic.Int64
-	spare    atomic.Int64
+	every    atomic.Int64 // of how many requests one is measured
 	mu       sync.Mutex
-	late     []int64 // microseconds, of every sixteenth first attempt; under mu
+	late     []int64 // microseconds; under mu
 }
 
-// counts is the answer to GET /count; it also begins a new measurement.
+// counts is the answer to GET /count. With reset=1 it begins a new measurement, of
+// every every-th request's latency; with latency=1 it has the latencies, which
+// take a while to sort.
 type counts struct {
-	Requests, Failed, Spare int64
-	P50us, P99us, Samples   int64
+	Requests, Failed      int64
+	P50us, P99us, Samples int64
 }
 
-// receive answers POSTs: /ok and /spare at once or after o.delay, /fail with 500.
+// sampled is of how many requests one is measured where nobody asks for all.
+const sampled = 16
+
+// receive answers POSTs: /ok at once or after o.delay, /mixed at once, after 20 ms
+// (three of twenty) or 200 (one of twenty), /fail with 500.
 func receive(ctx context.Context, o *options) error {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
 	}
 	var s seen
+	s.every.Store(sampled)
 	srv := &fasthttp.Server{
 		NoDefaultServerHeader: true, NoDefaultDate: true, MaxRequestBodySize: 64 << 20,
 		Handler: func(c *fasthttp.RequestCtx) { s.handle(c, o.delay) },
@@ -62,26 +69,38 @@ func receive(ctx context.Context, o *options) error {
 }
 
 func (s *seen) handle(c *fasthttp.RequestCtx, delay time.Duration) {
-	if string(c.Path()) == "/count" {
-		b, _ := json.Marshal(s.take(c.QueryArgs().Has("reset")))
+	path := string(c.Path())
+	if path == "/count" {
+		b, _ := json.Marshal(s.take(c.QueryArgs()))
 		c.SetBody(b)
 		return
 	}
 	n := s.requests.Add(1)
-	if delay > 0 {
-		time.Sleep(delay)
-	}
-	switch string(c.Path()) {
-	case "/" + pathFail:
+	if path == "/"+pathFail {
 		s.failed.Add(1)
 		c.SetStatusCode(500)
 		return
-	case "/" + pathSpare:
-		s.spare.Add(1)
 	}
-	if n%16 == 0 {
+	if n%s.every.Load() == 0 && string(c.Request.Header.Peek("X-Hookline-Attempt")) == "1" {
 		s.sample(c.Request.Body())
 	}
+	if path == "/"+pathMixed {
+		delay = mixedDelay(n)
+	}
+	if delay > 0 {
+		time.Sleep(delay)
+	}
+}
+
+// mixedDelay is how long the n-th request to /mixed takes.
+func mixedDelay(n int64) time.Duration {
+	switch n % 20 {
+	case 0:
+		return 200 * time.Millisecond
+	case 5, 10, 15:
+		return 20 * time.Millisecond
+	}
+	return 0
 }
 
 func (s *seen) sample(body []byte) {
@@ -96,19 +115,19 @@ func (s *seen) sample(body []byte) {
 	}
 }
 
-func (s *seen) take(reset bool) counts {
+func (s *seen) take(q *fasthttp.Args) counts {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c := counts{Requests: s.requests.Load(), Failed: s.failed.Load(), Spare: s.spare.Load(), Samples: int64(len(s.late))}
-	if len(s.late) > 0 {
-		sort.Slice(s.late, func(i, j int) bool { return s.late[i] < s.late[j] })
+	c := counts{Requests: s.requests.Load(), Failed: s.failed.Load(), Samples: int64(len(s.late))}
+	if q.Has("latency") && len(s.late) > 0 {
+		slices.Sort(s.late)
 		c.P50us, c.P99us = s.late[len(s.late)/2], s.late[len(s.late)*99/100]
 	}
-	if reset {
+	if q.Has("reset") {
 		s.late = nil
 		s.requests.Store(0)
 		s.failed.Store(0)
-		s.spare.Store(0)
+		s.every.Store(max(1, int64(q.GetUintOrZero("every"))))
 	}
 	return c
 }

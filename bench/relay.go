@@ -1,8 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"encoding/json"
 	"fmt"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -13,7 +16,8 @@ import (
 )
 
 // relay is the least that a sender fed by Kafka can do: poll, POST each record,
-// forget. No order, no retries, no log, no commits.
+// forget. No order, no retries, no log, no commits. What it prints has its start
+// in it.
 func relay(ctx context.Context, o *options) error {
 	cl, err := kgo.NewClient(kgo.SeedBrokers(strings.Split(o.brokers, ",")...), kgo.ConsumeTopics(o.topic),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.FetchMaxWait(100*time.Millisecond))
@@ -23,6 +27,7 @@ func relay(ctx context.Context, o *options) error {
 	defer cl.Close()
 	host := strings.SplitN(strings.TrimPrefix(o.url, "http://"), "/", 2)[0]
 	c := &fasthttp.HostClient{Addr: host, MaxConns: o.inflight, ReadTimeout: 15 * time.Second, WriteTimeout: 15 * time.Second}
+	begun := time.Now()
 	records := make(chan []*kgo.Record, o.inflight)
 	var failed atomic.Int64
 	var wg sync.WaitGroup
@@ -47,7 +52,7 @@ func relay(ctx context.Context, o *options) error {
 	}
 	for seen := 0; seen < o.count; {
 		fs := cl.PollRecords(ctx, 1000)
-		if err := ctx.Err(); err != nil {
+		if err := cmp.Or(ctx.Err(), fs.Err()); err != nil {
 			return err
 		}
 		rs := fs.Records()
@@ -63,5 +68,5 @@ func relay(ctx context.Context, o *options) error {
 	if n := failed.Load(); n > 0 {
 		return fmt.Errorf("%d requests failed", n)
 	}
-	return nil
+	return json.NewEncoder(os.Stdout).Encode(spent{CPU: ownCPU(), Wall: time.Since(begun)})
 }

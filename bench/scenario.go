@@ -26,8 +26,9 @@ type scenario struct {
 	inflight   int
 	sizeBytes  int
 	delay      time.Duration // of the receiver
+	mixed      bool          // endpoints of which some take a while
 	failing    int           // percent of the subscriptions whose endpoint fails for good
-	spare      int           // percent whose endpoint takes what it gets, and is not waited for: the twin of failing
+	absent     int           // percent that there are not: the twin of failing
 	ordering   string
 	signing    bool
 	noSink     bool
@@ -60,13 +61,16 @@ var scenarios = []scenario{
 	base("fan1", func(s *scenario) { s.fanOut = 1 }),
 	base("fan1000", func(s *scenario) { s.fanOut, s.subs, s.partitions = 1000, 1000, 32 }),
 	base("latency at 50 % load", func(s *scenario) { s.fanOut, s.load = 1, 50 }),
-	base("latency at 10 % load", func(s *scenario) { s.fanOut, s.load, s.deliveries, s.long = 1, 10, 10_000, true }),
+	base("latency at 10 % load", func(s *scenario) { s.fanOut, s.load, s.long = 1, 10, true }),
 	base("latency at 90 % load", func(s *scenario) { s.fanOut, s.load, s.long = 1, 90, true }),
 	base("sink alone", func(s *scenario) { s.noSink, s.sinkAlone, s.deliveries, s.long = true, true, 400_000, true }),
 	base("router and subscriptions", func(s *scenario) { s.routerAlone, s.long = true, true }),
+	base("mixed endpoints", func(s *scenario) { s.mixed, s.subs, s.long = true, 1000, true }),
 	base("20ms endpoints, 256", func(s *scenario) { s.delay, s.subs, s.deliveries = 20*time.Millisecond, 1000, 100_000 }),
-	base("10% failing", func(s *scenario) { s.failing = 10 }),
-	base("no sink", func(s *scenario) { s.noSink, s.long = true, true }),
+	base("10% failing", func(s *scenario) {
+		s.failing, s.extra = 10, []string{"HOOKLINE_RETRY_DELAYS=200ms,200ms,200ms"} // with 30 s hardly one would be tried in a round
+	}),
+	base("no sink", func(s *scenario) { s.noSink, s.deliveries, s.long = true, 300_000, true }), // some ten seconds a round: the log shall not be put off to its end
 	base("no signing", func(s *scenario) { s.signing, s.long = false, true }),
 	base("ordering entity", func(s *scenario) { s.ordering, s.long = "entity", true }),
 	base("ordering none", func(s *scenario) { s.ordering, s.long = "none", true }),
@@ -104,6 +108,7 @@ type bed struct {
 	profile  bool
 	ends     []func()
 	produced int             // events
+	requests int64           // that arrived in all rounds
 	peakMiB  int             // the most of all processes together after a round
 	behind   []time.Duration // how late each event of a round with a rate was made; written by produce
 }
@@ -161,18 +166,19 @@ func (b *bed) stopAll() {
 }
 
 func (b *bed) close() {
+	b.stopAll()
+	if err := b.clear(); err != nil {
+		fmt.Fprintf(os.Stderr, "removing what %s wrote: %v\n", b.sc.name, err)
+	}
 	for i := len(b.ends) - 1; i >= 0; i-- {
 		b.ends[i]()
-	}
-	if b.sc.backlog {
-		b.stopAll()
 	}
 }
 
 func (b *bed) env(more []string) []string {
 	env := append(os.Environ(),
 		"HOOKLINE_KAFKA_BROKERS="+b.st.brokers, "HOOKLINE_CLICKHOUSE_ADDR="+b.st.clickhouse,
-		"HOOKLINE_CLICKHOUSE_DATABASE="+strings.ReplaceAll(b.topic, "-", "_"),
+		"HOOKLINE_CLICKHOUSE_DATABASE="+b.database(),
 		"HOOKLINE_TOPIC_PREFIX="+b.topic+".", "HOOKLINE_GROUP="+b.topic, "HOOKLINE_PARTITIONS="+strconv.Itoa(b.sc.partitions),
 		"HOOKLINE_EVENTS_TOPICS="+b.topic+"=json:type=/type,id=/id,entity=/id", "HOOKLINE_START=earliest",
 		"HOOKLINE_ALLOW_HTTP=true", "HOOKLINE_ALLOW_CIDRS=127.0.0.0/8", "HOOKLINE_ALLOW_PORTS=1-65535",
@@ -192,25 +198,34 @@ const benchSecret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 func (b *bed) subscriptions() []byte {
 	var s strings.Builder
 	s.WriteString(`{"subscriptions":[`)
+	comma := ""
 	for i := range b.sc.subs {
-		if i > 0 {
-			s.WriteByte(',')
-		}
 		path := pathOK
-		if share := b.sc.failing + b.sc.spare; i*share/100 != (i+1)*share/100 {
-			if path = pathFail; b.sc.spare > 0 {
-				path = pathSpare
-			}
+		switch {
+		case b.sc.mixed:
+			path = pathMixed
+		case b.failing(i) && b.sc.absent > 0:
+			continue
+		case b.failing(i):
+			path = pathFail
 		}
-		fmt.Fprintf(&s, `{"id":"%024x","tenant":"*","url":"%s/%s","events":["bench.%d"],"ordering":%q`,
-			i, b.url, path, i/b.sc.fanOut, b.sc.ordering)
+		fmt.Fprintf(&s, `%s{"id":"%024x","tenant":"*","url":"%s/%s","events":["bench.%d"],"ordering":%q`,
+			comma, i, b.url, path, i/b.sc.fanOut, b.sc.ordering)
 		if b.sc.signing {
 			s.WriteString(`,"signing":{"scheme":"standard-webhooks","secrets":[{"secret_ref":"env:BENCH_SECRET"}]}`)
 		}
 		s.WriteByte('}')
+		comma = ","
 	}
 	s.WriteString("]}")
 	return []byte(s.String())
+}
+
+// failing tells whether the endpoint of the i-th subscription fails, or would if it
+// were there.
+func (b *bed) failing(i int) bool {
+	share := b.sc.failing + b.sc.absent
+	return i*share/100 != (i+1)*share/100
 }
 
 // start starts one more process, and waits until it is ready.
@@ -233,9 +248,6 @@ func (b *bed) launch(roles string) error {
 		return err
 	}
 	b.procs, b.admin = append(b.procs, c), append(b.admin, "http://127.0.0.1:"+ports[0])
-	if !b.sc.backlog {
-		b.ends = append(b.ends, func() { stopProcess(c) })
-	}
 	return nil
 }
 
@@ -295,8 +307,18 @@ func (b *bed) produce(ctx context.Context, deliveries int) error {
 	return nil
 }
 
-// expected is the number of deliveries that a round makes.
+// expected is the number of deliveries to healthy endpoints that a round makes.
 func (b *bed) expected(deliveries int) int64 {
 	events := max(1, deliveries/b.sc.fanOut)
-	return int64(events * b.sc.fanOut)
+	want := int64(events * b.sc.fanOut)
+	return want - want*int64(b.sc.failing+b.sc.absent)/100
+}
+
+// underWay is how many requests hookline can have under way: as many as it may, but
+// one for each lane.
+func (b *bed) underWay() int {
+	if b.sc.ordering == "subscription" {
+		return min(b.sc.inflight, b.sc.subs)
+	}
+	return b.sc.inflight
 }

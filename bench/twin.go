@@ -4,19 +4,16 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"time"
 )
 
 // twin is a second bed for a scenario that is told against another one; its
-// rounds take turns with those of the scenario. Beside failing endpoints it is
-// the same but that these take what they get, and what both count is the time
-// until the endpoints that are healthy in both have had everything: the
-// throughput that failing neighbours cost them. Beside several processes it is
-// one, which does the same work.
+// rounds take turns with those of the scenario. Beside failing endpoints it has the
+// healthy subscriptions alone, and what both count is the time until these have had
+// everything: the throughput that failing neighbours cost them. Beside several
+// processes it is one, which does the same work. Beside no sink it has one.
 type twin struct {
-	bed   *bed // nil: the scenario has none
-	rates []float64
-	cpu   []time.Duration // of a delivery
+	bed    *bed // nil: the scenario has none
+	rounds []round
 }
 
 // setUpTwin starts it, and warms it up. Call close in any case.
@@ -25,9 +22,11 @@ func (b *bed) setUpTwin(ctx context.Context, deliveries int, o *options) (*twin,
 	sc := b.sc
 	switch {
 	case sc.failing > 0:
-		sc.failing, sc.spare = 0, sc.failing
+		sc.failing, sc.absent = 0, sc.failing
 	case sc.processes > 1:
 		sc.processes = 1
+	case sc.noSink && !sc.sinkAlone:
+		sc.noSink = false
 	default:
 		return t, nil
 	}
@@ -53,7 +52,7 @@ func (t *twin) round(ctx context.Context, deliveries int, o *options) error {
 	}
 	r, err := t.bed.round(ctx, deliveries, o)
 	if err == nil {
-		t.rates, t.cpu = append(t.rates, r.rate), append(t.cpu, r.cpu)
+		t.rounds = append(t.rounds, r)
 	}
 	return err
 }
@@ -61,33 +60,44 @@ func (t *twin) round(ctx context.Context, deliveries int, o *options) error {
 // notes tell what the rounds of a scenario were beside the twin's that followed
 // each of them.
 func (t *twin) notes(sc *scenario, beside []round) []string {
+	rate := func(r *round) float64 { return r.rate }
+	stored := func(r *round) float64 { return r.storedRate }
+	cpu := func(r *round) float64 { return µs(r.cpu) }
 	switch {
 	case t.bed == nil:
 		return nil
 	case sc.failing > 0:
-		return []string{t.kept(beside)}
+		return []string{fmt.Sprintf("the healthy ones get %s deliveries/s, and %s without the others: they keep %s",
+			span(beside, rate, "%.0f"), span(t.rounds, rate, "%.0f"), shares(beside, t.rounds, rate, rate))}
+	case sc.processes > 1:
+		return []string{fmt.Sprintf("%d processes take %s µs of CPU per delivery, one %s: %s of it, their start included",
+			sc.processes, span(beside, cpu, "%.1f"), span(t.rounds, cpu, "%.1f"), shares(beside, t.rounds, cpu, cpu))}
 	default:
-		return []string{t.shared(sc.processes, beside)}
+		return []string{fmt.Sprintf("without a sink %s deliveries/s, with it %s until the last request (%s), %s until the log is stored, too (%s)",
+			span(beside, rate, "%.0f"), span(t.rounds, rate, "%.0f"), shares(t.rounds, beside, rate, rate),
+			span(t.rounds, stored, "%.0f"), shares(t.rounds, beside, stored, rate))}
 	}
 }
 
-// kept is what the healthy ones keep beside failing ones.
-func (t *twin) kept(beside []round) string {
-	var shares, rates []float64
-	for i := range beside {
-		shares, rates = append(shares, 100*beside[i].rate/t.rates[i]), append(rates, beside[i].rate)
-	}
-	return fmt.Sprintf("the healthy ones get %.0f deliveries/s, and %.0f where the others do not fail: they keep %.0f %% (%.0f to %.0f)",
-		median(rates), median(t.rates), median(shares), slices.Min(shares), slices.Max(shares))
+// span is the median of f over rounds, with the least and the greatest.
+func span(rounds []round, f func(*round) float64, form string) string {
+	all := each(rounds, f)
+	return fmt.Sprintf(form+" ("+form+" to "+form+")", median(all), slices.Min(all), slices.Max(all))
 }
 
-// shared is what a delivery costs several processes beside one.
-func (t *twin) shared(processes int, beside []round) string {
-	var shares, several, one []float64
-	for i := range beside {
-		several, one = append(several, float64(beside[i].cpu)/1e3), append(one, float64(t.cpu[i])/1e3)
-		shares = append(shares, 100*float64(beside[i].cpu)/float64(t.cpu[i]))
+// shares is the same of what f is of g of the round of the same number.
+func shares(of, in []round, f, g func(*round) float64) string {
+	var all []float64
+	for i := range of {
+		all = append(all, 100*f(&of[i])/g(&in[i]))
 	}
-	return fmt.Sprintf("%d processes take %.1f µs of CPU per delivery, one %.1f µs: %.0f %% of it (%.0f to %.0f), their start included",
-		processes, median(several), median(one), median(shares), slices.Min(shares), slices.Max(shares))
+	return fmt.Sprintf("%.0f %%, %.0f to %.0f", median(all), slices.Min(all), slices.Max(all))
+}
+
+func each(rounds []round, f func(*round) float64) []float64 {
+	var all []float64
+	for i := range rounds {
+		all = append(all, f(&rounds[i]))
+	}
+	return all
 }
