@@ -30,7 +30,7 @@ func routerGrowth(ctx context.Context, st *stage, sc scenario, o *options) (note
 	each := make([][]time.Duration, len(beds)) // CPU per event, by round
 	for round := range o.rounds + 1 {
 		for i, b := range beds {
-			cpu, err := b.route(ctx, o.events)
+			cpu, err := b.route(ctx, cmp.Or(o.deliveries, sc.deliveries))
 			if err != nil {
 				return nil, fmt.Errorf("%d subscriptions: %w", growthSubs[i], err)
 			}

@@ -39,14 +39,14 @@ const (
 )
 
 type options struct {
-	full    bool
-	only    string
-	rounds  int
-	stages  map[int]*stage // by number of brokers
-	events  int
-	out     string
-	profile string
-	timeout time.Duration
+	full       bool
+	only       string
+	rounds     int
+	stages     map[int]*stage // by number of brokers
+	deliveries int
+	out        string
+	profile    string
+	timeout    time.Duration
 	// child processes
 	role     string
 	url      string
@@ -89,7 +89,7 @@ func run() error {
 	flag.BoolVar(&o.full, "full", false, "all scenarios instead of the short set")
 	flag.StringVar(&o.only, "only", "", "only the scenarios of these names, separated by semicolons")
 	flag.IntVar(&o.rounds, "rounds", 5, "rounds of each scenario")
-	flag.IntVar(&o.events, "deliveries", 40_000, "deliveries in each round")
+	flag.IntVar(&o.deliveries, "deliveries", 0, "deliveries in each round; 0: as the scenario says")
 	flag.StringVar(&o.out, "out", "", "folder for report.md and report.svg; empty: print only")
 	flag.StringVar(&o.profile, "profile", "", "folder for CPU and allocation profiles of hookline, one pair for each round")
 	flag.IntVar(&o.nice, "engine-nice", 10, "niceness of ClickHouse, which shares the processors with all else here; 0: it gives way to nothing")

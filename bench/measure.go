@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -119,10 +120,7 @@ func runScenario(ctx context.Context, st *stage, sc scenario, o *options) result
 		r.err = err
 		return r
 	}
-	n := sc.deliveries
-	if n == 0 {
-		n = o.events
-	}
+	n := cmp.Or(o.deliveries, sc.deliveries)
 	twin, err := b.setUpTwin(ctx, n, o)
 	if err != nil {
 		r.err = err
@@ -172,10 +170,8 @@ func runScenario(ctx context.Context, st *stage, sc scenario, o *options) result
 }
 
 const (
-	// limitRounds without limit tell how much the machine can, each of
-	// limitDeliveries.
-	limitRounds     = 3
-	limitDeliveries = 100_000
+	// limitRounds without limit tell how much the machine can.
+	limitRounds = 3
 	// loadFor is how long a round with a rate takes.
 	loadFor = 10 * time.Second
 )
@@ -185,7 +181,7 @@ const (
 func (b *bed) limit(ctx context.Context, o *options) (deliveries int, note string, err error) {
 	var rates []float64
 	for range limitRounds {
-		r, err := b.round(ctx, limitDeliveries, o)
+		r, err := b.round(ctx, cmp.Or(o.deliveries, b.sc.deliveries), o)
 		if err != nil {
 			return 0, "", err
 		}

@@ -39,7 +39,7 @@ type scenario struct {
 	sinkAlone  bool // the sink alone stores the attempts that dispatchers made before
 	// routerAlone: no deliveries; what the router costs with the number of subscriptions.
 	routerAlone bool
-	deliveries  int // per round; 0: as asked for
+	deliveries  int // per round
 	extra       []string
 	long        bool // only with -full
 }
@@ -47,7 +47,7 @@ type scenario struct {
 func base(name string, change func(*scenario)) scenario {
 	s := scenario{
 		name: name, subs: 100, fanOut: 10, partitions: 8, processes: 1, inflight: 256, sizeBytes: 1024,
-		ordering: "subscription", signing: true, brokers: 1,
+		ordering: "subscription", signing: true, brokers: 1, deliveries: 100_000,
 	}
 	if change != nil {
 		change(&s)
@@ -64,9 +64,9 @@ var scenarios = []scenario{
 	base("latency at 10 % load", func(s *scenario) { s.fanOut, s.load, s.long = 1, 10, true }),
 	base("latency at 90 % load", func(s *scenario) { s.fanOut, s.load, s.long = 1, 90, true }),
 	base("sink alone", func(s *scenario) { s.noSink, s.sinkAlone, s.deliveries, s.long = true, true, 400_000, true }),
-	base("router and subscriptions", func(s *scenario) { s.routerAlone, s.long = true, true }),
+	base("router and subscriptions", func(s *scenario) { s.routerAlone, s.deliveries, s.long = true, 40_000, true }),
 	base("mixed endpoints", func(s *scenario) { s.mixed, s.subs, s.long = true, 1000, true }),
-	base("20ms endpoints, 256", func(s *scenario) { s.delay, s.subs, s.deliveries = 20*time.Millisecond, 1000, 100_000 }),
+	base("20ms endpoints, 256", func(s *scenario) { s.delay, s.subs = 20*time.Millisecond, 1000 }),
 	base("10% failing", func(s *scenario) {
 		s.failing, s.extra = 10, []string{"HOOKLINE_RETRY_DELAYS=200ms,200ms,200ms"} // with 30 s hardly one would be tried in a round
 	}),
@@ -85,7 +85,7 @@ var scenarios = []scenario{
 	base("256 B", func(s *scenario) { s.sizeBytes, s.long = 256, true }),
 	base("16 KiB", func(s *scenario) { s.sizeBytes, s.deliveries, s.long = 16<<10, 20_000, true }),
 	base("64 KiB", func(s *scenario) { s.sizeBytes, s.deliveries, s.long = 64<<10, 10_000, true }),
-	base("backlog of 100,000", func(s *scenario) { s.backlog, s.deliveries, s.long = true, 100_000, true }),
+	base("backlog of 100,000", func(s *scenario) { s.backlog, s.long = true, true }),
 	base("backlog of 1 million", func(s *scenario) { s.backlog, s.deliveries, s.long = true, 1_000_000, true }),
 	base("1 process, 3 brokers", func(s *scenario) { s.brokers, s.backlog, s.deliveries, s.long = 3, true, 200_000, true }),
 	base("2 processes, 3 brokers", func(s *scenario) {
