@@ -79,7 +79,7 @@ screenshots: build ## pictures of the console's pages into docs/img (needs chrom
 	scripts/screenshots.sh
 
 .PHONY: bench
-bench: build ## CPU per delivery beside a bare loop, in about 5 minutes (ARGS="-only fan10 -rounds 3")
+bench: build ## CPU per delivery beside a bare loop, in about 7 minutes (ARGS="-only fan10 -rounds 3")
 	$(GO) run ./bench $(ARGS)
 
 .PHONY: bench-short
@@ -87,7 +87,7 @@ bench-short: build ## a minute of it, to see that it runs; its figures say littl
 	$(GO) run ./bench -only 'fan10;mixed endpoints;10% failing' -rounds 1 -deliveries 5000 $(ARGS)
 
 .PHONY: bench-full
-bench-full: build ## all scenarios, in about an hour; writes bench/report.md and bench/report.svg
+bench-full: build ## all scenarios, in about 40 minutes; writes bench/report.md and bench/report.svg
 	$(GO) run ./bench -full -timeout 3h -out bench $(ARGS)
 
 .PHONY: bench-pages

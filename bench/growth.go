@@ -28,7 +28,7 @@ func routerGrowth(ctx context.Context, st *stage, sc scenario, o *options) (note
 		beds[i] = b
 	}
 	each := make([][]time.Duration, len(beds)) // CPU per event, by round
-	for round := range o.rounds + 1 {
+	for round := range o.roundsOf(&sc) + 1 {
 		for i, b := range beds {
 			cpu, err := b.route(ctx, cmp.Or(o.deliveries, sc.deliveries))
 			if err != nil {

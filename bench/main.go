@@ -2,7 +2,7 @@
 // of its own processes per delivery, beside a loop that does nothing but POST,
 // in the same run against the same receiver.
 //
-//	go run ./bench                 the short set of scenarios, about 5 minutes
+//	go run ./bench                 the short set of scenarios, about 7 minutes
 //	go run ./bench -full           all scenarios
 //	go run ./bench -only 'fan10;fan1'   scenarios by name
 //
@@ -13,6 +13,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"flag"
 	"fmt"
@@ -76,6 +77,9 @@ func (o *options) known() error {
 	return nil
 }
 
+// roundsOf a scenario.
+func (o *options) roundsOf(sc *scenario) int { return cmp.Or(o.rounds, sc.rounds) }
+
 // wants tells whether a scenario is to be run.
 func (o *options) wants(name string, long bool) bool {
 	if o.only == "" {
@@ -88,7 +92,7 @@ func run() error {
 	var o options
 	flag.BoolVar(&o.full, "full", false, "all scenarios instead of the short set")
 	flag.StringVar(&o.only, "only", "", "only the scenarios of these names, separated by semicolons")
-	flag.IntVar(&o.rounds, "rounds", 5, "rounds of each scenario")
+	flag.IntVar(&o.rounds, "rounds", 0, "rounds of each scenario; 0: as the scenario says")
 	flag.IntVar(&o.deliveries, "deliveries", 0, "deliveries in each round; 0: as the scenario says")
 	flag.StringVar(&o.out, "out", "", "folder for report.md and report.svg; empty: print only")
 	flag.StringVar(&o.profile, "profile", "", "folder for CPU and allocation profiles of hookline, one pair for each round")

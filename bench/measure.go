@@ -131,12 +131,13 @@ func runScenario(ctx context.Context, st *stage, sc scenario, o *options) result
 		var note string
 		n, note, err = b.limit(ctx, o)
 		r.notes = append(r.notes, note)
+		twin.bed.sc.rate = b.sc.rate
 	}
 	if err != nil {
 		r.err = err
 		return r
 	}
-	for i := range o.rounds {
+	for i := range o.roundsOf(&sc) {
 		var prof *profiles
 		if o.profile != "" && len(b.admin) > 0 {
 			prof = startProfiles(ctx, b.admin[0])
@@ -302,8 +303,8 @@ func (b *bed) settled(ctx context.Context) (usage, error) {
 		case <-time.After(500 * time.Millisecond):
 		}
 		var now usage
-		if now, err = b.used(); err != nil || now.cpu-last.cpu <= idle {
-			return now, err
+		if now, err = b.used(); err != nil || now.cpu-last.cpu <= idle || b.sc.failing > 0 {
+			return now, err // beside endpoints that fail it never has nothing to do
 		}
 		last = now
 	}
@@ -326,7 +327,7 @@ func measureRelay(ctx context.Context, o *options) (string, error) {
 		return "", err
 	}
 	var rounds []round
-	for range o.rounds {
+	for range o.roundsOf(&b.sc) {
 		bare, err := b.bare(ctx)
 		if err != nil {
 			return "", err
@@ -379,20 +380,19 @@ func (r *result) note() {
 	}
 	r.notes = append(r.notes, of)
 	if r.sc.load > 0 {
-		r.notes = append(r.notes, r.latencies())
+		r.notes = append(r.notes, "p50 and p99 from event to first attempt, and p99 of how late the source was, of each round in ms: "+latencies(r.rounds))
 	}
 }
 
 // latencies tells each round's, and how late the source made 1 % of its events,
 // which is not in them.
-func (r *result) latencies() string {
-	var s strings.Builder
-	s.WriteString("p50 and p99 from event to first attempt, and p99 of how late the source was, of each round in ms:")
-	for i := range r.rounds {
-		x := &r.rounds[i]
-		fmt.Fprintf(&s, " %d, %d, %d;", x.p50.Milliseconds(), x.p99.Milliseconds(), x.behind.Milliseconds())
+func latencies(rounds []round) string {
+	var all []string
+	for i := range rounds {
+		x := &rounds[i]
+		all = append(all, fmt.Sprintf("%d, %d, %d", x.p50.Milliseconds(), x.p99.Milliseconds(), x.behind.Milliseconds()))
 	}
-	return strings.TrimSuffix(s.String(), ";")
+	return strings.Join(all, "; ")
 }
 
 const header = "| scenario | CPU/delivery, bare | CPU/delivery, hookline | ratio: min, **median**, max | deliveries/s, bare | deliveries/s, hookline | p50 | p99 | objects/delivery | peak MiB |\n" +

@@ -40,6 +40,7 @@ type scenario struct {
 	// routerAlone: no deliveries; what the router costs with the number of subscriptions.
 	routerAlone bool
 	deliveries  int // per round
+	rounds      int
 	extra       []string
 	long        bool // only with -full
 }
@@ -47,7 +48,7 @@ type scenario struct {
 func base(name string, change func(*scenario)) scenario {
 	s := scenario{
 		name: name, subs: 100, fanOut: 10, partitions: 8, processes: 1, inflight: 256, sizeBytes: 1024,
-		ordering: "subscription", signing: true, brokers: 1, deliveries: 100_000,
+		ordering: "subscription", signing: true, brokers: 1, deliveries: 100_000, rounds: 3,
 	}
 	if change != nil {
 		change(&s)
@@ -57,8 +58,8 @@ func base(name string, change func(*scenario)) scenario {
 
 // scenarios in the order in which they run.
 var scenarios = []scenario{
-	base("fan10", nil),
-	base("fan1", func(s *scenario) { s.fanOut = 1 }),
+	base("fan10", func(s *scenario) { s.rounds = 5 }),
+	base("fan1", func(s *scenario) { s.fanOut, s.rounds = 1, 5 }),
 	base("fan1000", func(s *scenario) { s.fanOut, s.subs, s.partitions = 1000, 1000, 32 }),
 	base("latency at 50 % load", func(s *scenario) { s.fanOut, s.load = 1, 50 }),
 	base("latency at 10 % load", func(s *scenario) { s.fanOut, s.load, s.long = 1, 10, true }),

@@ -10,7 +10,8 @@ import (
 // rounds take turns with those of the scenario. Beside failing endpoints it has the
 // healthy subscriptions alone, and what both count is the time until these have had
 // everything: the throughput that failing neighbours cost them. Beside several
-// processes it is one, which does the same work. Beside no sink it has one.
+// processes it is one, which does the same work. Beside no sink it has one, and
+// beside a load it has none: ClickHouse shares the processors.
 type twin struct {
 	bed    *bed // nil: the scenario has none
 	rounds []round
@@ -27,6 +28,8 @@ func (b *bed) setUpTwin(ctx context.Context, deliveries int, o *options) (*twin,
 		sc.processes = 1
 	case sc.noSink && !sc.sinkAlone:
 		sc.noSink = false
+	case sc.load > 0:
+		sc.noSink = true
 	default:
 		return t, nil
 	}
@@ -72,6 +75,8 @@ func (t *twin) notes(sc *scenario, beside []round) []string {
 	case sc.processes > 1:
 		return []string{fmt.Sprintf("%d processes take %s µs of CPU per delivery, one %s: %s of it, their start included",
 			sc.processes, span(beside, cpu, "%.1f"), span(t.rounds, cpu, "%.1f"), shares(beside, t.rounds, cpu, cpu))}
+	case sc.load > 0:
+		return []string{"the same without a sink: " + latencies(t.rounds)}
 	default:
 		return []string{fmt.Sprintf("without a sink %s deliveries/s, with it %s until the last request (%s), %s until the log is stored, too (%s)",
 			span(beside, rate, "%.0f"), span(t.rounds, rate, "%.0f"), shares(t.rounds, beside, rate, rate),
