@@ -39,10 +39,13 @@ func (b *buffer) full() bool {
 }
 
 // filling tells that little room is left: nothing that may be stored should wait.
+// So too while fetching is paused, until half of the buffer is free: where what waits
+// is spread over so many partitions that no block of any is full, all of them would
+// wait for their interval meanwhile, and nothing would be fetched.
 func (b *buffer) filling() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.bytes >= b.limit/4*3
+	return b.bytes >= b.limit/4*3 || len(b.paused) > 0
 }
 
 // pause stops fetching these until half of the buffer is free.

@@ -46,6 +46,9 @@ func TestInsertsArePaced(t *testing.T) {
 	expect(time.Second)
 	s.buffer.bytes = 749
 	expect(5 * time.Second)
+	s.buffer.paused = map[partitionID]bool{{"attempts", 1}: true} // nothing is fetched until half is free
+	expect(time.Second)
+	s.buffer.paused = nil
 	now = now.Add(time.Minute) // nothing was inserted lately
 	pace(time.Second)
 	expect(time.Second)
