@@ -130,6 +130,9 @@ func (b *bed) clear() error {
 	resp, err := http.Post(b.st.clickhouse+"/", "text/plain", strings.NewReader("DROP DATABASE IF EXISTS "+b.database()+" SYNC"))
 	if err == nil {
 		_ = resp.Body.Close()
+		if resp.StatusCode != http.StatusOK {
+			err = fmt.Errorf("dropping the database %s: %s", b.database(), resp.Status)
+		}
 	}
 	if b.cl == nil {
 		return err

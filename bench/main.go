@@ -43,7 +43,7 @@ type options struct {
 	full       bool
 	only       string
 	rounds     int
-	stages     map[int]*stage // by number of brokers
+	stage      *stage // that is there; nil: none
 	deliveries int
 	out        string
 	profile    string

@@ -40,23 +40,17 @@ type result struct {
 }
 
 func measure(ctx context.Context, o *options) error {
-	o.stages = map[int]*stage{}
-	defer func() {
-		for _, st := range o.stages {
-			st.close()
-		}
-	}()
+	defer func() { o.stage.close() }()
 	var results []result
 	var failed []error // a table with rows missing is no success
 	for _, sc := range scenarios {
 		if !o.wants(sc.name, sc.long) {
 			continue
 		}
-		st, err := o.stage(ctx, sc.brokers)
-		if err != nil {
+		if err := o.setStage(ctx, sc.brokers); err != nil {
 			return err
 		}
-		r := runScenario(ctx, st, sc, o)
+		r := runScenario(ctx, o.stage, sc, o)
 		if r.err != nil {
 			failed = append(failed, fmt.Errorf("%s: %w", sc.name, r.err))
 			fmt.Fprintln(os.Stderr, failed[len(failed)-1])
@@ -93,19 +87,15 @@ func (o *options) write(results []result, least string) error {
 		os.WriteFile(filepath.Join(o.out, "report.md"), []byte(report(results, least)), 0o600))
 }
 
-// stage gives the one with that many brokers. It is started for its first scenario,
-// and the one before it is ended: its Kafka would take its share of the processors.
-func (o *options) stage(ctx context.Context, brokers int) (*stage, error) {
-	if st := o.stages[brokers]; st != nil {
-		return st, nil
+// setStage starts the one with that many brokers, unless it is there, and ends the one
+// before it: its Kafka would take its share of the processors.
+func (o *options) setStage(ctx context.Context, brokers int) (err error) {
+	if o.stage != nil && o.stage.nodes == brokers {
+		return nil
 	}
-	for n, st := range o.stages {
-		st.close()
-		delete(o.stages, n)
-	}
-	st, err := setUp(ctx, brokers, o.nice)
-	o.stages[brokers] = st
-	return st, err
+	o.stage.close()
+	o.stage, err = setUp(ctx, brokers, o.nice)
+	return err
 }
 
 func runScenario(ctx context.Context, st *stage, sc scenario, o *options) result {
@@ -121,15 +111,15 @@ func runScenario(ctx context.Context, st *stage, sc scenario, o *options) result
 		return r
 	}
 	n := cmp.Or(o.deliveries, sc.deliveries)
-	twin, err := b.setUpTwin(ctx, n, o)
+	twin, err := b.setUpTwin(ctx, n)
 	if err != nil {
 		r.err = err
 		return r
 	}
 	defer twin.close()
-	if _, err = b.round(ctx, max(sc.fanOut, n/10), o); err == nil && sc.load > 0 {
+	if _, err = b.round(ctx, max(sc.fanOut, n/10)); err == nil && sc.load > 0 {
 		var note string
-		n, note, err = b.limit(ctx, o)
+		n, note, err = b.limit(ctx, n)
 		r.notes = append(r.notes, note)
 		twin.bed.sc.rate = b.sc.rate
 	}
@@ -142,7 +132,7 @@ func runScenario(ctx context.Context, st *stage, sc scenario, o *options) result
 		if o.profile != "" && len(b.admin) > 0 {
 			prof = startProfiles(ctx, b.admin[0])
 		}
-		one, err := b.round(ctx, n, o)
+		one, err := b.round(ctx, n)
 		if prof != nil {
 			err = errors.Join(err, prof.save(o.profile, fmt.Sprintf("%s-%d", sc.name, i+1)))
 		}
@@ -151,7 +141,7 @@ func runScenario(ctx context.Context, st *stage, sc scenario, o *options) result
 			return r
 		}
 		r.rounds = append(r.rounds, one)
-		if err := twin.round(ctx, n, o); err != nil {
+		if err := twin.round(ctx, n); err != nil {
 			r.err = err
 			return r
 		}
@@ -177,12 +167,12 @@ const (
 	loadFor = 10 * time.Second
 )
 
-// limit sets the rate of the scenario's load, and gives the deliveries of a round
-// at it.
-func (b *bed) limit(ctx context.Context, o *options) (deliveries int, note string, err error) {
+// limit sets the rate of the scenario's load, as rounds of unlimited deliveries tell
+// it, and gives the deliveries of a round at it.
+func (b *bed) limit(ctx context.Context, unlimited int) (deliveries int, note string, err error) {
 	var rates []float64
 	for range limitRounds {
-		r, err := b.round(ctx, cmp.Or(o.deliveries, b.sc.deliveries), o)
+		r, err := b.round(ctx, unlimited)
 		if err != nil {
 			return 0, "", err
 		}
@@ -196,7 +186,7 @@ func (b *bed) limit(ctx context.Context, o *options) (deliveries int, note strin
 
 // round measures the bare loop, then hookline, over about the same number of
 // requests against the same receiver.
-func (b *bed) round(ctx context.Context, deliveries int, o *options) (round, error) {
+func (b *bed) round(ctx context.Context, deliveries int) (round, error) {
 	var r round
 	used, err := b.bare(ctx)
 	if err != nil {
@@ -314,10 +304,10 @@ func (b *bed) settled(ctx context.Context) (usage, error) {
 // measureRelay tells what a sender fed by Kafka takes at the least, beside the bare
 // loop, in rounds that take turns.
 func measureRelay(ctx context.Context, o *options) (string, error) {
-	st, err := o.stage(ctx, 1)
-	if err != nil {
+	if err := o.setStage(ctx, 1); err != nil {
 		return "", err
 	}
+	st := o.stage
 	b, err := setUpBed(ctx, st, base("relay", func(s *scenario) { s.fanOut, s.processes, s.ordering, s.noSink = 1, 0, "none", true }), false)
 	defer b.close()
 	if err != nil {
@@ -344,17 +334,16 @@ func measureRelay(ctx context.Context, o *options) (string, error) {
 		span(rounds, func(r *round) float64 { return r.rate }, "%.0f")), nil
 }
 
-// spread gives the least, the median and the greatest of f over the rounds.
-func (r *result) spread(f func(*round) float64) (lo, mid, hi float64) {
-	if len(r.rounds) == 0 {
+// spread gives the least, the median and the greatest of f over rounds.
+func spread(rounds []round, f func(*round) float64) (lo, mid, hi float64) {
+	if len(rounds) == 0 {
 		return 0, 0, 0
 	}
-	v := make([]float64, len(r.rounds))
-	for i := range r.rounds {
-		v[i] = f(&r.rounds[i])
+	all := make([]float64, len(rounds))
+	for i := range rounds {
+		all[i] = f(&rounds[i])
 	}
-	slices.Sort(v)
-	return v[0], v[len(v)/2], v[len(v)-1]
+	return slices.Min(all), median(all), slices.Max(all)
 }
 
 // note adds what else the rounds told.
@@ -372,10 +361,10 @@ func (r *result) note() {
 	if r.sc.failing > 0 {
 		r.notes = append(r.notes, fmt.Sprintf("tries that the failing endpoints refused, by round: %d", failed))
 	}
-	_, kafka, _ := r.spread(func(x *round) float64 { return float64(x.kafkaCPU) / 1e3 })
+	_, kafka, _ := spread(r.rounds, func(x *round) float64 { return µs(x.kafkaCPU) })
 	of := fmt.Sprintf("%.1f µs of Kafka's CPU per delivery", kafka)
 	if !r.sc.noSink {
-		_, engine, _ := r.spread(func(x *round) float64 { return float64(x.engineCPU) / 1e3 })
+		_, engine, _ := spread(r.rounds, func(x *round) float64 { return µs(x.engineCPU) })
 		of += fmt.Sprintf(", %.1f µs of ClickHouse's", engine)
 	}
 	r.notes = append(r.notes, of)
@@ -400,21 +389,21 @@ const header = "| scenario | CPU/delivery, bare | CPU/delivery, hookline | ratio
 
 func row(r *result) string {
 	us := func(f func(*round) time.Duration) string {
-		_, m, _ := r.spread(func(x *round) float64 { return float64(f(x)) / 1e3 })
+		_, m, _ := spread(r.rounds, func(x *round) float64 { return µs(f(x)) })
 		return fmt.Sprintf("%.1f µs", m)
 	}
 	ms := func(f func(*round) time.Duration) string {
 		if r.sc.load == 0 { // how long events queue that come all at once says nothing
 			return "-"
 		}
-		_, m, _ := r.spread(func(x *round) float64 { return float64(f(x)) / 1e6 })
+		_, m, _ := spread(r.rounds, func(x *round) float64 { return float64(f(x)) / 1e6 })
 		return fmt.Sprintf("%.0f ms", m)
 	}
 	per := func(f func(*round) float64) string {
-		_, m, _ := r.spread(f)
+		_, m, _ := spread(r.rounds, f)
 		return fmt.Sprintf("%.0f", m)
 	}
-	lo, mid, hi := r.spread((*round).ratio)
+	lo, mid, hi := spread(r.rounds, (*round).ratio)
 	return fmt.Sprintf("| %s | %s | %s | %.2f, **%.2f**, %.2f | %s | %s | %s | %s | %s | %d |", r.sc.name,
 		us(func(x *round) time.Duration { return x.bareCPU }), us(func(x *round) time.Duration { return x.cpu }), lo, mid, hi,
 		per(func(x *round) float64 { return x.bareRate }), per(func(x *round) float64 { return x.rate }),
@@ -451,14 +440,14 @@ func plot(results []result) string {
 	const width, line, left = 820, 26, 190
 	most := 2.0
 	for i := range results {
-		_, _, hi := results[i].spread((*round).ratio)
+		_, _, hi := spread(results[i].rounds, (*round).ratio)
 		most = max(most, hi)
 	}
 	unit := (width - left - 60) / most
 	var s strings.Builder
 	fmt.Fprintf(&s, `<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" font-family="sans-serif" font-size="12">`, width, line*len(results)+40)
 	for i := range results {
-		lo, mid, hi := results[i].spread((*round).ratio)
+		lo, mid, hi := spread(results[i].rounds, (*round).ratio)
 		y := 10 + line*i
 		fmt.Fprintf(&s, `<text x="4" y="%d">%s</text><rect x="%d" y="%d" width="%.0f" height="16" fill="#4a7"/>`, y+13, results[i].sc.name, left, y, mid*unit)
 		fmt.Fprintf(&s, `<line x1="%.0f" x2="%.0f" y1="%d" y2="%d" stroke="#333"/><text x="%.0f" y="%d">%.2f</text>`,

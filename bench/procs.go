@@ -21,6 +21,7 @@ import (
 
 // stage is what a whole run shares: Kafka, the ClickHouse engine, binaries.
 type stage struct {
+	nodes      int // of Kafka
 	root, dir  string
 	self       string // this program
 	brokers    string
@@ -31,7 +32,7 @@ type stage struct {
 
 // setUp starts Kafka and the engine, this one with a niceness. Call close in any case.
 func setUp(ctx context.Context, brokers, engineNice int) (*stage, error) {
-	s := &stage{}
+	s := &stage{nodes: brokers}
 	var err error
 	if s.self, err = os.Executable(); err != nil {
 		return s, err
@@ -104,7 +105,11 @@ func (s *stage) engine(ctx context.Context, nice int) error {
 	return until(ctx, 30*time.Second, func() bool { return get(s.clickhouse+"/ping", nil) == nil })
 }
 
+// close ends what was started, of a stage that there is.
 func (s *stage) close() {
+	if s == nil {
+		return
+	}
 	for i := len(s.ends) - 1; i >= 0; i-- {
 		s.ends[i]()
 	}

@@ -18,7 +18,7 @@ type twin struct {
 }
 
 // setUpTwin starts it, and warms it up. Call close in any case.
-func (b *bed) setUpTwin(ctx context.Context, deliveries int, o *options) (*twin, error) {
+func (b *bed) setUpTwin(ctx context.Context, deliveries int) (*twin, error) {
 	t := &twin{}
 	sc := b.sc
 	switch {
@@ -35,7 +35,7 @@ func (b *bed) setUpTwin(ctx context.Context, deliveries int, o *options) (*twin,
 	}
 	var err error
 	if t.bed, err = setUpBed(ctx, b.st, sc, false); err == nil {
-		_, err = t.bed.round(ctx, max(sc.fanOut, deliveries/10), o)
+		_, err = t.bed.round(ctx, max(sc.fanOut, deliveries/10))
 	}
 	if err != nil {
 		t.close()
@@ -49,11 +49,11 @@ func (t *twin) close() {
 	}
 }
 
-func (t *twin) round(ctx context.Context, deliveries int, o *options) error {
+func (t *twin) round(ctx context.Context, deliveries int) error {
 	if t.bed == nil {
 		return nil
 	}
-	r, err := t.bed.round(ctx, deliveries, o)
+	r, err := t.bed.round(ctx, deliveries)
 	if err == nil {
 		t.rounds = append(t.rounds, r)
 	}
@@ -86,8 +86,8 @@ func (t *twin) notes(sc *scenario, beside []round) []string {
 
 // span is the median of f over rounds, with the least and the greatest.
 func span(rounds []round, f func(*round) float64, form string) string {
-	all := each(rounds, f)
-	return fmt.Sprintf(form+" ("+form+" to "+form+")", median(all), slices.Min(all), slices.Max(all))
+	lo, mid, hi := spread(rounds, f)
+	return fmt.Sprintf(form+" ("+form+" to "+form+")", mid, lo, hi)
 }
 
 // shares is the same of what f is of g of the round of the same number.
@@ -97,12 +97,4 @@ func shares(of, in []round, f, g func(*round) float64) string {
 		all = append(all, 100*f(&of[i])/g(&in[i]))
 	}
 	return fmt.Sprintf("%.0f %%, %.0f to %.0f", median(all), slices.Min(all), slices.Max(all))
-}
-
-func each(rounds []round, f func(*round) float64) []float64 {
-	var all []float64
-	for i := range rounds {
-		all = append(all, f(&rounds[i]))
-	}
-	return all
 }
