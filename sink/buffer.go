@@ -45,7 +45,20 @@ func (b *buffer) full() bool {
 func (b *buffer) filling() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.bytes >= b.limit/4*3 || len(b.paused) > 0
+	return b.fills()
+}
+
+// fills is filling with mu held.
+func (b *buffer) fills() bool { return b.bytes >= b.limit/4*3 || len(b.paused) > 0 }
+
+// needs tells that a partition with that many bytes, one of several, is to be stored
+// at once, however lately it was: little room is left, and it has half of its share of
+// the buffer at least. With less it waits: its insert would cost ClickHouse as much, and
+// in a full buffer there is always one with more.
+func (b *buffer) needs(bytes, partitions int64) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.fills() && bytes >= b.limit/(2*max(1, partitions))
 }
 
 // pause stops fetching these until half of the buffer is free.

@@ -68,6 +68,51 @@ func waitingPartitions(s *Sink, n int32) (all []*partition) {
 	return all
 }
 
+// While fetching is paused, or nearly, whoever has its share of the buffer is stored at
+// once, however lately it had an insert: nothing else makes room. Partitions with little
+// wait: their inserts would cost ClickHouse as much.
+func TestNoneWaitsForRoom(t *testing.T) {
+	s := &Sink{}
+	s.cfg.FlushInterval, s.cfg.BlockRows, s.cfg.BlockBytes = time.Second, 1_000_000, 1000
+	s.buffer.limit = 1000
+	all := waitingPartitions(s, 4)
+	queue := func(p *partition, bytes int64) {
+		p.queue, p.bytes, p.flushed, p.queued = []*kgo.Record{{}}, bytes, time.Now(), time.Now()
+	}
+	fresh := func() {
+		for i, bytes := range []int64{500, 150, 125, 124} {
+			queue(all[i], bytes)
+		}
+	}
+	expect := func(state string, stored int) {
+		t.Helper()
+		for i, p := range all {
+			if recs, _ := p.cut(); (len(recs) > 0) != (i < stored) {
+				t.Errorf("%s: partition %d with %d bytes: stored at once is %v", state, i, p.bytes, len(recs) > 0)
+			}
+		}
+		fresh()
+	}
+	fresh()
+	expect("much room", 0)
+	s.buffer.bytes = 899
+	expect("little room", 3)
+	s.buffer.bytes = 600
+	s.buffer.paused = map[partitionID]bool{{"attempts", 1}: true}
+	expect("fetching is paused", 3)
+
+	s.hurry()
+	for _, p := range all {
+		<-p.wake // it looked, and was told to wait
+	}
+	s.hurry()
+	for i, p := range all {
+		if len(p.wake) != 1 {
+			t.Errorf("partition %d is not woken by what came since it looked", i)
+		}
+	}
+}
+
 // Inserts that are due at once take turns within the interval, unless memory gets
 // short.
 func TestInsertsAreSpread(t *testing.T) {

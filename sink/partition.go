@@ -244,7 +244,7 @@ func (p *partition) cut() (recs []*kgo.Record, wait time.Duration) {
 	if t := p.flushed.Add(p.s.interval()); t.After(due) {
 		due = t
 	}
-	full := p.behind || p.rows >= p.s.cfg.BlockRows || p.bytes >= int64(p.s.cfg.BlockBytes)
+	full := p.behind || p.rows >= p.s.cfg.BlockRows || p.bytes >= int64(p.s.cfg.BlockBytes) || p.s.buffer.needs(p.bytes, p.s.count.Load())
 	if !full {
 		if wait = p.untilTurn(time.Now(), due); wait > 0 {
 			return nil, wait

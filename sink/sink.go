@@ -107,7 +107,6 @@ type Sink struct {
 	// waiting that of those with records to store. Both are atomic as count is.
 	active, waiting atomic.Int64
 	spread          spread
-	hurried         bool // poll loop only: little room was left when it last looked
 
 	healing    sync.Mutex                 // held by who makes dropped tables anew; guards missing and missed
 	missing    time.Time                  // since when a table is gone
@@ -308,8 +307,8 @@ func (s *Sink) poll(ctx context.Context) {
 			}
 		})
 		s.client.AllowRebalance()
-		s.hurry()
 		s.throttle()
+		s.hurry()
 		if failed && fetches.NumRecords() == 0 {
 			// Some failures, as that of a permission, come back at once, again and again.
 			select {
@@ -351,12 +350,12 @@ func (s *Sink) throttle() {
 	s.buffer.pause(ids)
 }
 
-// hurry wakes the partitions that wait for their turn once little room is left: what
+// hurry wakes the partitions that wait for their turn while little room is left: what
 // fills the buffer may be another's, and then nobody else does. Called by the poll
-// loop only.
+// loop only, after throttle, and after each poll: between two there may have been room,
+// and a partition that looked then waits for its interval.
 func (s *Sink) hurry() {
-	was := s.hurried
-	if s.hurried = s.buffer.filling(); was || !s.hurried {
+	if !s.buffer.filling() {
 		return
 	}
 	s.mu.Lock()
