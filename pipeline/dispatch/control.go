@@ -17,8 +17,11 @@ import (
 )
 
 const (
-	// controlEvery is how often the topic of operators' commands is read. With a
-	// transaction's interval it makes the better part of the time to an answer.
+	// controlWait is how long a read of the topic of operators' commands waits at the
+	// broker for one, and so how long a task that is further behind waits for its turn.
+	controlWait = 500 * time.Millisecond
+	// controlEvery is the least time between two reads that bring nothing, where the
+	// broker does not wait, or fails.
 	controlEvery = 100 * time.Millisecond
 	// controlBytes bounds one read of it.
 	controlBytes = 1 << 20
@@ -56,26 +59,22 @@ func newControlState() controlState {
 	return controlState{from: make(chan int64, 1), reads: make(chan controlRead), tests: make(chan struct{}, testsAtOnce)}
 }
 
-// readControl reads the topic from where the loop wants it. It reads as long as
-// there is a task.
+// readControl reads the topic from where the loop wants it, as soon as it has said so.
 func (d *Dispatcher) readControl(ctx context.Context) {
-	from := int64(-1)
-	tick := time.NewTicker(controlEvery)
-	defer tick.Stop()
+	var from int64
+	var again <-chan time.Time // nil: nothing is wanted yet
 	for {
 		select {
 		case from = <-d.control.from:
-		case <-tick.C:
+		case <-again:
 		case <-ctx.Done():
 			return
 		case <-d.loopDone:
 			return
 		}
-		for more := true; more && from >= 0; {
-			var r controlRead
-			if r, more = d.readControlFrom(ctx, from); r.next == from && r.start < 0 {
-				break
-			}
+		begun := time.Now()
+		r, ok := d.readControlFrom(ctx, from)
+		if ok && (r.next != from || r.start >= 0) {
 			select {
 			case d.control.reads <- r:
 			case <-ctx.Done():
@@ -83,24 +82,29 @@ func (d *Dispatcher) readControl(ctx context.Context) {
 			case <-d.loopDone:
 				return
 			}
-			if r.start >= 0 {
-				break // the loop says where to go on
-			}
-			from = r.next
 		}
+		pause := controlEvery
+		switch {
+		case !ok || r.start >= 0: // the loop says where to go on, where it is not here
+		case r.next != from:
+			from, pause = r.next, 0
+		default:
+			pause -= time.Since(begun)
+		}
+		again = time.After(pause)
 	}
 }
 
-// readControlFrom makes one read. more tells that there may be more at once.
-func (d *Dispatcher) readControlFrom(ctx context.Context, from int64) (r controlRead, more bool) {
+// readControlFrom makes one read; false: it failed.
+func (d *Dispatcher) readControlFrom(ctx context.Context, from int64) (r controlRead, ok bool) {
 	r = controlRead{from: from, next: from, start: -1}
 	topic := d.topics.Control()
-	recs, next, err := d.fetcher.At(ctx, topic, 0, from, controlBytes)
+	recs, next, err := d.commands.At(ctx, topic, 0, from, controlBytes)
 	if _, gone := errors.AsType[*kafkax.OutOfRangeError](err); gone {
 		if start, err := d.fetcher.StartOffset(ctx, topic, 0); err == nil {
 			r.start = start
 		}
-		return r, false
+		return r, r.start >= 0
 	}
 	if err != nil {
 		if ctx.Err() == nil {
@@ -119,7 +123,7 @@ func (d *Dispatcher) readControlFrom(ctx context.Context, from int64) (r control
 			r.commands = append(r.commands, &givenCommand{c, rec.Offset})
 		}
 	}
-	return r, len(recs) > 0
+	return r, true
 }
 
 // takeControl takes a read in. A task takes only what follows on what it has:

@@ -40,10 +40,12 @@ type Dispatcher struct {
 	fetch    *kgo.Client                // deliveries/p and retry.k/p of our tasks
 	attempts atomic.Pointer[kgo.Client] // the attempts topic, outside of transactions
 	reader   *kgo.Client                // what is read by offset; admin requests
+	operator *kgo.Client                // the topic of operators' commands
 	txn      *transactor
 	written  written     // what txn has committed
 	suspect  atomic.Bool // something hangs that txn may have committed: it looks before it goes on
 	fetcher  *kafkax.Fetcher
+	commands *kafkax.Fetcher // waits at the broker for them
 	adm      *kadm.Client
 
 	attemptsPartitions int32
@@ -125,6 +127,7 @@ type Dispatcher struct {
 type ownedTask struct {
 	*lane.Task
 	deliveries []*lane.Record    // fetched, not fed
+	aheadBytes int               // of their payloads
 	retry      [3][]*retryRecord // fetched, not fed
 	paused     [4]bool           // deliveries, retry.1..3
 	passed     int64             // behind the last end of a transaction in deliveries, if that came last

@@ -17,11 +17,18 @@ import (
 )
 
 const (
-	fetchMaxWait           = 100 * time.Millisecond
+	// fetchMaxWait is how long a broker waits where it has nothing of what is asked
+	// for, and so how long a partition that is fetched from again may wait for its turn:
+	// what its task has then, and aheadRecords, must last as long.
+	fetchMaxWait           = 250 * time.Millisecond
 	fetchMaxBytes          = 4 << 20
 	fetchMaxPartitionBytes = 512 << 10
 	// pollRecords bounds what is decoded and not fed yet.
 	pollRecords = 1000
+	// aheadRecords, of aheadBytes at most, may wait for room in their task before their
+	// partition is no longer fetched from; half of it, and it is again.
+	aheadRecords = 1000
+	aheadBytes   = 1 << 20
 )
 
 // fetchedRecords is one poll, decoded, in the order of the partitions' logs.
@@ -223,6 +230,7 @@ func (d *Dispatcher) accept(b fetchedRecords) {
 	for _, r := range b.deliveries {
 		if t := d.tasks[r.partition]; t != nil && r.offset >= t.nextDelivery() {
 			t.deliveries = append(t.deliveries, r.record)
+			t.aheadBytes += len(r.record.Payload)
 		}
 	}
 	for _, r := range b.ends {
@@ -290,6 +298,7 @@ func (d *Dispatcher) feed(now time.Time) {
 			if r.Envelope.RegistryVersion > version {
 				break // matched with subscriptions that we have not read yet
 			}
+			t.aheadBytes -= len(r.Payload)
 			t.Deliver(now, r)
 			t.deliveries[n] = nil
 			n++
@@ -297,12 +306,22 @@ func (d *Dispatcher) feed(now time.Time) {
 		if t.deliveries = t.deliveries[n:]; len(t.deliveries) == 0 {
 			t.deliveries = nil
 		}
-		d.pause(t, p, 0, len(t.deliveries) > 0)
+		d.pause(t, p, 0, t.ahead())
 		for k := range t.retry {
 			d.feedRetry(now, t, k)
 			d.pause(t, p, k+1, len(t.retry[k]) > 0)
 		}
 	}
+}
+
+// ahead tells whether so much waits for room in the task that nothing more should be
+// fetched.
+func (t *ownedTask) ahead() bool {
+	records, bytes := aheadRecords, aheadBytes
+	if t.paused[0] {
+		records, bytes = records/2, bytes/2
+	}
+	return len(t.deliveries) > records || t.aheadBytes > bytes
 }
 
 func (d *Dispatcher) feedRetry(now time.Time, t *ownedTask, k int) {

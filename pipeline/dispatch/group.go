@@ -52,6 +52,10 @@ func (d *Dispatcher) open(ctx context.Context) error {
 	}
 	d.adm = kadm.NewClient(d.reader)
 	d.fetcher = kafkax.NewFetcher(d.reader)
+	if d.operator, err = kgo.NewClient(d.base...); err != nil {
+		return fmt.Errorf("making the client for operators' commands: %w", err)
+	}
+	d.commands = kafkax.NewFetcher(d.operator).Waiting(controlWait)
 	d.parked = newParkedCache(d.fetcher, d.topics.Parked())
 	attempts, err := d.newAttemptsClient()
 	if err != nil {
@@ -409,7 +413,7 @@ func (d *Dispatcher) leave(ctx context.Context) {
 // in the middle of a rebalance its join is answered when all others have joined, and
 // the process is about to end.
 func (d *Dispatcher) closeClients() {
-	for _, c := range []*kgo.Client{d.fetch, d.reader, d.attempts.Load()} {
+	for _, c := range []*kgo.Client{d.fetch, d.reader, d.operator, d.attempts.Load()} {
 		if c != nil {
 			c.Close()
 		}

@@ -29,3 +29,26 @@ func TestEndsOfTransactionsAreNoLag(t *testing.T) {
 		t.Errorf("with a record that was not fed it is at %d, want its read position 0", got)
 	}
 }
+
+// A partition is fetched from until enough waits for room in its task, and again once
+// half of it has gone.
+func TestHowFarAheadIsFetched(t *testing.T) {
+	task := &ownedTask{}
+	for _, step := range []struct {
+		records, bytes int
+		paused, want   bool
+	}{
+		{0, 0, false, false},
+		{1000, 1 << 20, false, false},
+		{1001, 1000, false, true},
+		{2, 1<<20 + 1, false, true},
+		{501, 1000, true, true},
+		{2, 1<<19 + 1, true, true},
+		{500, 1 << 19, true, false},
+	} {
+		task.deliveries, task.aheadBytes, task.paused[0] = make([]*lane.Record, step.records), step.bytes, step.paused
+		if got := task.ahead(); got != step.want {
+			t.Errorf("%d records with %d bytes, paused %v: paused then is %v", step.records, step.bytes, step.paused, got)
+		}
+	}
+}

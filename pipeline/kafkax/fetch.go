@@ -41,11 +41,21 @@ type Fetcher struct {
 	dec kgo.Decompressor
 	// uncommitted: also what is open or aborted, and the markers of transactions.
 	uncommitted bool
+	wait        time.Duration // at the broker, where there is nothing to read yet
 }
 
 // NewFetcher makes a Fetcher on cl, which stays the caller's to close.
 func NewFetcher(cl *kgo.Client) *Fetcher {
 	return &Fetcher{cl: cl, adm: kadm.NewClient(cl), cat: newCatalog(cl), dec: kgo.DefaultDecompressor()}
+}
+
+// Waiting is a Fetcher whose reads wait at the broker for up to wait where there is
+// nothing to read yet. Other fetches of its client wait behind them: it should have
+// one of its own.
+func (f *Fetcher) Waiting(wait time.Duration) *Fetcher {
+	g := *f
+	g.wait = wait
+	return &g
 }
 
 // At reads committed records from offset on, at most about maxBytes of them but
@@ -87,8 +97,8 @@ func (f *Fetcher) once(ctx context.Context, topic string, partition int32, offse
 		return nil, offset, kerr.LeaderNotAvailable
 	}
 	req := kmsg.NewPtrFetchRequest()
-	// No wait at the broker: it would hold up the other fetches on this connection.
-	req.MaxWaitMillis, req.MinBytes, req.MaxBytes = 0, 1, maxBytes
+	// A wait at the broker holds up the other fetches on this connection.
+	req.MaxWaitMillis, req.MinBytes, req.MaxBytes = int32(f.wait.Milliseconds()), 1, maxBytes
 	if !f.uncommitted {
 		req.IsolationLevel = 1
 	}
