@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -151,11 +152,15 @@ func (b *bed) clear() error {
 	return errors.Join(err, listed, failed, deleted.Error())
 }
 
+// aloneSettings are those of a process with no role but the sink's (docs/performance.md).
+var aloneSettings = []string{"HOOKLINE_CLICKHOUSE_BLOCK_BYTES=32MiB", "HOOKLINE_CLICKHOUSE_BUFFER_BYTES=128MiB"}
+
 // sinkAlone has a process with no role but the sink's store all attempts and
 // events so far, and tells how fast it was from being ready to the last insert. Its
 // profile is written to the folder profile, unless that is empty.
 func (b *bed) sinkAlone(ctx context.Context, profile string) (string, error) {
 	dispatchers := len(b.procs)
+	b.sc.extra = append(slices.Clone(b.sc.extra), aloneSettings...)
 	if err := b.start(ctx, "sink"); err != nil {
 		return "", err
 	}
@@ -186,8 +191,9 @@ func (b *bed) sinkAlone(ctx context.Context, profile string) (string, error) {
 	if prof != nil {
 		err = prof.save(profile, "the sink")
 	}
-	return fmt.Sprintf("the sink alone stored %d attempts, and their events: %.0f rows in %.1f s: %.0f attempts/s, %.0f rows/s, %.1f µs of CPU a row with its start, %.1f µs of the engine's",
-		b.requests, rows, took.Seconds(), float64(b.requests)/took.Seconds(), rows/took.Seconds(), µs(cpu)/rows, µs(engine)/rows), err
+	return fmt.Sprintf("the sink alone stored %d attempts, and their events: %.0f rows in %.1f s: %.0f attempts/s, %.0f rows/s, %.1f µs of CPU a row with its start, %.1f µs of the engine's; with %s and %d MiB at most",
+		b.requests, rows, took.Seconds(), float64(b.requests)/took.Seconds(), rows/took.Seconds(), µs(cpu)/rows, µs(engine)/rows,
+		strings.Join(aloneSettings, " "), peakMemory(pid)), err
 }
 
 // engineCPU is the CPU time of the ClickHouse engine so far; 0 where it cannot be

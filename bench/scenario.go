@@ -60,16 +60,17 @@ func base(name string, change func(*scenario)) scenario {
 var scenarios = []scenario{
 	base("fan10", func(s *scenario) { s.rounds = 5 }),
 	base("fan1", func(s *scenario) { s.fanOut, s.rounds = 1, 5 }),
-	base("fan1000", func(s *scenario) { s.fanOut, s.subs, s.partitions = 1000, 1000, 32 }),
+	base("fan1000", func(s *scenario) { s.fanOut, s.subs, s.partitions, s.long = 1000, 1000, 32, true }),
 	base("latency at 50 % load", func(s *scenario) { s.fanOut, s.load = 1, 50 }),
 	base("latency at 10 % load", func(s *scenario) { s.fanOut, s.load, s.long = 1, 10, true }),
 	base("latency at 90 % load", func(s *scenario) { s.fanOut, s.load, s.long = 1, 90, true }),
 	base("sink alone", func(s *scenario) { s.noSink, s.sinkAlone, s.deliveries, s.long = true, true, 400_000, true }),
 	base("router and subscriptions", func(s *scenario) { s.routerAlone, s.deliveries, s.long = true, 40_000, true }),
 	base("mixed endpoints", func(s *scenario) { s.mixed, s.subs, s.long = true, 1000, true }),
-	base("20ms endpoints, 256", func(s *scenario) { s.delay, s.subs = 20*time.Millisecond, 1000 }),
+	base("20ms endpoints, 256", func(s *scenario) { s.delay, s.subs, s.long = 20*time.Millisecond, 1000, true }),
 	base("10% failing", func(s *scenario) {
-		s.failing, s.extra = 10, []string{"HOOKLINE_RETRY_DELAYS=200ms,200ms,200ms"} // with 30 s hardly one would be tried in a round
+		s.failing, s.long = 10, true
+		s.extra = []string{"HOOKLINE_RETRY_DELAYS=200ms,200ms,200ms"} // with 30 s hardly one would be tried in a round
 	}),
 	base("no sink", func(s *scenario) { s.noSink, s.deliveries, s.long = true, 300_000, true }), // some ten seconds a round: the log shall not be put off to its end
 	base("no signing", func(s *scenario) { s.signing, s.long = false, true }),

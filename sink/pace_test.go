@@ -68,13 +68,13 @@ func waitingPartitions(s *Sink, n int32) (all []*partition) {
 	return all
 }
 
-// While fetching is paused, or nearly, whoever has its share of the buffer is stored at
-// once, however lately it had an insert: nothing else makes room. Partitions with little
-// wait: their inserts would cost ClickHouse as much.
+// While fetching is paused, or nearly, a sink that is alone stores whoever has its share
+// of the buffer at once, however lately it had an insert: nothing else makes room.
+// Partitions with little wait: their inserts would cost ClickHouse as much.
 func TestNoneWaitsForRoom(t *testing.T) {
 	s := &Sink{}
 	s.cfg.FlushInterval, s.cfg.BlockRows, s.cfg.BlockBytes = time.Second, 1_000_000, 1000
-	s.buffer.limit = 1000
+	s.buffer.limit, s.buffer.eager = 1000, true
 	all := waitingPartitions(s, 4)
 	queue := func(p *partition, bytes int64) {
 		p.queue, p.bytes, p.flushed, p.queued = []*kgo.Record{{}}, bytes, time.Now(), time.Now()
@@ -100,6 +100,8 @@ func TestNoneWaitsForRoom(t *testing.T) {
 	s.buffer.bytes = 600
 	s.buffer.paused = map[partitionID]bool{{"attempts", 1}: true}
 	expect("fetching is paused", 3)
+	s.buffer.eager = false
+	expect("beside deliveries", 0)
 
 	s.hurry()
 	for _, p := range all {

@@ -48,6 +48,9 @@ type Deps struct {
 	WebhookCalledTopic string
 	// DumpBodyBytes is how much of a request's body those records show.
 	DumpBodyBytes int
+	// Alone tells that the process delivers nothing: the sink need not leave the
+	// processors to others, and catches up as fast as ClickHouse takes it.
+	Alone bool
 	// Metrics may be nil.
 	Metrics Metrics
 	// Logger may be nil.
@@ -157,7 +160,7 @@ func New(cfg Config, deps Deps) (*Sink, error) {
 	}
 	s := &Sink{cfg: cfg, deps: deps, server: srv, begun: make(chan struct{}), builds: make(chan struct{}, cfg.Inserts), grace: graceStop, healAfter: healAfter, partitions: map[partitionID]*partition{}}
 	s.health.log, s.health.now = deps.Logger, deps.Now
-	s.buffer.limit = int64(cfg.BufferBytes)
+	s.buffer.limit, s.buffer.eager = int64(cfg.BufferBytes), deps.Alone
 	s.blocks.events = func() *block { return newBlock(tableEvents, newEventRows(deps.ParseEvent, deps.Taken)) }
 	return s, nil
 }

@@ -28,6 +28,7 @@ func (a *App) addSink() error {
 		EventTopics: events, EventRegex: regex, EventsSince: since(a.cfg.Router.Start),
 		ParseEvent: router.NewReader(&a.cfg.Router, &a.cfg.Kafka), Taken: a.matchers.taken,
 		WebhookCalledTopic: topics.WebhookCalled(), DumpBodyBytes: a.cfg.Sender.ResponseBodyBytes,
+		Alone:   !slices.Contains(a.roles, RoleDispatcher) && !slices.Contains(a.roles, RoleRouter),
 		Metrics: sinkMetrics{a.metrics}, Logger: a.log.With("part", "sink"),
 	})
 	if err != nil {
