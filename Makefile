@@ -79,7 +79,7 @@ screenshots: build ## pictures of the console's pages into docs/img (needs chrom
 	scripts/screenshots.sh
 
 .PHONY: bench
-bench: build ## CPU per delivery beside a bare loop, in about 9 minutes (ARGS="-only fan10 -rounds 3")
+bench: build ## CPU per delivery beside a bare loop, in about 6 minutes (ARGS="-only fan10 -rounds 3")
 	$(GO) run ./bench $(ARGS)
 
 .PHONY: bench-short
