@@ -69,7 +69,7 @@ var fieldDocs = map[string]string{
 	"HOOKLINE_CLICKHOUSE_SKIP_MIGRATIONS": "For a user who may only insert and read: the schema is then checked and not changed; another user makes it.",
 	"HOOKLINE_CLICKHOUSE_BLOCK_ROWS":      "The number of rows with which a block is inserted without waiting any longer.",
 	"HOOKLINE_CLICKHOUSE_BLOCK_BYTES":     "The size of Kafka records, and of their rows, with which a block is inserted without waiting any longer.",
-	"HOOKLINE_CLICKHOUSE_FLUSH_INTERVAL":  "The least time between two inserts of one partition that are not full. It grows with the partitions of a process, at most 16 such inserts each interval, and where inserts take more than a fifth of the time: up to five times. Those of all partitions are spread over it.",
+	"HOOKLINE_CLICKHOUSE_FLUSH_INTERVAL":  "The least time between two inserts of one partition that are not full. It grows with the partitions of a process, at most 16 such inserts each interval, and where inserts take more than a fifth of the time: up to five times. Those of all partitions are spread over it. Once the buffer fills up, a process without the roles dispatcher and router inserts what has its share of it at once.",
 	"HOOKLINE_CLICKHOUSE_INSERTS":         "How many are under way at once. Each may hold about three times CLICKHOUSE_BLOCK_BYTES.",
 	"HOOKLINE_CLICKHOUSE_BUFFER_BYTES":    "The size of fetched records that may wait to be inserted, for the whole process; beyond it fetching pauses. At least twice CLICKHOUSE_BLOCK_BYTES.",
 	"HOOKLINE_CLICKHOUSE_INSERT_TIMEOUT":  "How long an insert may take before it is given up, and repeated.",

@@ -11,7 +11,8 @@ import (
 type buffer struct {
 	client *kgo.Client // set before the first record
 	limit  int64
-	eager  bool // Deps.Alone
+	eager  bool  // Deps.Alone
+	enough int64 // bytes that are worth an insert
 
 	mu     sync.Mutex // guards what follows
 	bytes  int64
@@ -54,13 +55,14 @@ func (b *buffer) fills() bool { return b.bytes >= b.limit/4*3 || len(b.paused) >
 
 // needs tells that a partition with that many bytes, one of several, is to be stored
 // at once, however lately it was: little room is left, and it has half of its share of
-// the buffer at least. With less it waits: its insert would cost ClickHouse as much, and
-// in a full buffer there is always one with more. Never beside deliveries: what is not
+// the buffer at least, and enough for an insert, which costs ClickHouse much however
+// little is in it. In a full buffer there is always one with its share; where that is
+// not enough, each waits for its interval. Never beside deliveries: what is not
 // fetched waits in Kafka, and ClickHouse may have the same processors.
 func (b *buffer) needs(bytes, partitions int64) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.eager && b.fills() && bytes >= b.limit/(2*max(1, partitions))
+	return b.eager && b.fills() && bytes >= max(b.enough, b.limit/(2*max(1, partitions)))
 }
 
 // pause stops fetching these until half of the buffer is free.

@@ -68,8 +68,8 @@ func waitingPartitions(s *Sink, n int32) (all []*partition) {
 	return all
 }
 
-// While fetching is paused, or nearly, a sink that is alone stores whoever has its share
-// of the buffer at once, however lately it had an insert: nothing else makes room.
+// While fetching is paused, or nearly, a sink that is alone stores whoever has half of its
+// share of the buffer at once, however lately it had an insert: nothing else makes room.
 // Partitions with little wait: their inserts would cost ClickHouse as much.
 func TestNoneWaitsForRoom(t *testing.T) {
 	s := &Sink{}
@@ -100,6 +100,8 @@ func TestNoneWaitsForRoom(t *testing.T) {
 	s.buffer.bytes = 600
 	s.buffer.paused = map[partitionID]bool{{"attempts", 1}: true}
 	expect("fetching is paused", 3)
+	s.buffer.enough = 126
+	expect("little is not worth an insert", 2)
 	s.buffer.eager = false
 	expect("beside deliveries", 0)
 

@@ -48,8 +48,8 @@ type Deps struct {
 	WebhookCalledTopic string
 	// DumpBodyBytes is how much of a request's body those records show.
 	DumpBodyBytes int
-	// Alone tells that the process delivers nothing: the sink need not leave the
-	// processors to others, and catches up as fast as ClickHouse takes it.
+	// Alone tells that the process neither routes nor delivers: the sink need not leave
+	// the processors to that, and catches up as fast as ClickHouse takes it.
 	Alone bool
 	// Metrics may be nil.
 	Metrics Metrics
@@ -160,7 +160,7 @@ func New(cfg Config, deps Deps) (*Sink, error) {
 	}
 	s := &Sink{cfg: cfg, deps: deps, server: srv, begun: make(chan struct{}), builds: make(chan struct{}, cfg.Inserts), grace: graceStop, healAfter: healAfter, partitions: map[partitionID]*partition{}}
 	s.health.log, s.health.now = deps.Logger, deps.Now
-	s.buffer.limit, s.buffer.eager = int64(cfg.BufferBytes), deps.Alone
+	s.buffer.limit, s.buffer.eager, s.buffer.enough = int64(cfg.BufferBytes), deps.Alone, int64(cfg.BlockBytes)/blockShare
 	s.blocks.events = func() *block { return newBlock(tableEvents, newEventRows(deps.ParseEvent, deps.Taken)) }
 	return s, nil
 }
@@ -332,6 +332,10 @@ func fetchError(topic string, partition int32, err error) error {
 
 // fetchPause between two polls that bring nothing but errors.
 const fetchPause = 250 * time.Millisecond
+
+// blockShare: where little room is left, less than that part of a full block is not
+// worth an insert.
+const blockShare = 32
 
 // pollRecords at most per poll, so that the buffer's limit is kept closely.
 const pollRecords = 10_000

@@ -18,7 +18,8 @@ import (
 
 const (
 	// controlWait is how long a read of the topic of operators' commands waits at the
-	// broker for one, and so how long a task that is further behind waits for its turn.
+	// broker for one, and so how long a task that has just begun, and is further behind,
+	// may wait for its turn: the broker answers one read after the other.
 	controlWait = 500 * time.Millisecond
 	// controlEvery is the least time between two reads that bring nothing, where the
 	// broker does not wait, or fails.
@@ -59,22 +60,33 @@ func newControlState() controlState {
 	return controlState{from: make(chan int64, 1), reads: make(chan controlRead), tests: make(chan struct{}, testsAtOnce)}
 }
 
-// readControl reads the topic from where the loop wants it, as soon as it has said so.
+// readControl reads the topic from where the loop wants it. Whatever it hands over the
+// loop answers with where to go on, if there is a task.
 func (d *Dispatcher) readControl(ctx context.Context) {
 	var from int64
-	var again <-chan time.Time // nil: nothing is wanted yet
+	var again <-chan time.Time // nil: the loop says where to go on
 	for {
 		select {
-		case from = <-d.control.from:
-		case <-again:
-		case <-ctx.Done():
-			return
-		case <-d.loopDone:
-			return
+		case from = <-d.control.from: // first, or what is read would again and again be no longer wanted
+		default:
+			select {
+			case from = <-d.control.from:
+			case <-again:
+			case <-ctx.Done():
+				return
+			case <-d.loopDone:
+				return
+			}
 		}
 		begun := time.Now()
 		r, ok := d.readControlFrom(ctx, from)
-		if ok && (r.next != from || r.start >= 0) {
+		switch {
+		case !ok:
+			again = time.After(controlEvery)
+		case r.next == from && r.start < 0: // nothing, although the broker has waited
+			again = time.After(controlEvery - time.Since(begun))
+		default:
+			again = nil
 			select {
 			case d.control.reads <- r:
 			case <-ctx.Done():
@@ -83,15 +95,6 @@ func (d *Dispatcher) readControl(ctx context.Context) {
 				return
 			}
 		}
-		pause := controlEvery
-		switch {
-		case !ok || r.start >= 0: // the loop says where to go on, where it is not here
-		case r.next != from:
-			from, pause = r.next, 0
-		default:
-			pause -= time.Since(begun)
-		}
-		again = time.After(pause)
 	}
 }
 
@@ -144,7 +147,7 @@ func (d *Dispatcher) takeControl(r controlRead) {
 			t.controlRead = r.next
 		}
 	}
-	if want := d.controlWanted(); want >= 0 && (want != r.next || r.start >= 0) {
+	if want := d.controlWanted(); want >= 0 {
 		d.wantControl(want)
 	}
 }

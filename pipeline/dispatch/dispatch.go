@@ -127,7 +127,7 @@ type Dispatcher struct {
 type ownedTask struct {
 	*lane.Task
 	deliveries []*lane.Record    // fetched, not fed
-	aheadBytes int               // of their payloads
+	aheadBytes int               // of them
 	retry      [3][]*retryRecord // fetched, not fed
 	paused     [4]bool           // deliveries, retry.1..3
 	passed     int64             // behind the last end of a transaction in deliveries, if that came last

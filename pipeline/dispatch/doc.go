@@ -7,7 +7,8 @@
 //
 //   - the group client only keeps the membership; it fetches nothing.
 //   - the fetch client reads deliveries/p and retry.k/p of the tasks from the
-//     positions that their recovery gave; a full task's partitions are paused.
+//     positions that their recovery gave; a full task's partitions are paused once
+//     enough of theirs waits for room.
 //   - the loop goroutine (loop.go) is the only one that touches tasks. What
 //     others found out comes to it: fetched records, finished attempts, ended
 //     commits, assignments.
