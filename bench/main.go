@@ -2,7 +2,7 @@
 // of its own processes per delivery, beside a loop that does nothing but POST,
 // in the same run against the same receiver.
 //
-//	go run ./bench                 the short set of scenarios, about 9 minutes
+//	go run ./bench                 the short set of scenarios, about 6 minutes
 //	go run ./bench -full           all scenarios
 //	go run ./bench -only 'fan10;fan1'   scenarios by name
 //

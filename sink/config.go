@@ -46,8 +46,8 @@ type Config struct {
 	// are not full. It grows with the partitions of a process, at most 16 such
 	// inserts each interval, and where inserts take more than a fifth of the time: up
 	// to five times. Those of all partitions are spread over it. Once the buffer fills up,
-	// a process without the roles dispatcher and router inserts what has its share of it
-	// at once.
+	// a process without the roles dispatcher and router inserts what has half of its share
+	// of it, and is worth an insert, at once.
 	FlushInterval time.Duration `env:"CLICKHOUSE_FLUSH_INTERVAL" envDefault:"1s"`
 	// Inserts is how many are under way at once. Each may hold about three times
 	// CLICKHOUSE_BLOCK_BYTES.

@@ -67,7 +67,7 @@ func (d *Dispatcher) readControl(ctx context.Context) {
 	var again <-chan time.Time // nil: the loop says where to go on
 	for {
 		select {
-		case from = <-d.control.from: // first, or what is read would again and again be no longer wanted
+		case from = <-d.control.from: // first: nobody waits for what was wanted before
 		default:
 			select {
 			case from = <-d.control.from:
