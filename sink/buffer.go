@@ -42,7 +42,7 @@ func (b *buffer) full() bool {
 
 // filling tells that little room is left: nothing that may be stored should wait.
 // So too while fetching is paused, until half of the buffer is free: where what waits
-// is spread over so many partitions that no block of any is full, all of them would
+// is spread over so many topics that no block of any is full, all of them would
 // wait for their interval meanwhile, and nothing would be fetched.
 func (b *buffer) filling() bool {
 	b.mu.Lock()
@@ -53,16 +53,16 @@ func (b *buffer) filling() bool {
 // fills is filling with mu held.
 func (b *buffer) fills() bool { return b.bytes >= b.limit/4*3 || len(b.paused) > 0 }
 
-// needs tells that a partition with that many bytes, one of several, is to be stored
+// needs tells that a topic with that many bytes, one of several, is to be stored
 // at once, however lately it was: little room is left, and it has half of its share of
 // the buffer at least, and enough for an insert, which costs ClickHouse much however
 // little is in it. In a full buffer there is always one with its share; where that is
 // not enough, each waits for its interval. Never beside deliveries: what is not
 // fetched waits in Kafka, and ClickHouse may have the same processors.
-func (b *buffer) needs(bytes, partitions int64) bool {
+func (b *buffer) needs(bytes, topics int64) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.eager && b.fills() && bytes >= max(b.enough, b.limit/(2*max(1, partitions)))
+	return b.eager && b.fills() && bytes >= max(b.enough, b.limit/(2*max(1, topics)))
 }
 
 // pause stops fetching these until half of the buffer is free.
@@ -83,17 +83,6 @@ func (b *buffer) pause(ids []partitionID) {
 		}
 	}
 	b.client.PauseFetchPartitions(pause)
-}
-
-// resume fetches one partition again, whatever waits. kgo keeps a pause over
-// a rebalance.
-func (b *buffer) resume(id partitionID) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.paused[id] {
-		delete(b.paused, id)
-		b.client.ResumeFetchPartitions(map[string][]int32{id.topic: {id.id}})
-	}
 }
 
 // blockPool keeps columns for reuse; there are never more in use than inserts

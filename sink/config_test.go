@@ -4,9 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"reflect"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -152,24 +155,65 @@ func TestTarget(t *testing.T) {
 }
 
 func TestDeclarations(t *testing.T) {
-	d := declaration{from: 7, to: 9, storedAt: time.UnixMilli(1234).UTC()}
-	back, err := parseDeclaration(7, d.String())
-	if err != nil || *back != d {
-		t.Fatalf("%v, %v", back, err)
+	one := declaration{spans: []span{{3, 7, 9}}, storedAt: time.UnixMilli(1234).UTC()}
+	several := declaration{spans: []span{{0, 0, 0}, {3, 7, 9}, {12, 5, 1 << 40}}, storedAt: one.storedAt}
+	for text, d := range map[string]declaration{"b1 7 9 1234": one, "b2 1234 0:0-0 3:7-9 12:5-1099511627776": several} {
+		if d.String() != text {
+			t.Errorf("%q, want %q", d.String(), text)
+		}
+		back, err := parseDeclaration(3, 7, text)
+		if err != nil || !reflect.DeepEqual(*back, d) {
+			t.Fatalf("%v, %v", back, err)
+		}
 	}
-	for _, other := range []string{"", "member-123", "b2 1 2 3"} {
-		if d, err := parseDeclaration(7, other); d != nil || err != nil {
+	if d, err := parseDeclaration(3, 8, several.String()); err == nil {
+		t.Errorf("with another offset: %v", d)
+	}
+	for _, other := range []string{"", "member-123", "b3 1 2 3"} {
+		if d, err := parseDeclaration(3, 7, other); d != nil || err != nil {
 			t.Errorf("%q: %v, %v", other, d, err)
 		}
 	}
-	for _, broken := range []string{"b1", "b1 7 9", "b1 7 x 3", "b1 8 9 3", "b1 7 6 3", "b1 7 9 3 4"} {
-		if _, err := parseDeclaration(7, broken); err == nil {
-			t.Errorf("%q: accepted", broken)
+	for _, broken := range []string{
+		"b1", "b1 7 9", "b1 7 x 3", "b1 8 9 3", "b1 7 6 3", "b1 7 9 3 4", "b1 7 9-9 3", "b2", "b2 1", "b2 x 3:7-9", "b2 1 4:7-9", "b2 1 3:7", "b2 1 3",
+		"b2 1 3:7-6", "b2 1 3:7-9 2:1-1", "b2 1 3:7-9 3:7-9", "b2 1 3:7-9 4:-1-2", "b2 1 3:7-9 99999999999:1-2",
+	} {
+		if d, err := parseDeclaration(3, 7, broken); err == nil {
+			t.Errorf("%q: accepted as %v", broken, d)
 		}
 	}
-	if tok := d.token([16]byte{0xab}, 3); tok != "ab000000000000000000000000000000/3/7-9" {
+	if tok := one.token([16]byte{0xab}); tok != "ab000000000000000000000000000000/3/7-9" {
 		t.Error(tok)
 	}
+	if tok := several.token([16]byte{0xab}); !regexp.MustCompile("^ab0{30}/[0-9a-f]{32}$").MatchString(tok) {
+		t.Error(tok)
+	}
+	var longest declaration
+	for i := range int32(maxSpans) {
+		longest.spans = append(longest.spans, span{math.MaxInt32 - maxSpans + i, math.MaxInt64 - 1, math.MaxInt64})
+	}
+	longest.storedAt = time.UnixMilli(math.MaxInt64)
+	if n := len(longest.String()); n > 4096 {
+		t.Errorf("a declaration may have %d bytes, more than Kafka takes", n)
+	}
+}
+
+func FuzzDeclaration(f *testing.F) {
+	f.Add(int32(3), int64(7), "b1 7 9 1234")
+	f.Add(int32(3), int64(7), "b2 1234 0:0-0 3:7-9 12:5-1099511627776")
+	f.Fuzz(func(t *testing.T, partition int32, offset int64, text string) {
+		d, err := parseDeclaration(partition, offset, text)
+		if d == nil || err != nil {
+			return
+		}
+		if s := d.of(partition); s.from != offset || s.to < offset {
+			t.Fatalf("%q of offset %d: %v", text, offset, d)
+		}
+		back, err := parseDeclaration(partition, offset, d.String())
+		if err != nil || !reflect.DeepEqual(back, d) {
+			t.Fatalf("%q: %v, read again: %v, %v", text, d, back, err)
+		}
+	})
 }
 
 func TestClusterDDL(t *testing.T) {

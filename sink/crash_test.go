@@ -157,10 +157,13 @@ func TestFenced(t *testing.T) {
 }
 
 func commitAs(ctx context.Context, s *Sink, offset int64) error {
-	p := newPartition(s, partitionID{attemptsTopic, 0}, [16]byte{})
-	p.ctx = ctx
+	st := newStream(s, attemptsTopic)
+	p := newPartition(st, 0, [16]byte{})
 	p.member, _ = s.client.GroupMetadata()
-	return p.tryCommit(offset, "")
+	j := newJob(st, p.topicID)
+	j.ctx = ctx
+	j.add(p, nil, 0)
+	return j.tryCommit(false, func(*partition) int64 { return offset }, "")
 }
 
 // expel has the group drop a sink's member, which it returns.
@@ -202,7 +205,10 @@ func TestAMemberThatBecameAnother(t *testing.T) {
 			t.Fatal("it has not joined again")
 		}
 	}
-	if err := stopping[0].tryCommit(1, "x"); !errors.Is(err, errNoMember) {
+	j := newJob(stopping[0].st, stopping[0].topicID)
+	defer j.cancel()
+	j.parts = []part{{p: stopping[0]}}
+	if err := j.tryCommit(false, func(*partition) int64 { return 1 }, "x"); !errors.Is(err, errNoMember) {
 		t.Errorf("committing for the partition of before: %v, want %v", err, errNoMember)
 	}
 	s.end(stopping, 0)

@@ -1,6 +1,7 @@
 package sink
 
 import (
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -9,52 +10,144 @@ import (
 	"time"
 )
 
+// span is what a block has of one partition: offsets, both inclusive.
+type span struct {
+	partition int32
+	from, to  int64
+}
+
 // declaration names a block before it is inserted: metadata of the committed
-// offset. It says everything that is not in the records themselves, so that
-// whoever repeats the block makes the same rows.
+// offset of each of its partitions, all of one topic. It says everything that is
+// not in the records themselves, so that whoever repeats the block makes the same
+// rows, in the same order.
 type declaration struct {
-	from, to int64 // offsets, both inclusive
+	spans    []span // by partition
 	storedAt time.Time
 }
 
-// declarationVersion begins every declaration; another is not ours to repeat.
-const declarationVersion = "b1"
+// What a declaration begins with; another word is not ours to repeat.
+const (
+	// declaresOne partition's block: "b1 FROM TO MILLISECONDS".
+	declaresOne = "b1"
+	// declaresSeveral partitions' block: "b2 MILLISECONDS PARTITION:FROM-TO ...".
+	declaresSeveral = "b2"
+)
+
+// maxSpans of a block: with 64 even the largest numbers stay within the 4096 bytes that
+// Kafka allows for metadata by default (offset.metadata.max.bytes).
+const maxSpans = 64
 
 // errDeclaration is wrapped by errors about metadata that is not a declaration.
 var errDeclaration = errors.New("not a declared block")
 
-// String is the metadata: "b1 FROM TO MILLISECONDS".
-func (d declaration) String() string {
-	return fmt.Sprintf("%s %d %d %d", declarationVersion, d.from, d.to, d.storedAt.UnixMilli())
+// String is the metadata.
+func (d *declaration) String() string {
+	if len(d.spans) == 1 {
+		return fmt.Sprintf("%s %d %d %d", declaresOne, d.spans[0].from, d.spans[0].to, d.storedAt.UnixMilli())
+	}
+	return fmt.Sprintf("%s %d %s", declaresSeveral, d.storedAt.UnixMilli(), d.list())
 }
 
-// parseDeclaration reads the metadata that was committed with offset. Nothing
-// was declared where the text does not begin with the version: other clients
-// write metadata of their own.
-func parseDeclaration(offset int64, text string) (*declaration, error) {
+func (d *declaration) list() string {
+	var b []byte
+	for i, s := range d.spans {
+		if i > 0 {
+			b = append(b, ' ')
+		}
+		b = strconv.AppendInt(b, int64(s.partition), 10)
+		b = strconv.AppendInt(append(b, ':'), s.from, 10)
+		b = strconv.AppendInt(append(b, '-'), s.to, 10)
+	}
+	return string(b)
+}
+
+// parseDeclaration reads the metadata that was committed with a partition's offset.
+// Nothing was declared where the text does not begin with one of our words: other
+// clients write metadata of their own.
+func parseDeclaration(partition int32, offset int64, text string) (*declaration, error) {
 	fields := strings.Fields(text)
-	if len(fields) == 0 || fields[0] != declarationVersion {
+	if len(fields) == 0 || fields[0] != declaresOne && fields[0] != declaresSeveral {
 		return nil, nil //nolint:nilnil // no declaration is not an error
 	}
-	if len(fields) != 4 {
-		return nil, fmt.Errorf("reading metadata %q: %w", text, errDeclaration)
+	d, err := readDeclaration(partition, fields)
+	if err == nil {
+		err = d.check(partition, offset)
 	}
-	var n [3]int64
-	for i := range n {
-		v, err := strconv.ParseInt(fields[i+1], 10, 64)
-		if err != nil {
-			return nil, fmt.Errorf("reading metadata %q: %w", text, errDeclaration)
-		}
-		n[i] = v
-	}
-	d := &declaration{from: n[0], to: n[1], storedAt: time.UnixMilli(n[2]).UTC()}
-	if d.from != offset || d.to < d.from {
-		return nil, fmt.Errorf("reading metadata %q of offset %d: %w", text, offset, errDeclaration)
+	if err != nil {
+		return nil, fmt.Errorf("reading metadata %q of offset %d: %w", text, offset, err)
 	}
 	return d, nil
 }
 
+func readDeclaration(partition int32, fields []string) (*declaration, error) {
+	if fields[0] == declaresOne {
+		if len(fields) != 4 {
+			return nil, errDeclaration
+		}
+		fields = []string{fields[0], fields[3], fmt.Sprintf("%d:%s-%s", partition, fields[1], fields[2])}
+	}
+	if len(fields) < 3 {
+		return nil, errDeclaration
+	}
+	at, err := strconv.ParseInt(fields[1], 10, 64)
+	if err != nil {
+		return nil, errDeclaration
+	}
+	d := &declaration{storedAt: time.UnixMilli(at).UTC()}
+	for _, field := range fields[2:] {
+		s, err := parseSpan(field)
+		if err != nil {
+			return nil, err
+		}
+		d.spans = append(d.spans, s)
+	}
+	return d, nil
+}
+
+// parseSpan reads "PARTITION:FROM-TO".
+func parseSpan(text string) (span, error) {
+	partition, offsets, _ := strings.Cut(text, ":")
+	first, last, _ := strings.Cut(offsets, "-")
+	id, err1 := strconv.ParseInt(partition, 10, 32)
+	from, err2 := strconv.ParseInt(first, 10, 64)
+	to, err3 := strconv.ParseInt(last, 10, 64)
+	if errors.Join(err1, err2, err3) != nil || from < 0 || to < from {
+		return span{}, errDeclaration
+	}
+	return span{int32(id), from, to}, nil
+}
+
+// check tells whether the declaration can be one that was committed with that offset
+// of a partition.
+func (d *declaration) check(partition int32, offset int64) error {
+	own := false
+	for i, s := range d.spans {
+		if i > 0 && s.partition <= d.spans[i-1].partition {
+			return errDeclaration
+		}
+		own = own || s.partition == partition && s.from == offset
+	}
+	if !own {
+		return errDeclaration
+	}
+	return nil
+}
+
+// of gives a partition's span, which there is.
+func (d *declaration) of(partition int32) span {
+	for _, s := range d.spans {
+		if s.partition == partition {
+			return s
+		}
+	}
+	panic(fmt.Sprintf("BUG: partition %d is not of the block %s", partition, d))
+}
+
 // token by which ClickHouse knows the block again.
-func (d declaration) token(topicID [16]byte, partition int32) string {
-	return fmt.Sprintf("%s/%d/%d-%d", hex.EncodeToString(topicID[:]), partition, d.from, d.to)
+func (d *declaration) token(topicID [16]byte) string {
+	if len(d.spans) == 1 {
+		return fmt.Sprintf("%s/%d/%d-%d", hex.EncodeToString(topicID[:]), d.spans[0].partition, d.spans[0].from, d.spans[0].to)
+	}
+	sum := sha256.Sum256([]byte(d.list()))
+	return hex.EncodeToString(topicID[:]) + "/" + hex.EncodeToString(sum[:16])
 }

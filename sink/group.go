@@ -39,11 +39,16 @@ func (s *Sink) onFetched(ctx context.Context, _ *kgo.Client, resp *kmsg.OffsetFe
 		if !ok {
 			continue
 		}
+		a := s.assignment(t)
 		for j := range rt.Partitions {
 			if rt.Partitions[j].ErrorCode == 0 {
-				s.begin(t, &rt.Partitions[j])
+				if err := a.add(ctx, &rt.Partitions[j]); err != nil {
+					s.health.kafka(err)
+					return err
+				}
 			}
 		}
+		s.begin(a)
 	}
 	return nil
 }
@@ -149,51 +154,181 @@ func offsetsOf(listed kadm.ListedOffsets, topic string) map[int32]int64 {
 	return out
 }
 
-// begin starts one partition at its committed offset, or where it was never
-// seen, at t.since.
-func (s *Sink) begin(t *topicState, at *kmsg.OffsetFetchResponseGroupTopicPartition) {
-	p := newPartition(s, partitionID{t.name, at.Partition}, t.id)
-	p.member, _ = s.client.GroupMetadata()
-	if at.Offset < 0 {
-		p.next, p.unseen = t.since[at.Partition], true
-	} else {
-		p.next = at.Offset
-		if at.Metadata != nil {
-			d, err := parseDeclaration(at.Offset, *at.Metadata)
-			if err != nil {
-				s.deps.Logger.Error("storing the delivery log: a block's declaration is unreadable: rows may be stored twice", "topic", t.name, "partition", at.Partition, "error", err)
-			}
-			p.declared = d
-		}
-	}
-	p.place(t.starts[at.Partition], t.ends[at.Partition])
-	p.reached.Store(p.next)
-	s.mu.Lock()
-	old := s.partitions[p.id]
-	s.partitions[p.id] = p
-	s.count.Store(int64(len(s.partitions)))
-	s.mu.Unlock()
-	if old != nil { // assigned anew without a revocation: its goroutine must be gone
-		s.end([]*partition{old}, 0)
-	}
-	if p.declared != nil {
-		s.buffer.resume(p.id)
-	}
-	go p.run()
+// assignment is what one topic's partitions that were just assigned begin with.
+type assignment struct {
+	t          *topicState
+	st         *stream
+	member     string
+	partitions []*partition
+	unseen     *job            // of those that were never seen; nil: none
+	repeat     map[string]*job // by declaration
 }
 
-// adjustOffsets sets where kgo fetches partitions that were never seen.
-func (s *Sink) adjustOffsets(_ context.Context, offsets map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {
+func (s *Sink) assignment(t *topicState) *assignment {
+	a := &assignment{t: t, st: s.openStream(t.name), repeat: map[string]*job{}}
+	a.member, _ = s.client.GroupMetadata()
+	return a
+}
+
+// openStream gives the topic's stream, which it starts.
+func (s *Sink) openStream(topic string) *stream {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	st := s.streams[topic]
+	if st == nil {
+		st = newStream(s, topic)
+		s.streams[topic] = st
+		s.jobs.Go(func() { st.run(s.running) })
+	}
+	return st
+}
+
+// add finds where a partition begins: at its committed offset, after a declared block
+// that is to be repeated, or where it was never seen, at t.since.
+func (a *assignment) add(ctx context.Context, at *kmsg.OffsetFetchResponseGroupTopicPartition) error {
+	p := newPartition(a.st, at.Partition, a.t.id)
+	p.member = a.member
+	a.partitions = append(a.partitions, p)
+	var d *declaration
+	if at.Offset < 0 {
+		p.next, p.unseen, p.moved = a.t.since[at.Partition], true, true
+	} else {
+		p.next = at.Offset
+		var err error
+		if d, err = a.declared(ctx, at); err != nil {
+			return err
+		}
+		if d != nil {
+			p.next, p.moved = d.of(p.id).to+1, true
+		}
+	}
+	switch there := p.place(a.t.starts[at.Partition], a.t.ends[at.Partition]); {
+	case p.unseen:
+		if a.unseen == nil {
+			a.unseen = newJob(a.st, a.t.id)
+		}
+		a.unseen.add(p, nil, 0)
+	case d != nil && there:
+		a.repeated(d, p)
+	}
+	return nil
+}
+
+// declared gives the block that was declared with a committed offset and is to be
+// repeated; nil: none.
+func (a *assignment) declared(ctx context.Context, at *kmsg.OffsetFetchResponseGroupTopicPartition) (*declaration, error) {
+	if at.Metadata == nil {
+		return nil, nil //nolint:nilnil // no declaration is not an error
+	}
+	s := a.st.s
+	d, err := parseDeclaration(at.Partition, at.Offset, *at.Metadata)
+	if err != nil {
+		s.deps.Logger.Error("storing the delivery log: a block's declaration is unreadable: rows may be stored twice", "topic", a.t.name, "partition", at.Partition, "error", err)
+		return nil, nil //nolint:nilnil // told
+	}
+	if d == nil || a.repeat[d.String()] != nil || len(d.spans) == 1 {
+		return d, nil
+	}
+	whole, err := s.declaredByAll(ctx, a.t.name, d)
+	if err != nil || !whole {
+		return nil, err
+	}
+	return d, nil
+}
+
+// declaredByAll tells whether a block was declared in all of its partitions: each has
+// the declaration, or is past it. One that was declared in some was not stored: Kafka
+// takes a commit of several partitions as a whole, but for those that the broker does
+// not know yet.
+func (s *Sink) declaredByAll(ctx context.Context, topic string, d *declaration) (bool, error) {
+	offsets, err := s.admin.FetchOffsets(ctx, s.deps.Group)
+	if err != nil {
+		return false, fmt.Errorf("looking up whether the block %s of %s was declared: %w", d, topic, err)
+	}
+	text := d.String()
+	for _, span := range d.spans {
+		at, ok := offsets.Lookup(topic, span.partition)
+		switch {
+		case ok && at.Err != nil:
+			return false, fmt.Errorf("looking up whether the block %s of %s was declared: partition %d: %w", d, topic, span.partition, at.Err)
+		case ok && at.At <= span.to && at.Metadata != text:
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// repeated notes that the partition has a block to be repeated: one for all partitions
+// that have it.
+func (a *assignment) repeated(d *declaration, p *partition) {
+	j := a.repeat[d.String()]
+	if j == nil {
+		j = newJob(a.st, a.t.id)
+		j.d = *d
+		for _, span := range d.spans {
+			j.parts = append(j.parts, part{id: span.partition})
+		}
+		a.repeat[d.String()] = j
+	}
+	for i := range j.parts {
+		if j.parts[i].id == p.id {
+			j.parts[i].p = p
+		}
+	}
+	p.job = j
+}
+
+// begin has the partitions of an assignment stored from now on.
+func (s *Sink) begin(a *assignment) {
+	var old []*partition
+	a.st.mu.Lock()
+	for _, p := range a.partitions {
+		if before := a.st.partitions[p.id]; before != nil { // assigned anew without a revocation
+			old = append(old, before)
+		}
+		a.st.partitions[p.id] = p
+	}
+	a.st.mu.Unlock()
+	s.recount()
+	s.end(old, 0)
+	if a.unseen != nil {
+		s.jobs.Go(a.unseen.begin)
+	}
+	for _, j := range a.repeat {
+		s.jobs.Go(j.repeat)
+	}
+}
+
+// recount counts the streams with partitions.
+func (s *Sink) recount() {
+	n := int64(0)
+	for _, st := range s.all() {
+		if len(st.ids()) > 0 {
+			n++
+		}
+	}
+	s.count.Store(n)
+}
+
+// adjustOffsets sets where kgo fetches partitions that were never seen, or that have a
+// block that is repeated first.
+func (s *Sink) adjustOffsets(_ context.Context, offsets map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {
 	for topic, ids := range offsets {
-		for id := range ids {
-			if p := s.partitions[partitionID{topic, id}]; p != nil && p.unseen {
-				ids[id] = kgo.NewOffset().At(p.next)
-			}
+		if st := s.stream(topic); st != nil {
+			st.adjust(ids)
 		}
 	}
 	return offsets, nil
+}
+
+func (st *stream) adjust(ids map[int32]kgo.Offset) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	for id := range ids {
+		if p := st.partitions[id]; p != nil && p.moved {
+			ids[id] = kgo.NewOffset().At(p.next)
+		}
+	}
 }
 
 // onRevoked lets the partitions finish their block, for a moment.
@@ -208,51 +343,54 @@ func (s *Sink) onLost(_ context.Context, _ *kgo.Client, lost map[string][]int32)
 
 // take removes partitions from those assigned; nil: all.
 func (s *Sink) take(ids map[string][]int32) []*partition {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	defer func() { s.count.Store(int64(len(s.partitions))) }()
+	defer s.recount()
 	var out []*partition
-	if ids == nil {
-		for _, p := range s.partitions {
-			out = append(out, p)
+	for _, st := range s.all() {
+		if ids == nil {
+			out = append(out, st.remove(st.ids())...)
+			continue
 		}
-		clear(s.partitions)
-		return out
+		var of []partitionID
+		for _, id := range ids[st.topic] {
+			of = append(of, partitionID{st.topic, id})
+		}
+		out = append(out, st.remove(of)...)
 	}
-	for topic, list := range ids {
-		for _, n := range list {
-			id := partitionID{topic, n}
-			if p := s.partitions[id]; p != nil {
-				out = append(out, p)
-				delete(s.partitions, id)
-			}
+	return out
+}
+
+func (st *stream) remove(ids []partitionID) (out []*partition) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	for _, id := range ids {
+		if p := st.partitions[id.id]; p != nil {
+			out = append(out, p)
+			delete(st.partitions, id.id)
 		}
 	}
 	return out
 }
 
-// end stops partitions and returns when their goroutines are gone: after it
-// none of them commits.
+// end gives partitions up, at once or once the jobs that have records of them are done:
+// after it nothing is committed for them.
 func (s *Sink) end(list []*partition, grace time.Duration) {
 	for _, p := range list {
-		close(p.leave)
-		if grace == 0 {
-			p.cancel()
-		}
+		p.st.leave(p)
 	}
 	limit := time.NewTimer(grace)
 	defer limit.Stop()
-	for _, p := range list {
-		select {
-		case <-p.done:
-		case <-limit.C:
-			for _, q := range list {
-				q.cancel()
+	if grace > 0 {
+		for _, p := range list {
+			select {
+			case <-p.idle:
+				continue
+			case <-limit.C:
 			}
-			limit.Reset(time.Hour) // all are cancelled: wait for each
-			<-p.done
+			break
 		}
-		p.cancel()
+	}
+	for _, p := range list {
+		p.st.drop(p)
 	}
 }
 

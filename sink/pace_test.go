@@ -1,6 +1,7 @@
 package sink
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -9,15 +10,15 @@ import (
 
 // Inserts that take long become fewer, up to a limit, unless memory gets short.
 func TestInsertsArePaced(t *testing.T) {
-	s := &Sink{partitions: map[partitionID]*partition{}}
+	s := &Sink{streams: map[string]*stream{}}
 	s.cfg.FlushInterval = time.Second
 	s.buffer.limit = 1000
 	now := time.Unix(1_000_000, 0)
-	for id := range int32(4) {
-		p := &partition{}
-		s.partitions[partitionID{"attempts", id}] = p
+	for id := range 4 {
+		st := &stream{}
+		s.streams[fmt.Sprint("topic", id)] = st
 		if id < 2 {
-			p.inserted.Store(now.Add(-time.Second).UnixNano())
+			st.inserted.Store(now.Add(-time.Second).UnixNano())
 		}
 	}
 	s.count.Store(4)
@@ -33,7 +34,7 @@ func TestInsertsArePaced(t *testing.T) {
 		}
 	}
 	expect(time.Second)
-	pace(20 * time.Millisecond) // of two partitions, the others have none
+	pace(20 * time.Millisecond) // of two streams, the others have none
 	expect(time.Second)
 	pace(150 * time.Millisecond)
 	expect(1500 * time.Millisecond)
@@ -54,46 +55,43 @@ func TestInsertsArePaced(t *testing.T) {
 	expect(time.Second)
 }
 
-// waitingPartitions have a record each.
-func waitingPartitions(s *Sink, n int32) (all []*partition) {
-	s.partitions = map[partitionID]*partition{}
+// waitingStreams have a partition with a record each.
+func waitingStreams(s *Sink, n int) (all []*stream) {
+	s.streams = map[string]*stream{}
 	s.count.Store(int64(n))
 	for id := range n {
-		p := &partition{s: s, id: partitionID{"attempts", id}, queue: []*kgo.Record{{}}, wake: make(chan struct{}, 1)}
-		p.note()
-		p.note() // counts once
-		s.partitions[p.id] = p
-		all = append(all, p)
+		st := newStream(s, fmt.Sprint("topic", id))
+		p := newPartition(st, 0, [16]byte{})
+		p.queue = []*kgo.Record{{}}
+		st.partitions[0] = p
+		st.note()
+		st.note() // counts once
+		s.streams[st.topic] = st
+		all = append(all, st)
 	}
 	return all
 }
 
 // While fetching is paused, or nearly, a sink that is alone stores whoever has half of its
 // share of the buffer at once, however lately it had an insert: nothing else makes room.
-// Partitions with little wait: their inserts would cost ClickHouse as much.
+// Topics with little wait: their inserts would cost ClickHouse as much.
 func TestNoneWaitsForRoom(t *testing.T) {
 	s := &Sink{}
 	s.cfg.FlushInterval, s.cfg.BlockRows, s.cfg.BlockBytes = time.Second, 1_000_000, 1000
 	s.buffer.limit, s.buffer.eager = 1000, true
-	all := waitingPartitions(s, 4)
-	queue := func(p *partition, bytes int64) {
-		p.queue, p.bytes, p.flushed, p.queued = []*kgo.Record{{}}, bytes, time.Now(), time.Now()
-	}
-	fresh := func() {
-		for i, bytes := range []int64{500, 150, 125, 124} {
-			queue(all[i], bytes)
-		}
+	all := waitingStreams(s, 4)
+	for i, bytes := range []int64{500, 150, 125, 124} {
+		p := all[i].partitions[0]
+		p.bytes, p.queued, all[i].flushed = bytes, time.Now(), time.Now()
 	}
 	expect := func(state string, stored int) {
 		t.Helper()
-		for i, p := range all {
-			if recs, _ := p.cut(); (len(recs) > 0) != (i < stored) {
-				t.Errorf("%s: partition %d with %d bytes: stored at once is %v", state, i, p.bytes, len(recs) > 0)
+		for i, st := range all {
+			if wait := st.due(time.Now()); (wait <= 0) != (i < stored) {
+				t.Errorf("%s: topic %d with %d bytes waits for %v", state, i, st.partitions[0].bytes, wait)
 			}
 		}
-		fresh()
 	}
-	fresh()
 	expect("much room", 0)
 	s.buffer.bytes = 899
 	expect("little room", 3)
@@ -106,13 +104,13 @@ func TestNoneWaitsForRoom(t *testing.T) {
 	expect("beside deliveries", 0)
 
 	s.hurry()
-	for _, p := range all {
-		<-p.wake // it looked, and was told to wait
+	for _, st := range all {
+		<-st.wake // it looked, and was told to wait
 	}
 	s.hurry()
-	for i, p := range all {
-		if len(p.wake) != 1 {
-			t.Errorf("partition %d is not woken by what came since it looked", i)
+	for i, st := range all {
+		if len(st.wake) != 1 {
+			t.Errorf("topic %d is not woken by what came since it looked", i)
 		}
 	}
 }
@@ -121,39 +119,41 @@ func TestNoneWaitsForRoom(t *testing.T) {
 // short.
 func TestInsertsAreSpread(t *testing.T) {
 	s := &Sink{}
-	s.cfg.FlushInterval = time.Second
+	s.cfg.FlushInterval, s.cfg.BlockRows, s.cfg.BlockBytes = time.Second, 1000, 1000
 	s.buffer.limit = 1000
-	all := waitingPartitions(s, 4)
+	all := waitingStreams(s, 4)
 	now := time.Unix(1_000_000, 0)
 	due := now.Add(-time.Minute)
-	expect := func(p *partition, want time.Duration) {
+	expect := func(st *stream, want time.Duration) {
 		t.Helper()
-		if got := p.untilTurn(now, due); got != want {
+		if got := st.untilTurn(now, due); got != want {
 			t.Errorf("to wait for %v, not %v", got, want)
 		}
 	}
-	for i, p := range all {
-		expect(p, time.Duration(i)*250*time.Millisecond)
+	for i, st := range all {
+		expect(st, time.Duration(i)*250*time.Millisecond)
 	}
 	expect(all[3], 750*time.Millisecond) // its turn does not change
 	s.buffer.bytes = 750
 	expect(all[3], 0)
 	s.hurry()
 	s.hurry() // once is enough
-	for _, p := range all {
-		if len(p.wake) != 1 {
-			t.Error("a partition that waits for its turn is not woken while memory gets short")
+	for _, st := range all {
+		if len(st.wake) != 1 {
+			t.Error("a topic that waits for its turn is not woken while memory gets short")
 		}
 	}
 	s.buffer.bytes = 0
-	for _, p := range all {
-		p.off(1)
-		if !p.turn.IsZero() {
+	for _, st := range all {
+		if st.take() == nil {
+			t.Error("nothing to store")
+		}
+		if !st.turn.IsZero() {
 			t.Error("a turn is kept for the next block")
 		}
 	}
 	if n := s.waiting.Load(); n != 0 {
-		t.Errorf("%d partitions wait, not 0", n)
+		t.Errorf("%d topics wait, not 0", n)
 	}
 	s.active.Store(8)
 	s.paced.Store(int64(4 * time.Second))
@@ -164,26 +164,26 @@ func TestInsertsAreSpread(t *testing.T) {
 	expect(all[2], 10*time.Second)
 }
 
-// After a pause partitions begin to wait one after the other. None is kept for longer
+// After a pause topics begin to wait one after the other. None is kept for longer
 // than the interval, and the second of two no longer than inserts need.
 func TestTurnsAfterAPause(t *testing.T) {
 	s := &Sink{}
 	s.cfg.FlushInterval = time.Second
 	s.buffer.limit = 1000
-	all := waitingPartitions(s, 44) // so that the interval is 3 s
+	all := waitingStreams(s, 44) // so that the interval is 3 s
 	s.waiting.Store(0)
 	s.active.Store(1)
 	s.paced.Store(int64(250 * time.Millisecond)) // an insert of 50 ms
 	now := time.Unix(1_000_000, 0)
-	for i, p := range all {
+	for i, st := range all {
 		s.waiting.Add(1)
 		now = now.Add(20 * time.Millisecond)
-		wait := p.untilTurn(now, now)
+		wait := st.untilTurn(now, now)
 		if i < 2 && wait > 250*time.Millisecond {
-			t.Errorf("partition %d waits for %v", i, wait)
+			t.Errorf("topic %d waits for %v", i, wait)
 		}
 		if wait > 3*time.Second {
-			t.Errorf("partition %d waits for %v, longer than the interval", i, wait)
+			t.Errorf("topic %d waits for %v, longer than the interval", i, wait)
 		}
 	}
 }

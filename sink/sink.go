@@ -104,23 +104,25 @@ type Sink struct {
 	grace  time.Duration // graceStop, but in tests
 	blocks blockPool
 	buffer buffer
-	count  atomic.Int64 // of partitions; read without mu by those who hold a partition's lock
-	paced  atomic.Int64 // nanoseconds between two inserts of a partition, by how long inserts take; pace writes it
-	// active is the number of partitions with an insert lately, as of the last one, and
+	count  atomic.Int64 // of streams with partitions; read without mu by those who hold a stream's lock
+	paced  atomic.Int64 // nanoseconds between two inserts of a stream, by how long inserts take; pace writes it
+	// active is the number of streams with an insert lately, as of the last one, and
 	// waiting that of those with records to store. Both are atomic as count is.
 	active, waiting atomic.Int64
 	spread          spread
+	jobs            sync.WaitGroup // jobs and streams' goroutines
 
-	healing    sync.Mutex                 // held by who makes dropped tables anew; guards missing and missed
-	missing    time.Time                  // since when a table is gone
-	missed     time.Time                  // when it was last seen to be
-	healAfter  time.Duration              // the constant, but in tests
-	mu         sync.Mutex                 // guards what follows
-	partitions map[partitionID]*partition // those assigned
-	took       time.Duration              // an insert, about
-	fatal      error
-	stop       context.CancelFunc // ends Run
-	cluster    string             // the Kafka cluster's id
+	healing   sync.Mutex         // held by who makes dropped tables anew; guards missing and missed
+	missing   time.Time          // since when a table is gone
+	missed    time.Time          // when it was last seen to be
+	healAfter time.Duration      // the constant, but in tests
+	mu        sync.Mutex         // guards what follows; taken before a stream's
+	streams   map[string]*stream // by topic
+	took      time.Duration      // an insert, about
+	fatal     error
+	running   context.Context    // Run's, for streams
+	stop      context.CancelFunc // ends Run
+	cluster   string             // the Kafka cluster's id
 }
 
 type partitionID struct {
@@ -158,7 +160,7 @@ func New(cfg Config, deps Deps) (*Sink, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Sink{cfg: cfg, deps: deps, server: srv, begun: make(chan struct{}), builds: make(chan struct{}, cfg.Inserts), grace: graceStop, healAfter: healAfter, partitions: map[partitionID]*partition{}}
+	s := &Sink{cfg: cfg, deps: deps, server: srv, begun: make(chan struct{}), builds: make(chan struct{}, cfg.Inserts), grace: graceStop, healAfter: healAfter, streams: map[string]*stream{}}
 	s.health.log, s.health.now = deps.Logger, deps.Now
 	s.buffer.limit, s.buffer.eager, s.buffer.enough = int64(cfg.BufferBytes), deps.Alone, int64(cfg.BlockBytes)/blockShare
 	s.blocks.events = func() *block { return newBlock(tableEvents, newEventRows(deps.ParseEvent, deps.Taken)) }
@@ -179,6 +181,7 @@ func (s *Sink) Run(ctx context.Context) error {
 	}
 	ctx, s.stop = context.WithCancel(ctx)
 	defer s.stop()
+	s.running = ctx
 	client, err := kgo.NewClient(s.clientOpts()...)
 	if err != nil {
 		return fmt.Errorf("making the sink's Kafka client: %w", err)
@@ -198,6 +201,7 @@ func (s *Sink) Run(ctx context.Context) error {
 			s.deps.Logger.Warn("closing the sink's Kafka client takes long; the process does not wait for it")
 		}
 		s.end(s.take(nil), 0) // those assigned since poll returned
+		s.jobs.Wait()
 	}()
 
 	var lag sync.WaitGroup
@@ -305,8 +309,8 @@ func (s *Sink) poll(ctx context.Context) {
 			if len(p.Records) == 0 {
 				return
 			}
-			if to := s.partition(partitionID{p.Topic, p.Partition}); to != nil {
-				to.push(p.Records, p.LogStartOffset)
+			if to := s.stream(p.Topic); to != nil {
+				to.push(p.Partition, p.Records, p.LogStartOffset)
 			}
 		})
 		s.client.AllowRebalance()
@@ -340,42 +344,46 @@ const blockShare = 32
 // pollRecords at most per poll, so that the buffer's limit is kept closely.
 const pollRecords = 10_000
 
-// throttle pauses fetching where too much waits to be stored. A partition that
-// repeats a declared block is never paused: it needs the whole block.
+// throttle pauses fetching where too much waits to be stored.
 func (s *Sink) throttle() {
 	if !s.buffer.full() {
 		return
 	}
-	s.mu.Lock()
 	var ids []partitionID
-	for id, p := range s.partitions {
-		if !p.repeats() {
-			ids = append(ids, id)
-		}
+	for _, st := range s.all() {
+		ids = append(ids, st.ids()...)
 	}
-	s.mu.Unlock()
 	s.buffer.pause(ids)
 }
 
-// hurry wakes the partitions that wait for their turn while little room is left: what
+// hurry wakes the streams that wait for their turn while little room is left: what
 // fills the buffer may be another's, and then nobody else does. Called by the poll
 // loop only, after throttle, and after each poll: between two there may have been room,
-// and a partition that looked then waits for its interval.
+// and a stream that looked then waits for its interval.
 func (s *Sink) hurry() {
 	if !s.buffer.filling() {
 		return
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, p := range s.partitions {
-		p.nudge()
+	for _, st := range s.all() {
+		st.nudge()
 	}
 }
 
-func (s *Sink) partition(id partitionID) *partition {
+// all gives the streams.
+func (s *Sink) all() (list []*stream) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.partitions[id]
+	for _, st := range s.streams {
+		list = append(list, st)
+	}
+	return list
+}
+
+// stream of a topic; nil: none of its partitions was ever ours.
+func (s *Sink) stream(topic string) *stream {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.streams[topic]
 }
 
 // How much longer than FlushInterval an insert may be waited for. Each takes
@@ -387,11 +395,11 @@ const (
 	insertShare = 0.2
 	// maxStretch of FlushInterval for that.
 	maxStretch = 5
-	// activeFor is how long a partition counts after an insert.
+	// activeFor is how long a stream counts after an insert.
 	activeFor = 10 * time.Second
 )
 
-// interval between two inserts of one partition that are not full.
+// interval between two inserts of one stream that are not full.
 func (s *Sink) interval() time.Duration {
 	const atOnce = 16
 	least := s.cfg.FlushInterval * time.Duration((s.count.Load()+atOnce-1)/atOnce)
@@ -401,8 +409,8 @@ func (s *Sink) interval() time.Duration {
 	return max(least, min(time.Duration(s.paced.Load()), maxStretch*s.cfg.FlushInterval))
 }
 
-// turn is when a partition whose insert is due may have it: those of all partitions
-// are spread over the interval. Asked by those who hold a partition's lock.
+// turn is when a stream whose insert is due may have it: those of all streams
+// are spread over the interval. Asked by those who hold a stream's lock.
 //
 // Where few ask, as after a pause, they need no more of it than inserts may take
 // (insertShare): a lone event's rows are not kept for the whole interval.
@@ -413,8 +421,8 @@ func (s *Sink) turn(now time.Time) time.Time {
 }
 
 // spread hands out turns, in the order in which they are asked for. After a pause all
-// partitions of a process have their first records at once, and then are due at once
-// again and again: a dozen inserts, one behind the other, take all processors of a
+// streams of a process have their first records at once, and then are due at once
+// again and again: inserts, one behind the other, take all processors of a
 // small machine for half a second, and what is to be delivered waits.
 type spread struct {
 	mu   sync.Mutex // guards last
@@ -436,14 +444,14 @@ func (s *spread) next(now time.Time, gap, interval time.Duration) time.Time {
 	return s.last
 }
 
-// pace notes how long an insert took, and with that how often each partition may
+// pace notes how long an insert took, and with that how often each stream may
 // have one.
 func (s *Sink) pace(now time.Time, took time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	active := int64(0)
-	for _, p := range s.partitions {
-		if now.UnixNano()-p.inserted.Load() < int64(activeFor) {
+	for _, st := range s.streams {
+		if now.UnixNano()-st.inserted.Load() < int64(activeFor) {
 			active++
 		}
 	}
@@ -464,11 +472,9 @@ func (s *Sink) fail(err error) {
 
 // Lag is the age of the oldest record that waits to be stored; 0: none waits.
 func (s *Sink) Lag() time.Duration {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	var oldest time.Time
-	for _, p := range s.partitions {
-		if t := p.oldest(); !t.IsZero() && (oldest.IsZero() || t.Before(oldest)) {
+	for _, st := range s.all() {
+		if t := st.oldest(); !t.IsZero() && (oldest.IsZero() || t.Before(oldest)) {
 			oldest = t
 		}
 	}
@@ -506,13 +512,9 @@ func (s *Sink) reportKafkaLag(ctx context.Context) {
 		s.deps.Logger.Debug("measuring the lag", "error", err)
 		return
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	var lag int64
-	for id, p := range s.partitions {
-		if end, ok := ends.Lookup(topic, id.id); ok && id.topic == topic && end.Err == nil {
-			lag += max(0, end.Offset-p.reached.Load())
-		}
+	if st := s.stream(topic); st != nil {
+		lag = st.lag(ends[topic])
 	}
 	s.deps.Metrics.KafkaLag(topic, lag)
 }

@@ -169,25 +169,34 @@ func (s *bodySource) parse(rec *kgo.Record, p *pipeline.Position) *pipeline.Even
 	return ev
 }
 
-// call produces webhook_called records for the attempts in recs. It repeats
-// until Kafka has them; false: the partition is left, and whoever has it next
+// call produces webhook_called records for the attempts of our partitions. It repeats
+// until Kafka has them; false: the partitions are left, and whoever has them next
 // makes them again.
-func (p *partition) call(recs []*kgo.Record) bool {
-	c := p.s.caller
-	if c == nil || p.table != tableAttempts {
+func (j *job) call() bool {
+	c := j.st.s.caller
+	if c == nil || j.st.table != tableAttempts {
 		return true
 	}
+	for _, part := range j.parts {
+		if part.p != nil && !j.callFor(c, part.recs) {
+			return false
+		}
+	}
+	return true
+}
+
+func (j *job) callFor(c *caller, recs []*kgo.Record) bool {
 	for _, batch := range recs {
 		for {
-			out, err := c.records(p.ctx, batch)
+			out, err := c.records(j.ctx, batch)
 			if err == nil {
-				err = c.produce(p.ctx, out)
+				err = c.produce(j.ctx, out)
 			}
 			if err == nil {
 				break
 			}
-			p.s.health.kafka(fmt.Errorf("producing to %s: %w", c.topic, err))
-			if p.ctx.Err() != nil || !p.pause(commitRetry) {
+			j.st.s.health.kafka(fmt.Errorf("producing to %s: %w", c.topic, err))
+			if j.ctx.Err() != nil || !j.pause(commitRetry) {
 				return false
 			}
 		}

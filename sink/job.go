@@ -1,0 +1,544 @@
+package sink
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/hookline/hookline/internal/failpoint"
+	"github.com/hookline/hookline/pipeline/kafkax"
+)
+
+const (
+	// firstRetry and lastRetry are the waits between tries of an insert.
+	firstRetry = 250 * time.Millisecond
+	lastRetry  = 10 * time.Second
+	// commitRetry is the wait between tries of a commit.
+	commitRetry = 200 * time.Millisecond
+)
+
+// part is what a job has of one partition.
+type part struct {
+	id    int32
+	p     *partition // nil: of a block to be repeated, and not ours
+	recs  []*kgo.Record
+	bytes int64 // of recs
+}
+
+// job stores one block in a goroutine of its own. It goes on while one of its
+// partitions is ours: for those that are not any more nothing is committed, and their
+// new owners repeat the block.
+type job struct {
+	st      *stream
+	topicID [16]byte
+	d       declaration
+	parts   []part // by partition, as the declaration's spans are
+	ctx     context.Context
+	cancel  context.CancelFunc // when all are gone
+	leave   chan struct{}      // closed when all of ours are leaving: begin nothing anew
+	done    bool               // leave is closed; stream.mu guards it
+	// generation of the group in which something was committed last.
+	generation int32
+}
+
+func newJob(st *stream, topicID [16]byte) *job {
+	j := &job{st: st, topicID: topicID, leave: make(chan struct{})}
+	j.ctx, j.cancel = context.WithCancel(context.Background())
+	return j
+}
+
+// add makes records of a partition the job's. stream.mu is held, as in left, dropped,
+// release.
+func (j *job) add(p *partition, recs []*kgo.Record, bytes int64) {
+	j.parts = append(j.parts, part{p.id, p, recs, bytes})
+	p.job = j
+}
+
+// left notes that one of the job's partitions is leaving.
+func (j *job) left() {
+	for _, part := range j.parts {
+		if part.p != nil && !part.p.leaving {
+			return
+		}
+	}
+	if !j.done {
+		j.done = true
+		close(j.leave)
+	}
+}
+
+// dropped notes that one of the job's partitions is gone.
+func (j *job) dropped() {
+	if len(j.ours()) == 0 {
+		j.cancel()
+	}
+}
+
+// ours are the partitions for which the job may still commit.
+func (j *job) ours() (list []*partition) {
+	for _, part := range j.parts {
+		if part.p != nil && !part.p.gone {
+			list = append(list, part.p)
+		}
+	}
+	return list
+}
+
+// end releases the job's partitions.
+func (j *job) end() {
+	j.cancel()
+	j.st.mu.Lock()
+	defer j.st.mu.Unlock()
+	for _, part := range j.parts {
+		if part.p != nil {
+			part.p.release()
+		}
+	}
+	j.st.nudge()
+}
+
+// begin commits where partitions begin that were never seen: what comes before their
+// first block must not be skipped if this process ends before it.
+func (j *job) begin() {
+	defer j.end()
+	j.commit(false, func(p *partition) int64 { return p.next }, "")
+}
+
+// store makes a block of the job's records. Where it does not come to its end, the
+// partitions are to be left, the block perhaps declared.
+func (j *job) store() {
+	defer j.finished()
+	j.d.storedAt = j.st.s.deps.Now().UTC().Truncate(time.Millisecond)
+	b := j.st.s.blocks.get(j.st.table)
+	defer j.st.s.blocks.put(b)
+	used, bad := b.build(j.records(), j.origin(), int(j.st.s.cfg.BlockBytes))
+	j.keep(used)
+	if b.rows > 0 && !j.declare() {
+		return
+	}
+	j.insertAndCommit(b, bad)
+}
+
+func (j *job) finished() {
+	j.st.mu.Lock()
+	j.st.under--
+	j.st.flushed = time.Now()
+	j.st.mu.Unlock()
+	j.end()
+}
+
+// repeat stores a block that was declared before.
+func (j *job) repeat() {
+	defer j.end()
+	select {
+	case j.st.s.builds <- struct{}{}:
+		defer func() { <-j.st.s.builds }()
+	case <-j.leave:
+		return
+	}
+	if !j.read() {
+		return
+	}
+	b := j.st.s.blocks.get(j.st.table)
+	defer j.st.s.blocks.put(b)
+	_, bad := b.build(j.records(), j.origin(), math.MaxInt)
+	j.insertAndCommit(b, bad)
+}
+
+func (j *job) origin() origin {
+	return origin{topicID: j.topicID, cluster: j.st.s.clusterID(), storedAt: j.d.storedAt}
+}
+
+// records of all parts, in the order of the block.
+func (j *job) records() (recs []*kgo.Record) {
+	for _, part := range j.parts {
+		recs = append(recs, part.recs...)
+	}
+	return recs
+}
+
+// keep returns what is beyond the first used records to the queues, and notes what
+// the block is.
+func (j *job) keep(used int) {
+	j.st.mu.Lock()
+	defer j.st.mu.Unlock()
+	parts := j.parts[:0]
+	for _, part := range j.parts {
+		n := min(used, len(part.recs))
+		used -= n
+		if n < len(part.recs) {
+			part.p.back(part.recs[n:])
+			part.bytes -= sizeOf(part.recs[n:])
+		}
+		if n == 0 {
+			part.p.release()
+			continue
+		}
+		part.recs = part.recs[:n]
+		parts = append(parts, part)
+		j.d.spans = append(j.d.spans, span{part.id, part.p.next, part.recs[n-1].Offset})
+	}
+	clear(j.parts[len(parts):])
+	j.parts = parts
+	j.st.note()
+	j.left() // those that stay may all be leaving
+	j.dropped()
+}
+
+// declare commits the block's declaration for all of its partitions, in one request:
+// Kafka takes all of it or none. False: the block is not to be stored, by us.
+func (j *job) declare() bool {
+	text := j.d.String()
+	err := j.commit(true, func(p *partition) int64 { return p.next }, text)
+	switch {
+	case err == nil:
+		return true
+	case errors.Is(err, errPartLost):
+		return j.declaredAfterAll()
+	case errors.Is(err, kerr.OffsetMetadataTooLarge) && len(j.parts) > 1:
+		j.st.s.deps.Logger.Warn("storing the delivery log: Kafka takes no metadata of this length (offset.metadata.max.bytes): blocks are made of fewer partitions",
+			"topic", j.st.topic, "bytes", len(text), "partitions", len(j.parts))
+		j.giveBack((len(j.parts) + 1) / 2)
+	case errors.Is(err, kerr.OffsetMetadataTooLarge):
+		j.st.s.fail(fmt.Errorf("storing the delivery log: declaring a block with %d bytes of metadata (raise the brokers' offset.metadata.max.bytes): %w", len(text), err))
+	}
+	return false
+}
+
+// declaredAfterAll finds out whether a block was declared of which a partition was taken
+// away before Kafka said so. The request may have been taken, and then the new owner
+// repeats the block, with our rows; so must we. If it was not, it must not be sent any
+// more, and our records are for other blocks.
+//
+// A request under way may still be taken after we asked, until the group has a new
+// generation, which it gets because a partition was taken away: we wait for that.
+func (j *job) declaredAfterAll() bool {
+	for {
+		declared, err := j.lookUp()
+		switch {
+		case err == nil && !declared:
+			j.giveBack(maxSpans)
+			return false
+		case err == nil:
+			return true
+		case j.ctx.Err() != nil:
+			return false
+		case !errors.Is(err, errSameGeneration):
+			j.st.s.health.kafka(err)
+		}
+		if !j.pause(commitRetry) {
+			return false
+		}
+	}
+}
+
+// errSameGeneration: the group has not been formed anew yet.
+var errSameGeneration = errors.New("the group has no new generation yet")
+
+func (j *job) lookUp() (declared bool, err error) {
+	if _, now := j.st.s.client.GroupMetadata(); now <= j.generation {
+		return false, errSameGeneration
+	}
+	ctx, cancel := context.WithTimeout(j.ctx, assignTimeout)
+	defer cancel()
+	return j.st.s.declaredByAll(ctx, j.st.topic, &j.d)
+}
+
+// giveBack returns all records to their queues, for blocks of that many partitions.
+func (j *job) giveBack(spans int) {
+	j.st.mu.Lock()
+	defer j.st.mu.Unlock()
+	for _, part := range j.parts {
+		part.p.back(part.recs)
+	}
+	j.st.spans = min(j.st.spans, spans)
+	j.st.note()
+}
+
+// insertAndCommit brings the block, which is declared or empty, to ClickHouse and
+// commits behind it.
+func (j *job) insertAndCommit(b *block, bad []badRecord) {
+	if j.st.s.caller == nil {
+		for i := range j.parts {
+			j.parts[i].recs = nil // all of it stands in the block: a second copy of what waits for ClickHouse
+		}
+	}
+	if b.rows > 0 {
+		j.hit(failpoint.BlockDeclared)
+		begun := time.Now()
+		if !j.insert(b) {
+			return
+		}
+		now := time.Now()
+		j.st.inserted.Store(now.UnixNano())
+		j.st.s.pace(now, now.Sub(begun))
+		j.hit(failpoint.BlockInserted)
+	}
+	if !j.call() || !j.bury(bad) {
+		return
+	}
+	if j.commit(false, func(p *partition) int64 { return j.d.of(p.id).to + 1 }, "") != nil {
+		return
+	}
+	j.st.s.deps.Metrics.SinkRows(j.st.table, b.rows)
+	j.st.mu.Lock()
+	defer j.st.mu.Unlock()
+	for _, part := range j.parts {
+		if part.p != nil && !part.p.gone {
+			part.p.settled(j.d.of(part.id).to, part.bytes)
+		}
+	}
+}
+
+// hit hits a failpoint in blocks of attempts.
+func (j *job) hit(point failpoint.Point) {
+	if j.st.table == tableAttempts {
+		failpoint.Hit(point)
+	}
+}
+
+// insert repeats until ClickHouse has the block, or the partitions are left.
+func (j *job) insert(b *block) bool {
+	if err := b.encode(); err != nil {
+		panic("BUG: " + err.Error()) // columns of different lengths
+	}
+	s, token := j.st.s, j.d.token(j.topicID)
+	for wait := firstRetry; ; wait = min(2*wait, lastRetry) {
+		ctx, cancel := context.WithTimeout(j.ctx, s.cfg.InsertTimeout)
+		err := s.server.insert(ctx, b, token)
+		cancel()
+		if err == nil {
+			s.health.ok()
+			return true
+		}
+		if j.ctx.Err() != nil {
+			return false
+		}
+		s.deps.Metrics.SinkInsertError(b.table)
+		s.health.failed(err)
+		if missingOf(err) != nil {
+			s.heal(j.ctx)
+		}
+		if !j.pause(wait) {
+			return false
+		}
+	}
+}
+
+// pause waits, or returns false when the partitions are to be left.
+func (j *job) pause(d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-j.leave:
+		return false
+	case <-j.ctx.Done():
+		return false
+	}
+}
+
+var (
+	// errLeft ends a commit of which no partition is ours any more, or which was not taken
+	// before they had to be left: nothing may be assumed.
+	errLeft = errors.New("the partitions are left")
+	// errPartLost ends a commit that had to be of all partitions, since some are gone. It
+	// may have been taken before they were.
+	errPartLost = errors.New("some of the partitions are gone")
+)
+
+// commit repeats until the offsets and the metadata are committed, of the partitions
+// that are ours by then, or with all of all or none. Metadata that is too large is an
+// error at once.
+func (j *job) commit(all bool, offset func(*partition) int64, metadata string) error {
+	for j.ctx.Err() == nil {
+		err := j.tryCommit(all, offset, metadata)
+		switch {
+		case err == nil, errors.Is(err, kerr.OffsetMetadataTooLarge), errors.Is(err, errPartLost):
+			return err
+		case j.ctx.Err() != nil:
+			return errLeft
+		case errors.Is(err, kerr.FencedInstanceID):
+			j.st.s.fail(fmt.Errorf("storing the delivery log: another process uses this INSTANCE_ID: %w", err))
+			return errLeft
+		}
+		// A stale generation too: kgo learns of it by its heartbeat, and then ends
+		// these partitions.
+		j.st.s.health.kafka(fmt.Errorf("committing %s: %w", j.st.topic, err))
+		if !j.pause(commitRetry) {
+			return errLeft
+		}
+	}
+	return errLeft
+}
+
+// errNoMember: a commit without a generation would not be fenced. Nor would one
+// under another membership than the partition was assigned to: Kafka does not
+// check who owns a partition.
+//
+// The interleaving that the latter is for: we are frozen for longer than the
+// session, and another sink stores what follows; we are told to stop, wake, and
+// join anew while this job finishes what it has: its next declaration would
+// be taken, and its rows stored twice.
+//
+// Likewise of one that was taken away while the job goes on for others: the
+// generation of the request was read before it is asked here whether it is ours. If
+// it is, it has not been given up, and no other has it in that generation.
+var errNoMember = errors.New("not the member of the group that the partition was assigned to")
+
+func (j *job) tryCommit(all bool, offset func(*partition) int64, metadata string) error {
+	j.st.mu.Lock()
+	ours := j.ours()
+	at := map[int32]kgo.EpochOffset{}
+	for _, p := range ours {
+		at[p.id] = kgo.EpochOffset{Epoch: -1, Offset: offset(p)}
+	}
+	j.st.mu.Unlock()
+	if len(ours) == 0 {
+		return errLeft
+	}
+	if all && len(ours) < len(j.parts) {
+		return errPartLost
+	}
+	ctx := kgo.PreCommitFnContext(j.ctx, func(req *kmsg.OffsetCommitRequest) error {
+		if req.MemberID == "" || req.Generation < 0 || !j.member(ours, req.MemberID) {
+			return errNoMember
+		}
+		j.generation = max(j.generation, req.Generation)
+		for i := range req.Topics {
+			for k := range req.Topics[i].Partitions {
+				req.Topics[i].Partitions[k].Metadata = &metadata
+			}
+		}
+		return nil
+	})
+	done := make(chan error, 1)
+	j.st.s.client.CommitOffsets(ctx, map[string]map[int32]kgo.EpochOffset{j.st.topic: at}, func(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, resp *kmsg.OffsetCommitResponse, err error) {
+		if err == nil {
+			for i := range resp.Topics {
+				for k := range resp.Topics[i].Partitions {
+					err = errors.Join(err, kerr.ErrorForCode(resp.Topics[i].Partitions[k].ErrorCode))
+				}
+			}
+		}
+		done <- err
+	})
+	return <-done
+}
+
+// member tells whether all of these are ours, and were assigned to that member.
+func (j *job) member(list []*partition, id string) bool {
+	j.st.mu.Lock()
+	defer j.st.mu.Unlock()
+	for _, p := range list {
+		if p.gone || p.member != id {
+			return false
+		}
+	}
+	return true
+}
+
+// read fetches a declared block's records, also those of partitions that are not ours.
+func (j *job) read() bool {
+	cl, err := kgo.NewClient(j.st.s.deps.ClientOpts...)
+	if err != nil {
+		panic("BUG: " + err.Error()) // the options are those of a client that there is
+	}
+	defer cl.Close()
+	f := kafkax.NewFetcher(cl)
+	for i, s := range j.d.spans {
+		for {
+			recs, err := j.scan(f, s)
+			if err == nil {
+				j.got(i, recs)
+				break
+			}
+			j.st.s.health.kafka(fmt.Errorf("reading a block that was declared: %w", err))
+			if j.ctx.Err() != nil || !j.pause(commitRetry) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// got notes the records of a part.
+func (j *job) got(i int, recs []*kgo.Record) {
+	j.st.mu.Lock()
+	defer j.st.mu.Unlock()
+	j.parts[i].recs = recs
+	if p := j.parts[i].p; p != nil && len(recs) > 0 {
+		p.stored = recs[0].Timestamp
+	}
+}
+
+// scan reads a span of the log, and reports where records of it are gone.
+func (j *job) scan(f *kafkax.Fetcher, s span) (recs []*kgo.Record, err error) {
+	end, err := f.EndOffset(j.ctx, j.st.topic, s.partition)
+	if err != nil {
+		return nil, err
+	}
+	err = f.Scan(j.ctx, j.st.topic, s.partition, s.from, min(s.to+1, end), func(rec *kgo.Record) error {
+		recs = append(recs, rec)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	if len(recs) == 0 || j.st.table == tableAttempts && recs[0].Offset != s.from {
+		j.st.s.deps.Logger.Error("storing the delivery log: records of a block under way were removed", "topic", j.st.topic, "partition", s.partition, "from", s.from, "to", s.to)
+	}
+	return recs, nil
+}
+
+// bury produces records that cannot be stored to the dead topic, if they are of our
+// partitions. After a crash they may be there twice.
+func (j *job) bury(bad []badRecord) bool {
+	s := j.st.s
+	for _, b := range bad {
+		if !j.isOurs(b.rec.Partition) {
+			continue
+		}
+		dead := &kgo.Record{
+			Topic: s.deps.DeadTopic, Key: b.rec.Key, Value: b.rec.Value, Timestamp: b.rec.Timestamp,
+			Headers: append(b.rec.Headers[:len(b.rec.Headers):len(b.rec.Headers)],
+				kgo.RecordHeader{Key: kafkax.HeaderError, Value: []byte(kafkax.CleanError(b.why.Error()))},
+				kgo.RecordHeader{Key: kafkax.HeaderSource, Value: fmt.Appendf(nil, "%s/%d/%d", b.rec.Topic, b.rec.Partition, b.rec.Offset)}),
+		}
+		s.deps.Logger.Warn("storing the delivery log: a record cannot be stored: it goes to "+dead.Topic, "topic", b.rec.Topic, "partition", b.rec.Partition, "offset", b.rec.Offset, "error", b.why)
+		for {
+			err := s.client.ProduceSync(j.ctx, dead).FirstErr()
+			if err == nil {
+				s.deps.Metrics.SinkDead(b.rec.Topic)
+				break
+			}
+			if errors.Is(err, kerr.MessageTooLarge) {
+				dead.Value = nil // its place is in the headers
+			}
+			s.health.kafka(fmt.Errorf("producing to %s: %w", dead.Topic, err))
+			if j.ctx.Err() != nil || !j.pause(commitRetry) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// isOurs tells whether the job may commit for the partition.
+func (j *job) isOurs(id int32) bool {
+	j.st.mu.Lock()
+	defer j.st.mu.Unlock()
+	for _, p := range j.ours() {
+		if p.id == id {
+			return true
+		}
+	}
+	return false
+}
