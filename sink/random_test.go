@@ -143,7 +143,7 @@ func (w *world) settled() {
 		}
 		open = open[:0]
 		ends.Each(func(end kadm.ListedOffset) {
-			if at, _ := offs.Lookup(end.Topic, end.Partition); at.At != end.Offset || at.Metadata != "" {
+			if at, ok := offs.Lookup(end.Topic, end.Partition); (ok || end.Offset > 0) && at.At != end.Offset || at.Metadata != "" {
 				open = append(open, fmt.Sprintf("%s/%d at %d %q, end %d", end.Topic, end.Partition, at.At, at.Metadata, end.Offset))
 			}
 		})

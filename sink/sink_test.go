@@ -40,6 +40,8 @@ type world struct {
 	cl    *kgo.Client
 	adm   *kadm.Client
 	logs  *lines
+	// byHand produces to the partition that a record says; only of a wide world.
+	byHand *kgo.Client
 }
 
 func newWorld(t *testing.T) *world {
