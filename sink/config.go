@@ -42,10 +42,10 @@ type Config struct {
 	// BlockBytes is the size of Kafka records, and of their rows, with which a
 	// block is inserted without waiting any longer.
 	BlockBytes kafkax.Bytes `env:"CLICKHOUSE_BLOCK_BYTES" envDefault:"16MiB"`
-	// FlushInterval is the least time between two inserts of one partition that
-	// are not full. It grows with the partitions of a process, at most 16 such
+	// FlushInterval is the least time between two inserts of one topic that
+	// are not full. It grows with the topics of a process, at most 16 such
 	// inserts each interval, and where inserts take more than a fifth of the time: up
-	// to five times. Those of all partitions are spread over it. Once the buffer fills up,
+	// to five times. Those of all topics are spread over it. Once the buffer fills up,
 	// a process without the roles dispatcher and router inserts what has half of its share
 	// of it, and is worth an insert, at once.
 	FlushInterval time.Duration `env:"CLICKHOUSE_FLUSH_INTERVAL" envDefault:"1s"`

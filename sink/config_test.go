@@ -176,7 +176,7 @@ func TestDeclarations(t *testing.T) {
 	}
 	for _, broken := range []string{
 		"b1", "b1 7 9", "b1 7 x 3", "b1 8 9 3", "b1 7 6 3", "b1 7 9 3 4", "b1 7 9-9 3", "b2", "b2 1", "b2 x 3:7-9", "b2 1 4:7-9", "b2 1 3:7", "b2 1 3",
-		"b2 1 3:7-6", "b2 1 3:7-9 2:1-1", "b2 1 3:7-9 3:7-9", "b2 1 3:7-9 4:-1-2", "b2 1 3:7-9 99999999999:1-2",
+		"b2 1 3:7-6", "b2 1 3:7-9 3:7-9", "b2 1 3:7-9 4:-1-2", "b2 1 3:7-9 99999999999:1-2",
 	} {
 		if d, err := parseDeclaration(3, 7, broken); err == nil {
 			t.Errorf("%q: accepted as %v", broken, d)

@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
 )
 
 // span is what a block has of one partition: offsets, both inclusive.
@@ -21,7 +23,7 @@ type span struct {
 // not in the records themselves, so that whoever repeats the block makes the same
 // rows, in the same order.
 type declaration struct {
-	spans    []span // by partition
+	spans    []span // each of another partition, in the order of the rows
 	storedAt time.Time
 }
 
@@ -120,11 +122,12 @@ func parseSpan(text string) (span, error) {
 // check tells whether the declaration can be one that was committed with that offset
 // of a partition.
 func (d *declaration) check(partition int32, offset int64) error {
-	own := false
-	for i, s := range d.spans {
-		if i > 0 && s.partition <= d.spans[i-1].partition {
+	own, seen := false, map[int32]bool{}
+	for _, s := range d.spans {
+		if seen[s.partition] {
 			return errDeclaration
 		}
+		seen[s.partition] = true
 		own = own || s.partition == partition && s.from == offset
 	}
 	if !own {
@@ -141,6 +144,20 @@ func (d *declaration) of(partition int32) span {
 		}
 	}
 	panic(fmt.Sprintf("BUG: partition %d is not of the block %s", partition, d))
+}
+
+// byAll tells whether the block was declared in all of its partitions: each has the
+// declaration, or is past it. One that was declared in some only was not stored: nobody
+// sends a block before Kafka has taken all of its declaration.
+func (d *declaration) byAll(committed kadm.OffsetResponses, topic string) bool {
+	text := d.String()
+	for _, s := range d.spans {
+		// Where nothing is committed any more, it was deleted by hand.
+		if at, ok := committed.Lookup(topic, s.partition); ok && at.At <= s.to && at.Metadata != text {
+			return false
+		}
+	}
+	return true
 }
 
 // token by which ClickHouse knows the block again.

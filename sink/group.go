@@ -23,6 +23,9 @@ const (
 // committed offsets with the metadata. kgo fetches nothing before it returns.
 func (s *Sink) onFetched(ctx context.Context, _ *kgo.Client, resp *kmsg.OffsetFetchResponse) error {
 	<-s.begun
+	if s.running.Err() != nil {
+		return s.running.Err() // Run is about to end
+	}
 	ctx, cancel := context.WithTimeout(ctx, assignTimeout)
 	defer cancel()
 	topics, err := s.describe(ctx, resp)
@@ -160,8 +163,9 @@ type assignment struct {
 	st         *stream
 	member     string
 	partitions []*partition
-	unseen     *job            // of those that were never seen; nil: none
+	unseen     *job            // of those whose beginning is committed first; nil: none
 	repeat     map[string]*job // by declaration
+	void       bool            // the partition added last has a declaration that does not count
 }
 
 func (s *Sink) assignment(t *topicState) *assignment {
@@ -187,7 +191,7 @@ func (s *Sink) openStream(topic string) *stream {
 // that is to be repeated, or where it was never seen, at t.since.
 func (a *assignment) add(ctx context.Context, at *kmsg.OffsetFetchResponseGroupTopicPartition) error {
 	p := newPartition(a.st, at.Partition, a.t.id)
-	p.member = a.member
+	p.member, a.void = a.member, false
 	a.partitions = append(a.partitions, p)
 	var d *declaration
 	if at.Offset < 0 {
@@ -203,7 +207,7 @@ func (a *assignment) add(ctx context.Context, at *kmsg.OffsetFetchResponseGroupT
 		}
 	}
 	switch there := p.place(a.t.starts[at.Partition], a.t.ends[at.Partition]); {
-	case p.unseen:
+	case p.unseen, a.void: // what is committed now must not be taken for it later, when others are past it
 		if a.unseen == nil {
 			a.unseen = newJob(a.st, a.t.id)
 		}
@@ -229,33 +233,27 @@ func (a *assignment) declared(ctx context.Context, at *kmsg.OffsetFetchResponseG
 	if d == nil || a.repeat[d.String()] != nil || len(d.spans) == 1 {
 		return d, nil
 	}
-	whole, err := s.declaredByAll(ctx, a.t.name, d)
-	if err != nil || !whole {
+	offsets, err := s.committed(ctx, d)
+	if err != nil {
 		return nil, err
+	}
+	if !d.byAll(offsets, a.t.name) {
+		a.void = true
+		return nil, nil //nolint:nilnil // it was not stored
 	}
 	return d, nil
 }
 
-// declaredByAll tells whether a block was declared in all of its partitions: each has
-// the declaration, or is past it. One that was declared in some was not stored: Kafka
-// takes a commit of several partitions as a whole, but for those that the broker does
-// not know yet.
-func (s *Sink) declaredByAll(ctx context.Context, topic string, d *declaration) (bool, error) {
+// committed looks up the offsets of the group, for a declared block.
+func (s *Sink) committed(ctx context.Context, d *declaration) (kadm.OffsetResponses, error) {
 	offsets, err := s.admin.FetchOffsets(ctx, s.deps.Group)
+	if err == nil {
+		err = offsets.Error()
+	}
 	if err != nil {
-		return false, fmt.Errorf("looking up whether the block %s of %s was declared: %w", d, topic, err)
+		return nil, fmt.Errorf("looking up whether the block %s was declared: %w", d, err)
 	}
-	text := d.String()
-	for _, span := range d.spans {
-		at, ok := offsets.Lookup(topic, span.partition)
-		switch {
-		case ok && at.Err != nil:
-			return false, fmt.Errorf("looking up whether the block %s of %s was declared: partition %d: %w", d, topic, span.partition, at.Err)
-		case ok && at.At <= span.to && at.Metadata != text:
-			return false, nil
-		}
-	}
-	return true, nil
+	return offsets, nil
 }
 
 // repeated notes that the partition has a block to be repeated: one for all partitions
@@ -295,6 +293,12 @@ func (s *Sink) begin(a *assignment) {
 		s.jobs.Go(a.unseen.begin)
 	}
 	for _, j := range a.repeat {
+		// What comes behind the block would fill the buffer where it cannot be read.
+		for _, part := range j.parts {
+			if part.p != nil {
+				s.client.PauseFetchPartitions(map[string][]int32{a.t.name: {part.id}})
+			}
+		}
 		s.jobs.Go(j.repeat)
 	}
 }
@@ -371,8 +375,9 @@ func (st *stream) remove(ids []partitionID) (out []*partition) {
 	return out
 }
 
-// end gives partitions up, at once or once the jobs that have records of them are done:
-// after it nothing is committed for them.
+// end gives partitions up, at once or once the jobs that have records of them are done,
+// unless those wait for ClickHouse: after it no commit is made for them. One that was
+// made before may still be written; the group's client joins anew behind it.
 func (s *Sink) end(list []*partition, grace time.Duration) {
 	for _, p := range list {
 		p.st.leave(p)
@@ -381,6 +386,9 @@ func (s *Sink) end(list []*partition, grace time.Duration) {
 	defer limit.Stop()
 	if grace > 0 {
 		for _, p := range list {
+			if p.st.failing(p) {
+				continue
+			}
 			select {
 			case <-p.idle:
 				continue

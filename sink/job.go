@@ -1,6 +1,7 @@
 package sink
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,7 +29,8 @@ type part struct {
 	id    int32
 	p     *partition // nil: of a block to be repeated, and not ours
 	recs  []*kgo.Record
-	bytes int64 // of recs
+	bytes int64     // of recs
+	since time.Time // when the oldest of recs came
 }
 
 // job stores one block in a goroutine of its own. It goes on while one of its
@@ -43,6 +45,9 @@ type job struct {
 	cancel  context.CancelFunc // when all are gone
 	leave   chan struct{}      // closed when all of ours are leaving: begin nothing anew
 	done    bool               // leave is closed; stream.mu guards it
+	counted bool               // in stream.under; stream.mu guards it
+	// failing tells that the insert is to be tried again; stream.mu guards it.
+	failing bool
 	// generation of the group in which something was committed last.
 	generation int32
 }
@@ -53,10 +58,10 @@ func newJob(st *stream, topicID [16]byte) *job {
 	return j
 }
 
-// add makes records of a partition the job's. stream.mu is held, as in left, dropped,
-// release.
+// add makes records of a partition the job's. stream.mu is held, as in left and dropped,
+// or nobody knows of the partition yet.
 func (j *job) add(p *partition, recs []*kgo.Record, bytes int64) {
-	j.parts = append(j.parts, part{p.id, p, recs, bytes})
+	j.parts = append(j.parts, part{id: p.id, p: p, recs: recs, bytes: bytes, since: p.queued})
 	p.job = j
 }
 
@@ -126,29 +131,64 @@ func (j *job) store() {
 }
 
 func (j *job) finished() {
-	j.st.mu.Lock()
-	j.st.under--
-	j.st.flushed = time.Now()
-	j.st.mu.Unlock()
+	j.stored()
 	j.end()
+}
+
+// stored notes that the stream need not wait for the job's insert any more.
+func (j *job) stored() {
+	j.st.mu.Lock()
+	defer j.st.mu.Unlock()
+	if j.counted {
+		j.counted = false
+		j.st.under--
+		j.st.flushed = time.Now()
+		j.st.nudge()
+	}
 }
 
 // repeat stores a block that was declared before.
 func (j *job) repeat() {
+	defer j.resume()
 	defer j.end()
-	select {
-	case j.st.s.builds <- struct{}{}:
-		defer func() { <-j.st.s.builds }()
-	case <-j.leave:
+	// What is read waits for its insert in memory: one block at a time. Who cannot read
+	// keeps nobody from inserting.
+	if !j.hold(j.st.s.reads) {
 		return
 	}
-	if !j.read() {
+	whole := j.read()
+	if !whole || !j.hold(j.st.s.builds) {
+		<-j.st.s.reads
 		return
 	}
+	<-j.st.s.reads
+	defer func() { <-j.st.s.builds }()
 	b := j.st.s.blocks.get(j.st.table)
 	defer j.st.s.blocks.put(b)
 	_, bad := b.build(j.records(), j.origin(), math.MaxInt)
 	j.insertAndCommit(b, bad)
+}
+
+// hold takes a token, or returns false when the partitions are to be left.
+func (j *job) hold(tokens chan struct{}) bool {
+	select {
+	case tokens <- struct{}{}:
+		return true
+	case <-j.leave:
+	case <-j.ctx.Done():
+	}
+	return false
+}
+
+// resume has the partitions of a block that was repeated fetched.
+func (j *job) resume() {
+	ids := map[string][]int32{}
+	for _, part := range j.parts {
+		if part.p != nil {
+			ids[j.st.topic] = append(ids[j.st.topic], part.id)
+		}
+	}
+	j.st.s.client.ResumeFetchPartitions(ids)
 }
 
 func (j *job) origin() origin {
@@ -173,7 +213,7 @@ func (j *job) keep(used int) {
 		n := min(used, len(part.recs))
 		used -= n
 		if n < len(part.recs) {
-			part.p.back(part.recs[n:])
+			part.p.back(part.recs[n:], part.since)
 			part.bytes -= sizeOf(part.recs[n:])
 		}
 		if n == 0 {
@@ -191,8 +231,9 @@ func (j *job) keep(used int) {
 	j.dropped()
 }
 
-// declare commits the block's declaration for all of its partitions, in one request:
-// Kafka takes all of it or none. False: the block is not to be stored, by us.
+// declare commits the block's declaration for all of its partitions, in one request,
+// again until Kafka has taken all of it: it takes a commit as a whole, but for partitions
+// that the broker does not know yet. False: the block is not to be stored, by us.
 func (j *job) declare() bool {
 	text := j.d.String()
 	err := j.commit(true, func(p *partition) int64 { return p.next }, text)
@@ -223,7 +264,10 @@ func (j *job) declaredAfterAll() bool {
 		declared, err := j.lookUp()
 		switch {
 		case err == nil && !declared:
-			j.giveBack(maxSpans)
+			// Where some have it: it must not be taken for declared later, when others are past it.
+			if j.commit(false, func(p *partition) int64 { return p.next }, "") == nil {
+				j.giveBack(maxSpans)
+			}
 			return false
 		case err == nil:
 			return true
@@ -241,13 +285,28 @@ func (j *job) declaredAfterAll() bool {
 // errSameGeneration: the group has not been formed anew yet.
 var errSameGeneration = errors.New("the group has no new generation yet")
 
+// lookUp asks what is committed. Of partitions that are ours it must be what we left or
+// the declaration: else we have lost them without knowing it yet, their new owners may
+// have stored the records in other blocks, and nothing may be done.
 func (j *job) lookUp() (declared bool, err error) {
 	if _, now := j.st.s.client.GroupMetadata(); now <= j.generation {
 		return false, errSameGeneration
 	}
 	ctx, cancel := context.WithTimeout(j.ctx, assignTimeout)
 	defer cancel()
-	return j.st.s.declaredByAll(ctx, j.st.topic, &j.d)
+	offsets, err := j.st.s.committed(ctx, &j.d)
+	if err != nil {
+		return false, err
+	}
+	j.st.mu.Lock()
+	ours := j.ours()
+	j.st.mu.Unlock()
+	for _, p := range ours {
+		if at, ok := offsets.Lookup(j.st.topic, p.id); !ok || at.At != j.d.of(p.id).from {
+			return false, fmt.Errorf("looking up whether the block %s of %s was declared: partition %d has gone on: %w", &j.d, j.st.topic, p.id, errNoMember)
+		}
+	}
+	return j.d.byAll(offsets, j.st.topic), nil
 }
 
 // giveBack returns all records to their queues, for blocks of that many partitions.
@@ -255,7 +314,7 @@ func (j *job) giveBack(spans int) {
 	j.st.mu.Lock()
 	defer j.st.mu.Unlock()
 	for _, part := range j.parts {
-		part.p.back(part.recs)
+		part.p.back(part.recs, part.since)
 	}
 	j.st.spans = min(j.st.spans, spans)
 	j.st.note()
@@ -264,10 +323,9 @@ func (j *job) giveBack(spans int) {
 // insertAndCommit brings the block, which is declared or empty, to ClickHouse and
 // commits behind it.
 func (j *job) insertAndCommit(b *block, bad []badRecord) {
+	rows := j.rowsOfOurs(b.rows)
 	if j.st.s.caller == nil {
-		for i := range j.parts {
-			j.parts[i].recs = nil // all of it stands in the block: a second copy of what waits for ClickHouse
-		}
+		j.forget() // all of it stands in the block: a second copy of what waits for ClickHouse
 	}
 	if b.rows > 0 {
 		j.hit(failpoint.BlockDeclared)
@@ -280,19 +338,43 @@ func (j *job) insertAndCommit(b *block, bad []badRecord) {
 		j.st.s.pace(now, now.Sub(begun))
 		j.hit(failpoint.BlockInserted)
 	}
+	j.stored()
 	if !j.call() || !j.bury(bad) {
 		return
 	}
 	if j.commit(false, func(p *partition) int64 { return j.d.of(p.id).to + 1 }, "") != nil {
 		return
 	}
-	j.st.s.deps.Metrics.SinkRows(j.st.table, b.rows)
+	j.st.s.deps.Metrics.SinkRows(j.st.table, rows)
 	j.st.mu.Lock()
 	defer j.st.mu.Unlock()
 	for _, part := range j.parts {
 		if part.p != nil && !part.p.gone {
 			part.p.settled(j.d.of(part.id).to, part.bytes)
 		}
+	}
+}
+
+// rowsOfOurs are those of a block's rows that are of our partitions, about: all, but of a
+// block that several repeat.
+func (j *job) rowsOfOurs(rows int) int {
+	of := 0
+	for _, part := range j.parts {
+		if part.p == nil {
+			continue
+		}
+		for _, rec := range part.recs {
+			of += j.st.rowsOf(rec)
+		}
+	}
+	return min(rows, of)
+}
+
+func (j *job) forget() {
+	j.st.mu.Lock()
+	defer j.st.mu.Unlock()
+	for i := range j.parts {
+		j.parts[i].recs = nil
 	}
 }
 
@@ -325,10 +407,21 @@ func (j *job) insert(b *block) bool {
 		if missingOf(err) != nil {
 			s.heal(j.ctx)
 		}
-		if !j.pause(wait) {
+		j.fails(true)
+		again := j.pause(wait)
+		j.fails(false)
+		if !again {
 			return false
 		}
 	}
+}
+
+// fails notes that the insert waits to be tried again: who takes a partition away need
+// not wait for it.
+func (j *job) fails(now bool) {
+	j.st.mu.Lock()
+	defer j.st.mu.Unlock()
+	j.failing = now
 }
 
 // pause waits, or returns false when the partitions are to be left.
@@ -352,6 +445,8 @@ var (
 	// errPartLost ends a commit that had to be of all partitions, since some are gone. It
 	// may have been taken before they were.
 	errPartLost = errors.New("some of the partitions are gone")
+	// errGone: one was taken away since the request was made; the next is without it.
+	errGone = errors.New("a partition was taken away")
 )
 
 // commit repeats until the offsets and the metadata are committed, of the partitions
@@ -365,6 +460,8 @@ func (j *job) commit(all bool, offset func(*partition) int64, metadata string) e
 			return err
 		case j.ctx.Err() != nil:
 			return errLeft
+		case errors.Is(err, errGone):
+			continue
 		case errors.Is(err, kerr.FencedInstanceID):
 			j.st.s.fail(fmt.Errorf("storing the delivery log: another process uses this INSTANCE_ID: %w", err))
 			return errLeft
@@ -408,8 +505,8 @@ func (j *job) tryCommit(all bool, offset func(*partition) int64, metadata string
 		return errPartLost
 	}
 	ctx := kgo.PreCommitFnContext(j.ctx, func(req *kmsg.OffsetCommitRequest) error {
-		if req.MemberID == "" || req.Generation < 0 || !j.member(ours, req.MemberID) {
-			return errNoMember
+		if err := j.member(ours, req.MemberID); err != nil || req.Generation < 0 {
+			return cmp.Or(err, errNoMember)
 		}
 		j.generation = max(j.generation, req.Generation)
 		for i := range req.Topics {
@@ -433,16 +530,20 @@ func (j *job) tryCommit(all bool, offset func(*partition) int64, metadata string
 	return <-done
 }
 
-// member tells whether all of these are ours, and were assigned to that member.
-func (j *job) member(list []*partition, id string) bool {
+// member is an error where one of these is not ours any more, or was not assigned to
+// that member.
+func (j *job) member(list []*partition, id string) error {
 	j.st.mu.Lock()
 	defer j.st.mu.Unlock()
 	for _, p := range list {
-		if p.gone || p.member != id {
-			return false
+		switch {
+		case p.gone:
+			return errGone
+		case id == "" || p.member != id:
+			return errNoMember
 		}
 	}
-	return true
+	return nil
 }
 
 // read fetches a declared block's records, also those of partitions that are not ours.
@@ -452,10 +553,9 @@ func (j *job) read() bool {
 		panic("BUG: " + err.Error()) // the options are those of a client that there is
 	}
 	defer cl.Close()
-	f := kafkax.NewFetcher(cl)
 	for i, s := range j.d.spans {
 		for {
-			recs, err := j.scan(f, s)
+			recs, err := j.scan(kafkax.NewFetcher(cl), s) // a new one: the topic may have been made anew
 			if err == nil {
 				j.got(i, recs)
 				break
@@ -492,7 +592,7 @@ func (j *job) scan(f *kafkax.Fetcher, s span) (recs []*kgo.Record, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(recs) == 0 || j.st.table == tableAttempts && recs[0].Offset != s.from {
+	if len(recs) == 0 || end <= s.to || j.st.table == tableAttempts && recs[0].Offset != s.from {
 		j.st.s.deps.Logger.Error("storing the delivery log: records of a block under way were removed", "topic", j.st.topic, "partition", s.partition, "from", s.from, "to", s.to)
 	}
 	return recs, nil

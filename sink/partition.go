@@ -119,12 +119,12 @@ func (p *partition) off(rows int, bytes int64) (recs []*kgo.Record, size int64) 
 	return recs, size
 }
 
-// back returns records to the head of the queue.
-func (p *partition) back(recs []*kgo.Record) {
+// back returns records to the head of the queue, of which the oldest came then.
+func (p *partition) back(recs []*kgo.Record, since time.Time) {
 	if p.leaving || len(recs) == 0 {
 		return
 	}
-	p.queue, p.behind = append(recs[:len(recs):len(recs)], p.queue...), true
+	p.queue, p.behind, p.queued = append(recs[:len(recs):len(recs)], p.queue...), true, since
 	for _, rec := range recs {
 		p.rows += p.st.rowsOf(rec)
 	}

@@ -304,3 +304,20 @@ func TestMetadataTooLong(t *testing.T) {
 		t.Errorf("told otherwise than once:\n%s", text)
 	}
 }
+
+// TestDroppedMemberStoresAgain: the group has dropped a member, which hears of it by a
+// commit, joins anew, and has the same partitions.
+func TestDroppedMemberStoresAgain(t *testing.T) {
+	w := newWideWorld(t, 2)
+	s := w.start(func(c *Config, d *Deps) {
+		slowFlush(c, d)
+		d.ClientOpts = append(d.ClientOpts, kgo.HeartbeatInterval(4*time.Minute), kgo.SessionTimeout(5*time.Minute))
+	})
+	w.each(1, 0, 1)
+	w.ch.once(t, 2)
+	w.settled()
+	w.expel(s)
+	w.each(5, 0, 1)
+	w.ch.once(t, 12)
+	w.settled()
+}

@@ -101,6 +101,7 @@ type Sink struct {
 	caller *caller // nil: webhook_called records are not asked for
 	health health
 	builds chan struct{} // one token for each insert that may be under way
+	reads  chan struct{} // one for each declared block that may be read
 	grace  time.Duration // graceStop, but in tests
 	blocks blockPool
 	buffer buffer
@@ -160,7 +161,7 @@ func New(cfg Config, deps Deps) (*Sink, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Sink{cfg: cfg, deps: deps, server: srv, begun: make(chan struct{}), builds: make(chan struct{}, cfg.Inserts), grace: graceStop, healAfter: healAfter, streams: map[string]*stream{}}
+	s := &Sink{cfg: cfg, deps: deps, server: srv, begun: make(chan struct{}), builds: make(chan struct{}, cfg.Inserts), reads: make(chan struct{}, 1), grace: graceStop, healAfter: healAfter, streams: map[string]*stream{}}
 	s.health.log, s.health.now = deps.Logger, deps.Now
 	s.buffer.limit, s.buffer.eager, s.buffer.enough = int64(cfg.BufferBytes), deps.Alone, int64(cfg.BlockBytes)/blockShare
 	s.blocks.events = func() *block { return newBlock(tableEvents, newEventRows(deps.ParseEvent, deps.Taken)) }

@@ -1,7 +1,6 @@
 package sink
 
 import (
-	"cmp"
 	"context"
 	"slices"
 	"sync"
@@ -154,12 +153,14 @@ func (st *stream) take() *job {
 			continue // of before the topic was made anew, or the group was joined again
 		}
 		before := p.rows
+		since := p.queued
 		recs, size := p.off(rows, bytes)
 		rows, bytes = rows-(before-p.rows), bytes-size
 		j.add(p, recs, size)
+		j.parts[len(j.parts)-1].since = since
 	}
-	slices.SortFunc(j.parts, func(a, b part) int { return cmp.Compare(a.id, b.id) })
 	st.under++
+	j.counted = true
 	st.turn = time.Time{}
 	st.note()
 	return j
@@ -251,4 +252,11 @@ func (st *stream) drop(p *partition) {
 	if p.job != nil {
 		p.job.dropped()
 	}
+}
+
+// failing tells whether the partition's job waits for ClickHouse to take an insert.
+func (st *stream) failing(p *partition) bool {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return p.job != nil && p.job.failing
 }

@@ -178,7 +178,7 @@ func (j *job) call() bool {
 		return true
 	}
 	for _, part := range j.parts {
-		if part.p != nil && !j.callFor(c, part.recs) {
+		if j.isOurs(part.id) && !j.callFor(c, part.recs) {
 			return false
 		}
 	}
