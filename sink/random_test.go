@@ -20,21 +20,23 @@ func TestRandomFaults(t *testing.T) {
 	for seed := range uint64(4) {
 		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t)
-			if _, err := w.adm.UpdatePartitions(t.Context(), 3, attemptsTopic); err != nil {
-				t.Fatal(err)
-			}
-			randomFaults(t, w, rand.New(rand.NewPCG(seed, 1)))
+			randomFaults(t, newWideWorld(t, 3), rand.New(rand.NewPCG(seed, 1)))
 		})
 	}
 }
 
 func randomFaults(t *testing.T, w *world, rnd *rand.Rand) {
-	var mu sync.Mutex // guards rnd and stalled
+	var mu sync.Mutex // guards rnd, stalled, faults, over
 	var stalled []chan struct{}
+	faults := 0   // one after the other: the waits between tries double
+	over := false // nobody would release what is stalled from then on
 	w.ch.fault = func(int, fakeInsert) fault {
 		mu.Lock()
 		defer mu.Unlock()
+		if faults++; faults > 3 || over {
+			faults = 0
+			return fault{}
+		}
 		switch rnd.IntN(6) {
 		case 0:
 			return fault{refuse: true}
@@ -46,6 +48,7 @@ func randomFaults(t *testing.T, w *world, rnd *rand.Rand) {
 				return fault{hold: stalled[len(stalled)-1]}
 			}
 		}
+		faults = 0
 		return fault{}
 	}
 	patience := func(c *Config, d *Deps) {
@@ -58,9 +61,9 @@ func randomFaults(t *testing.T, w *world, rnd *rand.Rand) {
 	for range 12 {
 		for range 5 {
 			mu.Lock()
-			n := 1 + rnd.IntN(12)
+			n, to := 1+rnd.IntN(12), rnd.Int32N(3)
 			mu.Unlock()
-			w.attempts(n)
+			w.each(n, to)
 			total += n
 		}
 		mu.Lock()
@@ -76,6 +79,7 @@ func randomFaults(t *testing.T, w *world, rnd *rand.Rand) {
 	w.start(patience)
 	w.ch.once(t, total)
 	mu.Lock()
+	over = true
 	before, late := w.ch.insertsStored(), len(stalled)
 	for _, c := range stalled {
 		close(c)
@@ -83,6 +87,7 @@ func randomFaults(t *testing.T, w *world, rnd *rand.Rand) {
 	mu.Unlock()
 	w.ch.until(t, "those that were stalled", func() bool { return w.ch.stored >= before+late })
 	w.ch.once(t, total)
+	w.settled()
 }
 
 // TestRealKafka: declarations, commits and hand-over between two members as
