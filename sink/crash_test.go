@@ -162,7 +162,7 @@ func commitAs(ctx context.Context, s *Sink, offset int64) error {
 	p.member, _ = s.client.GroupMetadata()
 	j := newJob(st, p.topicID)
 	j.ctx = ctx
-	j.add(p, nil, 0)
+	j.add(part{id: p.id, p: p})
 	return j.tryCommit(false, func(*partition) int64 { return offset }, "")
 }
 

@@ -163,9 +163,9 @@ type assignment struct {
 	st         *stream
 	member     string
 	partitions []*partition
-	unseen     *job            // of those whose beginning is committed first; nil: none
-	repeat     map[string]*job // by declaration
-	void       bool            // the partition added last has a declaration that does not count
+	noted      *job                 // of those whose beginning is committed first; nil: none
+	repeat     map[string]*job      // by declaration
+	offsets    kadm.OffsetResponses // of the whole group; nil: not asked for
 }
 
 func (s *Sink) assignment(t *topicState) *assignment {
@@ -191,15 +191,15 @@ func (s *Sink) openStream(topic string) *stream {
 // that is to be repeated, or where it was never seen, at t.since.
 func (a *assignment) add(ctx context.Context, at *kmsg.OffsetFetchResponseGroupTopicPartition) error {
 	p := newPartition(a.st, at.Partition, a.t.id)
-	p.member, a.void = a.member, false
+	p.member = a.member
 	a.partitions = append(a.partitions, p)
 	var d *declaration
 	if at.Offset < 0 {
-		p.next, p.unseen, p.moved = a.t.since[at.Partition], true, true
+		p.next, p.noted, p.moved = a.t.since[at.Partition], true, true
 	} else {
 		p.next = at.Offset
 		var err error
-		if d, err = a.declared(ctx, at); err != nil {
+		if d, err = a.declared(ctx, p, at); err != nil {
 			return err
 		}
 		if d != nil {
@@ -207,11 +207,11 @@ func (a *assignment) add(ctx context.Context, at *kmsg.OffsetFetchResponseGroupT
 		}
 	}
 	switch there := p.place(a.t.starts[at.Partition], a.t.ends[at.Partition]); {
-	case p.unseen, a.void: // what is committed now must not be taken for it later, when others are past it
-		if a.unseen == nil {
-			a.unseen = newJob(a.st, a.t.id)
+	case p.noted:
+		if a.noted == nil {
+			a.noted = newJob(a.st, a.t.id)
 		}
-		a.unseen.add(p, nil, 0)
+		a.noted.add(part{id: p.id, p: p})
 	case d != nil && there:
 		a.repeated(d, p)
 	}
@@ -220,7 +220,7 @@ func (a *assignment) add(ctx context.Context, at *kmsg.OffsetFetchResponseGroupT
 
 // declared gives the block that was declared with a committed offset and is to be
 // repeated; nil: none.
-func (a *assignment) declared(ctx context.Context, at *kmsg.OffsetFetchResponseGroupTopicPartition) (*declaration, error) {
+func (a *assignment) declared(ctx context.Context, p *partition, at *kmsg.OffsetFetchResponseGroupTopicPartition) (*declaration, error) {
 	if at.Metadata == nil {
 		return nil, nil //nolint:nilnil // no declaration is not an error
 	}
@@ -233,12 +233,13 @@ func (a *assignment) declared(ctx context.Context, at *kmsg.OffsetFetchResponseG
 	if d == nil || a.repeat[d.String()] != nil || len(d.spans) == 1 {
 		return d, nil
 	}
-	offsets, err := s.committed(ctx, d)
-	if err != nil {
-		return nil, err
+	if a.offsets == nil {
+		if a.offsets, err = s.committed(ctx, d); err != nil {
+			return nil, err
+		}
 	}
-	if !d.byAll(offsets, a.t.name) {
-		a.void = true
+	if !d.byAll(a.offsets, a.t.name) {
+		p.noted = true  // else it would be taken for declared later, when others are past it
 		return nil, nil //nolint:nilnil // it was not stored
 	}
 	return d, nil
@@ -289,16 +290,12 @@ func (s *Sink) begin(a *assignment) {
 	a.st.mu.Unlock()
 	s.recount()
 	s.end(old, 0)
-	if a.unseen != nil {
-		s.jobs.Go(a.unseen.begin)
+	if a.noted != nil {
+		s.jobs.Go(a.noted.begin)
 	}
 	for _, j := range a.repeat {
 		// What comes behind the block would fill the buffer where it cannot be read.
-		for _, part := range j.parts {
-			if part.p != nil {
-				s.client.PauseFetchPartitions(map[string][]int32{a.t.name: {part.id}})
-			}
-		}
+		s.client.PauseFetchPartitions(j.fetched())
 		s.jobs.Go(j.repeat)
 	}
 }

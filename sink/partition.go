@@ -18,8 +18,8 @@ type partition struct {
 	id      int32
 	topicID [16]byte
 	member  string // of the group, to whom it was assigned; under no other is anything committed for it
-	unseen  bool   // nothing was committed for it before
-	moved   bool   // it begins elsewhere than Kafka says: unseen, or behind a block that is repeated
+	moved   bool   // it begins elsewhere than Kafka says: never seen, or behind a block that is repeated
+	noted   bool   // where it begins is to be committed before anything of it is stored
 	polled  int64  // poll loop only, once it is assigned: the offset after the last record that was polled
 
 	// Guarded by stream.mu.
@@ -46,7 +46,7 @@ func (p *partition) place(start, end int64) bool {
 	if p.next > end {
 		p.st.s.deps.Logger.Error("storing the delivery log: the committed offset is beyond the log's end: the topic was made anew or lost records; it is read from its start",
 			"topic", p.st.topic, "partition", p.id, "committed", p.next, "end", end)
-		p.next, p.unseen, p.moved, p.polled = start, true, true, start
+		p.next, p.noted, p.moved, p.polled = start, true, true, start
 		return false
 	}
 	p.polled = p.next
@@ -102,21 +102,22 @@ func sizeOf(recs []*kgo.Record) (bytes int64) {
 
 // off takes records off the queue until there are that many rows or bytes, at least
 // one record. With mu held, as what follows.
-func (p *partition) off(rows int, bytes int64) (recs []*kgo.Record, size int64) {
-	n, taken := 0, 0
-	for n < len(p.queue) && (n == 0 || taken < rows && size < bytes) {
+func (p *partition) off(rows int, bytes int64) (of part, taken int) {
+	of = part{id: p.id, p: p, since: p.queued}
+	n := 0
+	for n < len(p.queue) && (n == 0 || taken < rows && of.bytes < bytes) {
 		taken += p.st.rowsOf(p.queue[n])
-		size += bytesOf(p.queue[n])
+		of.bytes += bytesOf(p.queue[n])
 		n++
 	}
-	recs = make([]*kgo.Record, n)
-	copy(recs, p.queue)
+	of.recs = make([]*kgo.Record, n)
+	copy(of.recs, p.queue)
 	p.queue = append(p.queue[:0], p.queue[n:]...)
 	clear(p.queue[len(p.queue):cap(p.queue)]) // free the records
 	p.rows -= taken
 	p.behind = false
-	p.queued, p.stored = time.Now(), recs[0].Timestamp
-	return recs, size
+	p.queued, p.stored = time.Now(), of.recs[0].Timestamp
+	return of, taken
 }
 
 // back returns records to the head of the queue, of which the oldest came then.
@@ -139,6 +140,9 @@ func (p *partition) settled(to, bytes int64) {
 		p.st.s.buffer.add(-bytes)
 	}
 }
+
+// ready tells whether a job may take records of it.
+func (p *partition) ready() bool { return p.job == nil && !p.leaving && len(p.queue) > 0 }
 
 // release ends the job's hold of it.
 func (p *partition) release() {

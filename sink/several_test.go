@@ -244,7 +244,7 @@ func TestDeclaredAfterAll(t *testing.T) {
 				p := newPartition(st, id, j.topicID)
 				p.next = 1
 				p.member, _ = s.client.GroupMetadata()
-				j.add(p, []*kgo.Record{{Partition: id, Offset: 1}}, 1)
+				j.add(part{id: id, p: p, recs: []*kgo.Record{{Partition: id, Offset: 1}}, bytes: 1})
 			}
 			st.mu.Unlock()
 			j.keep(2)

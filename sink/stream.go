@@ -79,10 +79,10 @@ func (st *stream) run(ctx context.Context) {
 	}
 }
 
-// idle gives the partitions that have records and no job. mu is held.
-func (st *stream) idle() (list []*partition) {
+// ready gives the partitions that a job may take records of. mu is held.
+func (st *stream) ready() (list []*partition) {
 	for _, p := range st.partitions {
-		if p.job == nil && !p.leaving && len(p.queue) > 0 {
+		if p.ready() {
 			list = append(list, p)
 		}
 	}
@@ -95,7 +95,7 @@ func (st *stream) due(now time.Time) time.Duration {
 	defer st.mu.Unlock()
 	rows, bytes, behind, oldest := 0, int64(0), false, time.Time{}
 	for _, p := range st.partitions {
-		if p.job != nil || p.leaving || len(p.queue) == 0 {
+		if !p.ready() {
 			continue
 		}
 		rows, bytes, behind = rows+p.rows, bytes+p.bytes, behind || p.behind
@@ -137,7 +137,7 @@ func (st *stream) untilTurn(now, due time.Time) time.Duration {
 func (st *stream) take() *job {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	list := st.idle()
+	list := st.ready()
 	if len(list) == 0 {
 		return nil
 	}
@@ -152,12 +152,9 @@ func (st *stream) take() *job {
 		if p.topicID != first.topicID || p.member != first.member {
 			continue // of before the topic was made anew, or the group was joined again
 		}
-		before := p.rows
-		since := p.queued
-		recs, size := p.off(rows, bytes)
-		rows, bytes = rows-(before-p.rows), bytes-size
-		j.add(p, recs, size)
-		j.parts[len(j.parts)-1].since = since
+		of, taken := p.off(rows, bytes)
+		rows, bytes = rows-taken, bytes-of.bytes
+		j.add(of)
 	}
 	st.under++
 	j.counted = true
