@@ -159,7 +159,7 @@ const otherVariables = `
 |---|---|---|
 | ` + "`HOOKLINE_ENGINE_LIB`" + ` | dev, demo, hookline-engine | Path of libchdb.so, the ClickHouse engine; without it the newest that ` + "`make setup`" + ` brought. |
 | ` + "`HOOKLINE_CHDB_VERSION`" + ` | scripts/engine-lib.sh | Another version of the engine, of those that its table of checksums lists. |
-| ` + "`HOOKLINE_KAFKA_HEAP`, `HOOKLINE_KAFKA_WAIT`, `HOOKLINE_KAFKA_EXTRA`" + ` | scripts/kafka.sh | See there. |
+| ` + "`HOOKLINE_KAFKA_HEAP`, `HOOKLINE_KAFKA_JVM`, `HOOKLINE_KAFKA_WAIT`, `HOOKLINE_KAFKA_EXTRA`" + ` | scripts/kafka.sh | See there. |
 `
 
 // WriteMarkdown writes the reference as a page.

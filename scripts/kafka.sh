@@ -18,7 +18,8 @@
 # The jars come by Maven, by the version below, and are checked against kafka-jars.sha256: a jar that
 # is not listed, is missing or differs is refused. They are kept in ${XDG_CACHE_HOME:-~/.cache}/hookline.
 #
-# Environment: HOOKLINE_KAFKA_HEAP (320m), HOOKLINE_KAFKA_WAIT (90, seconds to come up),
+# Environment: HOOKLINE_KAFKA_HEAP (320m), HOOKLINE_KAFKA_JVM (more options of a node's JVM, which
+# override those before, e.g. "-Xms2g -Xmn1g"), HOOKLINE_KAFKA_WAIT (90, seconds to come up),
 # HOOKLINE_KAFKA_EXTRA (more lines for server.properties, which override those before; @PORT@ and
 # @CONTROLLER@ in them are the node's ports).
 set -euo pipefail
@@ -199,7 +200,8 @@ start() { # node
   (
     trap '' HUP INT
     cd "$dir"
-    jvm "$HEAP" kafka.Kafka server.properties
+    read -r -a more <<<"${HOOKLINE_KAFKA_JVM:-}"
+    jvm "$HEAP" ${more[@]+"${more[@]}"} kafka.Kafka server.properties
   ) >>"$dir/kafka.out" 2>&1 </dev/null &
   echo $! >"$dir/pid"
 }
