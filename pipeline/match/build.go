@@ -22,13 +22,13 @@ func NewObservedIndex(subs iter.Seq[*pipeline.Subscription], o Observer) *Index 
 	b := builder{x: &Index{observer: o}, patterns: map[patternKey][]candidate{}}
 	for s := range subs {
 		if s.State != pipeline.StateDisabled {
-			b.x.subs = append(b.x.subs, candidate{s, b.formatBits(s.Formats)})
+			b.x.subs = append(b.x.subs, candidate{s, s.ID, b.formatBits(s.Formats), s.Filter != ""})
 		}
 	}
 	// Stable, and the last of equal ids is kept.
 	slices.Reverse(b.x.subs)
-	slices.SortStableFunc(b.x.subs, func(c, d candidate) int { return byID(c.sub, d.sub) })
-	b.x.subs = slices.Clip(slices.CompactFunc(b.x.subs, func(c, d candidate) bool { return c.sub.ID == d.sub.ID }))
+	slices.SortStableFunc(b.x.subs, func(c, d candidate) int { return byID(&c, &d) })
+	b.x.subs = slices.Clip(slices.CompactFunc(b.x.subs, func(c, d candidate) bool { return c.id == d.id }))
 	for _, c := range b.x.subs {
 		b.add(c)
 	}
@@ -79,6 +79,7 @@ func (b *builder) finish() {
 	x.exact = make(map[key][]candidate)
 	x.globs = make(map[key]globs)
 	x.lengths = make(map[scope][]int)
+	b.placeIDs()
 	for k, list := range b.patterns {
 		list = slices.Clip(list)
 		if !strings.Contains(k.pattern, Wildcard) {
@@ -94,5 +95,31 @@ func (b *builder) finish() {
 	}
 	for _, lengths := range x.lengths {
 		slices.Sort(lengths)
+	}
+}
+
+// placeIDs copies the ids to one place, those of a list one after another: an event's
+// takers are in few lists, and of 100,000 subscriptions each id would be a miss of the
+// processor's cache. The id of a subscription in several lists stands with the first.
+func (b *builder) placeIDs() {
+	size := 0
+	for i := range b.x.subs {
+		size += len(b.x.subs[i].id)
+	}
+	var text strings.Builder
+	text.Grow(size) // once: what was given out stays
+	placed := make(map[*pipeline.Subscription]string, len(b.x.subs))
+	for _, list := range b.patterns {
+		for i := range list {
+			c := &list[i]
+			id, ok := placed[c.sub]
+			if !ok {
+				from := text.Len()
+				text.WriteString(c.id)
+				id = text.String()[from:]
+				placed[c.sub] = id
+			}
+			c.id = id
+		}
 	}
 }

@@ -20,41 +20,40 @@ func program(s *pipeline.Subscription) *filter.Program {
 	return p
 }
 
-// applyFilters takes those out of dst[from:] whose filters do not want ev.
-func (x *Index) applyFilters(ev *pipeline.Event, dst []*pipeline.Subscription, from int, o Observer) []*pipeline.Subscription {
-	for i := from; i < len(dst); i++ {
-		if dst[i].Filter != "" {
-			return evaluate(ev, dst, i, o)
+// applyFilters takes those out of list whose filters do not want ev.
+func applyFilters(ev *pipeline.Event, list []*candidate, o Observer) []*candidate {
+	for i := range list {
+		if list[i].filtered {
+			return evaluate(ev, list, i, o)
 		}
 	}
-	return dst
+	return list
 }
 
-// evaluate looks at the filters in dst[from:].
-func evaluate(ev *pipeline.Event, dst []*pipeline.Subscription, from int, o Observer) []*pipeline.Subscription {
+// evaluate looks at the filters in list[from:].
+func evaluate(ev *pipeline.Event, list []*candidate, from int, o Observer) []*candidate {
 	e := filter.Begin(ev)
 	defer e.End()
-	kept := dst[:from]
-	for _, s := range dst[from:] {
-		if s.Filter == "" {
-			kept = append(kept, s)
+	kept := list[:from]
+	for _, c := range list[from:] {
+		if !c.filtered {
+			kept = append(kept, c)
 			continue
 		}
-		r, p := filter.ResultError, program(s) // a filter that nobody compiled lets nothing through
+		r, p := filter.ResultError, program(c.sub) // a filter that nobody compiled lets nothing through
 		if p != nil {
 			r = e.Eval(p)
 		}
 		switch {
 		case r == filter.ResultTrue:
-			kept = append(kept, s)
+			kept = append(kept, c)
 		case r.Failed() && o != nil:
 			why := ""
 			if p != nil {
 				why = e.Why(p)
 			}
-			o.FilterFailed(s, ev, r, why)
+			o.FilterFailed(c.sub, ev, r, why)
 		}
 	}
-	clear(dst[len(kept):])
 	return kept
 }

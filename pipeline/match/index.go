@@ -14,6 +14,7 @@ package match
 import (
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/hookline/hookline/pipeline"
 )
@@ -27,10 +28,14 @@ type key struct {
 	name string
 }
 
-// candidate is a subscription in a posting list.
+// candidate is a subscription in a posting list. What most events need of it stands
+// here, so that the subscription itself, which is seldom in the processor's cache
+// where there are many, is not looked at.
 type candidate struct {
-	sub     *pipeline.Subscription
-	formats uint32 // bits by Index.formats; 0: any
+	sub      *pipeline.Subscription
+	id       string // of sub; those of a list stand one after another in memory
+	formats  uint32 // bits by Index.formats; 0: any
+	filtered bool   // sub has a filter
 }
 
 // globs are the patterns with the same scope and prefix.
@@ -59,36 +64,67 @@ func (x *Index) Len() int { return len(x.subs) }
 // Match appends to dst the subscriptions that take ev, ordered by id, each once.
 // Filters that fail are told to the index's observer.
 func (x *Index) Match(ev *pipeline.Event, dst []*pipeline.Subscription) []*pipeline.Subscription {
-	from := len(dst)
-	return x.applyFilters(ev, x.candidates(ev, dst), from, x.observer)
+	room := rooms.Get().(*scratch)
+	defer room.free()
+	for _, c := range x.takers(ev, room, x.observer) {
+		dst = append(dst, c.sub)
+	}
+	return dst
+}
+
+// IDs is Match for those who need the subscriptions' ids only.
+func (x *Index) IDs(ev *pipeline.Event, dst []string) []string {
+	room := rooms.Get().(*scratch)
+	defer room.free()
+	for _, c := range x.takers(ev, room, x.observer) {
+		dst = append(dst, c.id)
+	}
+	return dst
 }
 
 // Taken tells whether any subscription takes ev. Nothing is told to the observer:
 // this is for those who look at an event that was matched before.
 func (x *Index) Taken(ev *pipeline.Event) bool {
-	return len(x.applyFilters(ev, x.candidates(ev, nil), 0, nil)) > 0
+	room := rooms.Get().(*scratch)
+	defer room.free()
+	return len(x.takers(ev, room, nil)) > 0
 }
 
-// candidates is Match without filters.
-func (x *Index) candidates(ev *pipeline.Event, dst []*pipeline.Subscription) []*pipeline.Subscription {
+// scratch is room for candidates, used again.
+type scratch struct{ list []*candidate }
+
+var rooms = sync.Pool{New: func() any { return new(scratch) }}
+
+func (s *scratch) free() {
+	clear(s.list) // an index that was replaced is let go
+	rooms.Put(s)
+}
+
+// takers are the candidates whose filters want ev, in room.
+func (x *Index) takers(ev *pipeline.Event, room *scratch, o Observer) []*candidate {
+	room.list = x.candidates(ev, room.list[:0])
+	return applyFilters(ev, room.list, o)
+}
+
+// candidates appends to dst, which is empty, the subscriptions that take ev but for
+// their filters.
+func (x *Index) candidates(ev *pipeline.Event, dst []*candidate) []*candidate {
 	if ev.Target != "" {
 		return x.matchTarget(ev, dst)
 	}
 	bit := x.formatBit(ev.Format)
-	from := len(dst)
 	dst = x.matchScope(scope{ev.Tenant, ev.Resthook}, ev, bit, dst)
 	if ev.Tenant != pipeline.AnyTenant {
 		dst = x.matchScope(scope{pipeline.AnyTenant, ev.Resthook}, ev, bit, dst)
 	}
-	found := dst[from:]
 	// Most results come from one list and are in order.
-	if !slices.IsSortedFunc(found, byID) {
-		slices.SortFunc(found, byID)
+	if !slices.IsSortedFunc(dst, byID) {
+		slices.SortFunc(dst, byID)
 	}
-	return dst[:from+len(slices.CompactFunc(found, func(a, b *pipeline.Subscription) bool { return a == b }))]
+	return slices.CompactFunc(dst, func(c, d *candidate) bool { return c.sub == d.sub })
 }
 
-func byID(a, b *pipeline.Subscription) int { return strings.Compare(a.ID, b.ID) }
+func byID(c, d *candidate) int { return strings.Compare(c.id, d.id) }
 
 // formatBit is the bit of a format that subscriptions name; for a format that
 // none names it is one that no candidate has.
@@ -101,7 +137,7 @@ func (x *Index) formatBit(f pipeline.Format) uint32 {
 	return 0
 }
 
-func (x *Index) matchScope(s scope, ev *pipeline.Event, bit uint32, dst []*pipeline.Subscription) []*pipeline.Subscription {
+func (x *Index) matchScope(s scope, ev *pipeline.Event, bit uint32, dst []*candidate) []*candidate {
 	dst = x.matchName(s, ev.Type, bit, dst)
 	if ev.TypeAlias != "" && ev.TypeAlias != ev.Type {
 		dst = x.matchName(s, ev.TypeAlias, bit, dst)
@@ -109,7 +145,7 @@ func (x *Index) matchScope(s scope, ev *pipeline.Event, bit uint32, dst []*pipel
 	return dst
 }
 
-func (x *Index) matchName(s scope, name string, bit uint32, dst []*pipeline.Subscription) []*pipeline.Subscription {
+func (x *Index) matchName(s scope, name string, bit uint32, dst []*candidate) []*candidate {
 	dst = appendTakers(dst, x.exact[key{s, name}], bit)
 	for _, n := range x.lengths[s] {
 		if n > len(name) {
@@ -125,18 +161,18 @@ func (x *Index) matchName(s scope, name string, bit uint32, dst []*pipeline.Subs
 	return dst
 }
 
-func appendTakers(dst []*pipeline.Subscription, list []candidate, bit uint32) []*pipeline.Subscription {
+func appendTakers(dst []*candidate, list []candidate, bit uint32) []*candidate {
 	for i := range list {
 		if c := &list[i]; c.formats == 0 || c.formats&bit != 0 {
-			dst = append(dst, c.sub)
+			dst = append(dst, c)
 		}
 	}
 	return dst
 }
 
 // matchTarget looks at the one subscription that ev is meant for.
-func (x *Index) matchTarget(ev *pipeline.Event, dst []*pipeline.Subscription) []*pipeline.Subscription {
-	i, ok := slices.BinarySearchFunc(x.subs, ev.Target, func(c candidate, id string) int { return strings.Compare(c.sub.ID, id) })
+func (x *Index) matchTarget(ev *pipeline.Event, dst []*candidate) []*candidate {
+	i, ok := slices.BinarySearchFunc(x.subs, ev.Target, func(c candidate, id string) int { return strings.Compare(c.id, id) })
 	if !ok {
 		return dst
 	}
@@ -149,7 +185,7 @@ func (x *Index) matchTarget(ev *pipeline.Event, dst []*pipeline.Subscription) []
 	}
 	for _, pattern := range c.sub.Events {
 		if matchesPattern(pattern, ev.Type) || ev.TypeAlias != "" && matchesPattern(pattern, ev.TypeAlias) {
-			return append(dst, c.sub)
+			return append(dst, c)
 		}
 	}
 	return dst

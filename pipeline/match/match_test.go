@@ -2,8 +2,10 @@ package match
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -133,6 +135,8 @@ func TestMatchEqualsNaive(t *testing.T) {
 			}
 			if got, want := ids(x.Match(&ev, nil)), strings.Join(naiveMatch(subs, &ev), " "); got != want {
 				t.Fatalf("%+v: got %q, want %q", ev, got, want)
+			} else if got := strings.Join(x.IDs(&ev, []string{"kept"})[1:], " "); got != want {
+				t.Fatalf("%+v: got the ids %q, want %q", ev, got, want)
 			}
 		}
 	})
@@ -186,14 +190,21 @@ func TestHundredThousand(t *testing.T) {
 }
 
 func TestMatchAllocatesNothing(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector drops pooled items at random")
+	}
 	x := NewIndex(slices.Values(crowd(1000)))
 	dst := make([]*pipeline.Subscription, 0, 16)
+	names := make([]string, 0, 16)
 	for _, ev := range []pipeline.Event{
 		{Tenant: "nobody", Type: "COTTask.create", TypeAlias: "COTTask"},
 		{Tenant: "tenant-7", Type: "COTTask.create", TypeAlias: "COTTask"},
 	} {
 		if n := testing.AllocsPerRun(100, func() { dst = x.Match(&ev, dst[:0]) }); n != 0 {
 			t.Errorf("%+v: %v allocations, want 0", ev, n)
+		}
+		if n := testing.AllocsPerRun(100, func() { names = x.IDs(&ev, names[:0]) }); n != 0 {
+			t.Errorf("%+v: %v allocations for the ids, want 0", ev, n)
 		}
 	}
 }
@@ -207,6 +218,34 @@ func BenchmarkMatch(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				dst = x.Match(&ev, dst[:0])
+			}
+		})
+	}
+}
+
+// BenchmarkIDs is one event of 10 takers, of another type each time: among many
+// subscriptions they are in no cache of the processor.
+func BenchmarkIDs(b *testing.B) {
+	for _, n := range []int{100, 100_000} {
+		b.Run(strconv.Itoa(n), func(b *testing.B) {
+			types := make([]string, n/10)
+			for i := range types {
+				types[i] = fmt.Sprintf("bench.%d", i)
+			}
+			subs := make([]*pipeline.Subscription, n)
+			for i := range subs {
+				subs[i] = sub(fmt.Sprintf("sub-%020d", i), "a", types[i%len(types)])
+			}
+			x := NewIndex(slices.Values(subs))
+			random := rand.New(rand.NewPCG(1, 2))
+			ev := pipeline.Event{Tenant: "a"}
+			var dst []string
+			b.ReportAllocs()
+			for b.Loop() {
+				ev.Type = types[random.IntN(len(types))]
+				if dst = x.IDs(&ev, dst[:0]); len(dst) != 10 {
+					b.Fatal(len(dst), "takers, want 10")
+				}
 			}
 		})
 	}

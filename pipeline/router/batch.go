@@ -55,8 +55,8 @@ type batch struct {
 	src     pipeline.Position
 	ev      pipeline.Event
 	env     pipeline.Envelope
-	matched []*pipeline.Subscription
-	buckets [][]string // by partition: ids of the event at hand
+	matched []string   // ids of the subscriptions that take the event at hand
+	buckets [][]string // the same by partition
 	touched []int32    // the partitions with a bucket
 
 	span   pipeline.RouteSpan    // of the event at hand; nil: none
@@ -119,7 +119,7 @@ func (b *batch) add(rec *kgo.Record, spec *TopicSpec, topicID [16]byte) {
 		b.noteResult(string(b.ev.Format), ResultDuplicate, 0)
 		return
 	}
-	b.matched = b.matcher.Match(&b.ev, b.matched[:0])
+	b.matched = b.matcher.IDs(&b.ev, b.matched[:0])
 	if len(b.matched) == 0 {
 		b.noteResult(string(b.ev.Format), ResultUnmatched, 0)
 		return
@@ -152,12 +152,12 @@ func (b *batch) fillEnvelope(rec *kgo.Record) {
 // subscriptions of one.
 func (b *batch) fanOut(envelope []byte) {
 	n := b.r.kafka.Partitions
-	for _, s := range b.matched {
-		p := kafkax.Partition(s.ID, n)
+	for _, id := range b.matched {
+		p := kafkax.Partition(id, n)
 		if len(b.buckets[p]) == 0 {
 			b.touched = append(b.touched, p)
 		}
-		b.buckets[p] = append(b.buckets[p], s.ID)
+		b.buckets[p] = append(b.buckets[p], id)
 	}
 	for _, p := range b.touched {
 		for ids := b.buckets[p]; len(ids) > 0; {

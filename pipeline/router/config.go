@@ -99,8 +99,8 @@ type Parser func(rec *kgo.Record, spec *TopicSpec, src *pipeline.Position, ev *p
 
 // Matcher is an immutable index of the subscriptions at one version.
 type Matcher interface {
-	// Match appends the subscriptions that take ev to dst, each once.
-	Match(ev *pipeline.Event, dst []*pipeline.Subscription) []*pipeline.Subscription
+	// IDs appends the ids of the subscriptions that take ev to dst, each once.
+	IDs(ev *pipeline.Event, dst []string) []string
 	// Version is the version of the registry that the index was made from.
 	Version() int64
 }

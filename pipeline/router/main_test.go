@@ -33,8 +33,11 @@ type index struct {
 	subs    map[string][]*pipeline.Subscription
 }
 
-func (x *index) Match(ev *pipeline.Event, dst []*pipeline.Subscription) []*pipeline.Subscription {
-	return append(dst, x.subs[ev.Type]...)
+func (x *index) IDs(ev *pipeline.Event, dst []string) []string {
+	for _, s := range x.subs[ev.Type] {
+		dst = append(dst, s.ID)
+	}
+	return dst
 }
 func (x *index) Version() int64 { return x.version }
 
