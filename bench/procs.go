@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"os"
@@ -73,7 +74,7 @@ func (s *stage) kafka(ctx context.Context, brokers int) error {
 	}
 	up := exec.CommandContext(ctx, script, "up", "--data", data, "--brokers", strconv.Itoa(brokers),
 		"--ports", strings.Join(ports, ","), "--parent", strconv.Itoa(os.Getpid()))
-	up.Env = append([]string{kafkaJVM(brokers)}, os.Environ()...) // who sets it has what was set
+	up.Env = kafkaEnv(brokers)
 	out, err := up.Output()
 	if err != nil {
 		return fmt.Errorf("starting Kafka: %w", err)
@@ -87,27 +88,47 @@ func (s *stage) kafka(ctx context.Context, brokers int) error {
 	return nil
 }
 
-// kafkaJVM gives each node a heap as Kafka's documentation advises, some GiB, most of it
-// for what is young. With the 320 MiB of the tests it stood still three to five times a
-// second for 8 to 24 ms, and every 15 to 50 s for 70 to 125: what was measured as
-// hookline's p99 was that.
-func kafkaJVM(nodes int) string {
-	heap := max(512, min(4096, memoryMiB()/4)/nodes)
-	return fmt.Sprintf("HOOKLINE_KAFKA_JVM=-Xms%dm -Xmx%dm -Xmn%dm", heap, heap, heap/4*3)
+// kafkaEnv is kafka.sh's environment. Each node gets a heap as Kafka's documentation
+// advises, some GiB, most of it for what is young: with the 320 MiB of the tests it
+// stood still three to five times a second for 8 to 24 ms, and every 15 to 50 s for 70
+// to 125, which was most of what was measured as hookline's p99. Where there is less
+// than 1 GiB for a node, or somebody says what there is, it stays as it is.
+func kafkaEnv(nodes int) []string {
+	env := os.Environ()
+	for _, name := range []string{"HOOKLINE_KAFKA_HEAP", "HOOKLINE_KAFKA_JVM"} {
+		if _, set := os.LookupEnv(name); set {
+			return env
+		}
+	}
+	heap := min(4096, memoryMiB()/4) / nodes
+	if heap < 1024 {
+		return env
+	}
+	return append(env, fmt.Sprintf("HOOKLINE_KAFKA_JVM=-Xms%dm -Xmx%dm -Xmn%dm", heap, heap, heap/4*3))
 }
 
-// memoryMiB is what the machine has; 2 GiB where it does not tell as Linux does.
+// memoryMiB is what the machine has, or the container (cgroup v2); 0 where neither is
+// told as Linux does.
 func memoryMiB() int {
+	const no = math.MaxInt
+	mib := no
 	info, _ := os.ReadFile("/proc/meminfo")
 	for line := range strings.Lines(string(info)) {
 		f := strings.Fields(line)
 		if len(f) > 1 && f[0] == "MemTotal:" {
 			if kib, err := strconv.Atoi(f[1]); err == nil {
-				return kib >> 10
+				mib = kib >> 10
 			}
 		}
 	}
-	return 2048
+	limit, _ := os.ReadFile("/sys/fs/cgroup/memory.max")
+	if n, err := strconv.Atoi(strings.TrimSpace(string(limit))); err == nil {
+		mib = min(mib, n>>20)
+	}
+	if mib == no {
+		return 0
+	}
+	return mib
 }
 
 func (s *stage) engine(ctx context.Context, nice int) error {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -14,6 +15,20 @@ import (
 func TestDefaultsAreValid(t *testing.T) {
 	if _, err := Load(nil); err != nil {
 		t.Fatalf("the defaults are refused:\n%v", err)
+	}
+}
+
+// TestVariablesReadByOthersAreNoError: scripts' variables stand in the environment of
+// the hookline that they start.
+func TestVariablesReadByOthersAreNoError(t *testing.T) {
+	names := regexp.MustCompile(`HOOKLINE_[A-Z_]+`).FindAllString(otherVariables, -1)
+	if len(names) < 5 {
+		t.Fatalf("the reference names %q", names)
+	}
+	for _, name := range names {
+		if !isTool(name) {
+			t.Errorf("%s is refused as an unknown variable", name)
+		}
 	}
 }
 

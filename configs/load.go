@@ -20,7 +20,7 @@ const Prefix = "HOOKLINE_"
 
 // toolPrefixes begin the names of variables that only scripts and tests read:
 // they are no part of the configuration, and no error.
-var toolPrefixes = []string{Prefix + "TEST_", Prefix + "CHDB_", Prefix + "ENGINE_", Prefix + "KAFKA_HEAP", Prefix + "KAFKA_WAIT", Prefix + "KAFKA_EXTRA"}
+var toolPrefixes = []string{Prefix + "TEST_", Prefix + "CHDB_", Prefix + "ENGINE_", Prefix + "KAFKA_HEAP", Prefix + "KAFKA_JVM", Prefix + "KAFKA_WAIT", Prefix + "KAFKA_EXTRA"}
 
 // Problem is one thing wrong with the configuration.
 type Problem struct {

@@ -18,8 +18,9 @@
 # The jars come by Maven, by the version below, and are checked against kafka-jars.sha256: a jar that
 # is not listed, is missing or differs is refused. They are kept in ${XDG_CACHE_HOME:-~/.cache}/hookline.
 #
-# Environment: HOOKLINE_KAFKA_HEAP (320m), HOOKLINE_KAFKA_JVM (more options of a node's JVM, which
-# override those before, e.g. "-Xms2g -Xmn1g"), HOOKLINE_KAFKA_WAIT (90, seconds to come up),
+# Environment: HOOKLINE_KAFKA_HEAP (320m), HOOKLINE_KAFKA_JVM (more options of a node's JVM, in one
+# line, e.g. "-Xms2g -Xmx2g -Xmn1g"; of one that is given twice the last counts, a second collector
+# is refused by Java), HOOKLINE_KAFKA_WAIT (90, seconds to come up),
 # HOOKLINE_KAFKA_EXTRA (more lines for server.properties, which override those before; @PORT@ and
 # @CONTROLLER@ in them are the node's ports).
 set -euo pipefail

@@ -2,6 +2,7 @@ package match
 
 import (
 	"iter"
+	"maps"
 	"slices"
 	"strings"
 
@@ -100,7 +101,8 @@ func (b *builder) finish() {
 
 // placeIDs copies the ids to one place, those of a list one after another: an event's
 // takers are in few lists, and of 100,000 subscriptions each id would be a miss of the
-// processor's cache. The id of a subscription in several lists stands with the first.
+// processor's cache. The id of a subscription in several lists
+// stands in the shortest: a long one, of a name that all have, would scatter the others.
 func (b *builder) placeIDs() {
 	size := 0
 	for i := range b.x.subs {
@@ -109,7 +111,8 @@ func (b *builder) placeIDs() {
 	var text strings.Builder
 	text.Grow(size) // once: what was given out stays
 	placed := make(map[*pipeline.Subscription]string, len(b.x.subs))
-	for _, list := range b.patterns {
+	lists := slices.SortedFunc(maps.Values(b.patterns), func(a, b []candidate) int { return len(a) - len(b) })
+	for _, list := range lists {
 		for i := range list {
 			c := &list[i]
 			id, ok := placed[c.sub]

@@ -6,8 +6,8 @@ import (
 )
 
 // Observer hears of filters that could say neither yes nor no. The subscription
-// does not get the event then. Called from Match, so it must be quick, and safe
-// for as many goroutines as call Match.
+// does not get the event then. Called from Match and IDs, so it must be quick, and
+// safe for as many goroutines as call them.
 type Observer interface {
 	// FilterFailed is called once for each subscription and event; r is one of
 	// filter.Failures, why says more of it where there is more to say.

@@ -33,7 +33,7 @@ type key struct {
 // where there are many, is not looked at.
 type candidate struct {
 	sub      *pipeline.Subscription
-	id       string // of sub; those of a list stand one after another in memory
+	id       string // of sub; builder.placeIDs says where it stands
 	formats  uint32 // bits by Index.formats; 0: any
 	filtered bool   // sub has a filter
 }

@@ -136,6 +136,7 @@ func (b *batch) add(rec *kgo.Record, spec *TopicSpec, topicID [16]byte) {
 	}
 	b.fanOut(envelope)
 	b.noteResult(string(b.ev.Format), ResultRouted, len(b.matched))
+	clear(b.matched) // an index that was replaced is let go
 }
 
 func (b *batch) fillEnvelope(rec *kgo.Record) {
