@@ -1,6 +1,9 @@
 package e2e
 
 import (
+	"context"
+	"io"
+	"net/http"
 	"strconv"
 	"strings"
 	"syscall"
@@ -10,6 +13,9 @@ import (
 
 	"github.com/hookline/hookline/internal/testkit"
 )
+
+// answerLimit is for one answer of a process that does little else.
+const answerLimit = 30 * time.Second
 
 // limitFiles sets how many descriptors another process may have; 0: as many as it
 // can.
@@ -42,10 +48,13 @@ func TestDescriptorsRunOut(t *testing.T) {
 	p := s.run(nil)
 	wait := s.produce(150)
 	s.posts(300, time.Minute)
-	limitFiles(t, p.cmd.Process.Pid, 16) // what is open stays open
+	page := &metricsPage{of: p, client: &http.Client{Transport: &http.Transport{}}}
+	defer page.client.CloseIdleConnections()
+	page.localErrors(s.ctx, t)
+	limitFiles(t, p.cmd.Process.Pid, 3) // what is open stays open, and nothing is opened
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
-	for s.localErrors(p) < 50 {
+	for page.localErrors(s.ctx, t) < 50 {
 		select {
 		case <-tick.C:
 		case <-p.ended:
@@ -56,7 +65,7 @@ func TestDescriptorsRunOut(t *testing.T) {
 	}
 	before := s.ledger.count()
 	s.settle(3 * time.Second)
-	t.Logf("%.0f tries failed for want of descriptors; %d posts in 3 s of it", s.localErrors(p), s.ledger.count()-before)
+	t.Logf("%.0f tries failed for want of descriptors; %d posts in 3 s of it", page.localErrors(s.ctx, t), s.ledger.count()-before)
 	limitFiles(t, p.cmd.Process.Pid, 0)
 	wait()
 	s.await("every pair is settled", settleLimit, s.ledger.all)
@@ -68,13 +77,32 @@ func TestDescriptorsRunOut(t *testing.T) {
 	}
 }
 
+// metricsPage reads a process's metrics by one connection that is kept: a process
+// without descriptors cannot accept another.
+type metricsPage struct {
+	of     *process
+	client *http.Client
+}
+
 // localErrors is how many tries ended as the process's own fault.
-func (s *stage) localErrors(p *process) (n float64) {
-	_, body, err := get(s.ctx, "http://"+p.admin+"/metrics")
+func (m *metricsPage) localErrors(ctx context.Context, t *testing.T) (n float64) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(ctx, answerLimit)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+m.of.admin+"/metrics", nil)
 	if err != nil {
-		return 0
+		t.Fatal(err)
 	}
-	for line := range strings.Lines(body) {
+	res, err := m.client.Do(req)
+	if err != nil {
+		t.Fatalf("reading the process's metrics: %v", err)
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body) // to its end, so that the connection is kept
+	if err != nil {
+		t.Fatalf("reading the process's metrics: %v", err)
+	}
+	for line := range strings.Lines(string(body)) {
 		if strings.HasPrefix(line, "hookline_attempts_total{") && strings.Contains(line, `"local_error"`) {
 			v, _ := strconv.ParseFloat(strings.TrimSpace(line[strings.LastIndexByte(line, ' '):]), 64)
 			n += v
