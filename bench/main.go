@@ -52,7 +52,8 @@ type options struct {
 	role     string
 	url      string
 	inflight int
-	nice     int // of ClickHouse
+	nice     int  // of ClickHouse
+	idle     bool // ClickHouse
 	count    int
 	size     int
 	delay    time.Duration
@@ -97,6 +98,7 @@ func run() error {
 	flag.StringVar(&o.out, "out", "", "folder for report.md and report.svg; empty: print only")
 	flag.StringVar(&o.profile, "profile", "", "folder for CPU and allocation profiles of hookline, one pair for each round")
 	flag.IntVar(&o.nice, "engine-nice", 10, "niceness of ClickHouse, which shares the processors with all else here; 0: it gives way to nothing")
+	flag.BoolVar(&o.idle, "engine-idle", false, "ClickHouse takes only what nobody else needs of the processors (Linux)")
 	flag.DurationVar(&o.timeout, "timeout", 60*time.Minute, "give up after this long")
 	flag.StringVar(&o.role, "role", "", "for the bench's own child processes")
 	flag.StringVar(&o.url, "url", "", "child: where to POST")

@@ -94,7 +94,11 @@ func (o *options) setStage(ctx context.Context, brokers int) (err error) {
 		return nil
 	}
 	o.stage.close()
-	o.stage, err = setUp(ctx, brokers, o.nice)
+	priority := []string{"--nice", strconv.Itoa(o.nice)}
+	if o.idle {
+		priority = append(priority, "--idle")
+	}
+	o.stage, err = setUp(ctx, brokers, priority)
 	return err
 }
 

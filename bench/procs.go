@@ -31,8 +31,9 @@ type stage struct {
 	ends       []func()
 }
 
-// setUp starts Kafka and the engine, this one with a niceness. Call close in any case.
-func setUp(ctx context.Context, brokers, engineNice int) (*stage, error) {
+// setUp starts Kafka and the engine, this one with options that lower its priority. Call
+// close in any case.
+func setUp(ctx context.Context, brokers int, priority []string) (*stage, error) {
 	s := &stage{nodes: brokers}
 	var err error
 	if s.self, err = os.Executable(); err != nil {
@@ -55,7 +56,7 @@ func setUp(ctx context.Context, brokers, engineNice int) (*stage, error) {
 	if err := s.kafka(ctx, brokers); err != nil {
 		return s, err
 	}
-	return s, s.engine(ctx, engineNice)
+	return s, s.engine(ctx, priority)
 }
 
 func moduleRoot() (string, error) {
@@ -131,7 +132,7 @@ func memoryMiB() int {
 	return mib
 }
 
-func (s *stage) engine(ctx context.Context, nice int) error {
+func (s *stage) engine(ctx context.Context, priority []string) error {
 	lib, err := exec.CommandContext(ctx, filepath.Join(s.root, "scripts", "engine-lib.sh")).Output()
 	if err != nil {
 		return fmt.Errorf("bringing the ClickHouse engine: %w", err)
@@ -141,8 +142,9 @@ func (s *stage) engine(ctx context.Context, nice int) error {
 		return err
 	}
 	addr := "127.0.0.1:" + ports[0]
-	c := exec.Command(filepath.Join(s.dir, "hookline-engine"), "--addr", addr, "--data", filepath.Join(s.dir, "clickhouse"),
-		"--lib", strings.TrimSpace(string(lib)), "--parent", strconv.Itoa(os.Getpid()), "--nice", strconv.Itoa(nice))
+	args := append([]string{"--addr", addr, "--data", filepath.Join(s.dir, "clickhouse"),
+		"--lib", strings.TrimSpace(string(lib)), "--parent", strconv.Itoa(os.Getpid())}, priority...)
+	c := exec.Command(filepath.Join(s.dir, "hookline-engine"), args...)
 	if err := c.Start(); err != nil {
 		return err
 	}

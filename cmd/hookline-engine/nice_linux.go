@@ -9,11 +9,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// giveWay lowers the process's priority. On Linux it is the threads' own, which new
+// giveWay lowers the process's priority; idle: to the policy SCHED_IDLE, so that who
+// wakes takes the processor at once (sched(7)), instead of after a time slice. On Linux it is the threads' own, which new
 // ones have from who makes them: those that are there, twice, since one may make
 // another meanwhile. The engine's threads all come later.
-func giveWay(niceness int) error {
-	if niceness == 0 {
+func giveWay(niceness int, idle bool) error {
+	if niceness == 0 && !idle {
 		return nil
 	}
 	for range 2 {
@@ -24,7 +25,7 @@ func giveWay(niceness int) error {
 		for _, t := range tasks {
 			id, err := strconv.Atoi(t.Name())
 			if err == nil {
-				err = unix.Setpriority(unix.PRIO_PROCESS, id, niceness)
+				err = lower(id, niceness, idle)
 			}
 			if err != nil && !errors.Is(err, unix.ESRCH) {
 				return fmt.Errorf("lowering the priority of thread %s: %w", t.Name(), err)
@@ -32,4 +33,11 @@ func giveWay(niceness int) error {
 		}
 	}
 	return nil
+}
+
+func lower(thread, niceness int, idle bool) error {
+	if err := unix.Setpriority(unix.PRIO_PROCESS, thread, niceness); err != nil || !idle {
+		return err
+	}
+	return unix.SchedSetAttr(thread, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_IDLE, Nice: int32(niceness)}, 0)
 }

@@ -38,6 +38,7 @@ const (
 type options struct {
 	addr, data, lib string
 	parent, nice    int
+	idle            bool
 }
 
 // errUsage marks errors that mean exit code 2.
@@ -72,10 +73,11 @@ func parseOptions(args []string, help io.Writer) (options, error) {
 	fs.StringVar(&opt.lib, "lib", "", "`path` of libchdb.so (default: $"+embedded.LibraryEnv+", the cache of \"make setup\", beside this program)")
 	fs.IntVar(&opt.parent, "parent", 0, "end when the process with this `pid` has ended")
 	fs.IntVar(&opt.nice, "nice", 0, "give way to other processes on the same processors, by this `niceness` of 0 to 19")
+	fs.BoolVar(&opt.idle, "idle", false, "take only what nobody else needs of the processors (Linux's SCHED_IDLE); where they are never idle, the log stays behind")
 	err := fs.Parse(args)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
-		fmt.Fprintln(help, "hookline-engine --data DIR [--addr HOST:PORT] [--lib PATH] [--parent PID] [--nice N]\n\nThe embedded ClickHouse behind ClickHouse's HTTP interface; SIGTERM ends it.\n\nOptions:")
+		fmt.Fprintln(help, "hookline-engine --data DIR [--addr HOST:PORT] [--lib PATH] [--parent PID] [--nice N] [--idle]\n\nThe embedded ClickHouse behind ClickHouse's HTTP interface; SIGTERM ends it.\n\nOptions:")
 		fs.SetOutput(help)
 		fs.PrintDefaults()
 		return opt, err
@@ -104,7 +106,7 @@ func serve(opt options, stdout, stderr io.Writer) error {
 	}
 	defer stopWatching()
 
-	if err := giveWay(opt.nice); err != nil {
+	if err := giveWay(opt.nice, opt.idle); err != nil {
 		return err
 	}
 	path, err := embedded.FindLibrary(opt.lib)
