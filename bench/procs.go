@@ -142,8 +142,10 @@ func (s *stage) engine(ctx context.Context, priority []string) error {
 		return err
 	}
 	addr := "127.0.0.1:" + ports[0]
-	args := append([]string{"--addr", addr, "--data", filepath.Join(s.dir, "clickhouse"),
-		"--lib", strings.TrimSpace(string(lib)), "--parent", strconv.Itoa(os.Getpid())}, priority...)
+	args := append([]string{
+		"--addr", addr, "--data", filepath.Join(s.dir, "clickhouse"),
+		"--lib", strings.TrimSpace(string(lib)), "--parent", strconv.Itoa(os.Getpid()),
+	}, priority...)
 	c := exec.Command(filepath.Join(s.dir, "hookline-engine"), args...)
 	if err := c.Start(); err != nil {
 		return err

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"strconv"
 	"testing"
@@ -23,7 +24,7 @@ func TestIdle(t *testing.T) {
 			t.Fatal(err)
 		}
 		attr, err := unix.SchedGetAttr(id, 0)
-		if err == unix.ESRCH {
+		if errors.Is(err, unix.ESRCH) {
 			continue
 		}
 		if err != nil || attr.Policy != unix.SCHED_IDLE || attr.Nice != 3 {
