@@ -53,7 +53,7 @@ type options struct {
 	url      string
 	inflight int
 	nice     int  // of ClickHouse
-	idle     bool // ClickHouse
+	idle     bool // ClickHouse gives way to all
 	count    int
 	size     int
 	delay    time.Duration

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"net"
 	"net/http"
 	"os"
@@ -92,8 +91,8 @@ func (s *stage) kafka(ctx context.Context, brokers int) error {
 // kafkaEnv is kafka.sh's environment. Each node gets a heap as Kafka's documentation
 // advises, some GiB, most of it for what is young: with the 320 MiB of the tests it
 // stood still three to five times a second for 8 to 24 ms, and every 15 to 50 s for 70
-// to 125, which was most of what was measured as hookline's p99. Where there is less
-// than 1 GiB for a node, or somebody says what there is, it stays as it is.
+// to 125, which alone may be the slowest 1 % of a round. Where there is less than 1 GiB
+// for a node, or somebody says what there is, it stays as it is.
 func kafkaEnv(nodes int) []string {
 	env := os.Environ()
 	for _, name := range []string{"HOOKLINE_KAFKA_HEAP", "HOOKLINE_KAFKA_JVM"} {
@@ -108,26 +107,19 @@ func kafkaEnv(nodes int) []string {
 	return append(env, fmt.Sprintf("HOOKLINE_KAFKA_JVM=-Xms%dm -Xmx%dm -Xmn%dm", heap, heap, heap/4*3))
 }
 
-// memoryMiB is what the machine has, or the container (cgroup v2); 0 where neither is
+// memoryMiB is what the machine has, or the container (cgroup v2); 0 where that is not
 // told as Linux does.
-func memoryMiB() int {
-	const no = math.MaxInt
-	mib := no
+func memoryMiB() (mib int) {
 	info, _ := os.ReadFile("/proc/meminfo")
 	for line := range strings.Lines(string(info)) {
-		f := strings.Fields(line)
-		if len(f) > 1 && f[0] == "MemTotal:" {
-			if kib, err := strconv.Atoi(f[1]); err == nil {
-				mib = kib >> 10
-			}
+		if f := strings.Fields(line); len(f) > 1 && f[0] == "MemTotal:" {
+			kib, _ := strconv.Atoi(f[1])
+			mib = kib >> 10
 		}
 	}
 	limit, _ := os.ReadFile("/sys/fs/cgroup/memory.max")
 	if n, err := strconv.Atoi(strings.TrimSpace(string(limit))); err == nil {
 		mib = min(mib, n>>20)
-	}
-	if mib == no {
-		return 0
 	}
 	return mib
 }
